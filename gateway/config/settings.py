@@ -1,0 +1,130 @@
+"""Settings: what the configuration file says, as values. Frozen; holds no rule and reads nothing.
+
+Times are whole milliseconds and end in `_ms`. Names are those of the file, so that a message can quote them.
+"""
+
+import enum
+
+import msgspec
+
+
+class Role(enum.StrEnum):
+    """What a peer does, as written at the end of its `peer` line. Every peer votes, whatever its roles."""
+
+    GATEWAY = "gateway"
+    MANAGER = "manager"
+    WITNESS = "witness"
+
+
+class Protocol(enum.StrEnum):
+    """Transport protocols that a frontend forwards."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class Forward(enum.StrEnum):
+    """How a backend's traffic is carried."""
+
+    PROXY = "proxy"
+    NAT = "nat"
+    DIRECT = "direct"
+
+
+class LogFormat(enum.StrEnum):
+    """How log events are written."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """An IP address literal and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of the cluster."""
+
+    name: str
+    endpoint: Endpoint
+    roles: frozenset[Role]
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual address: `ip` with prefix length, the interface that carries it, who may hold it."""
+
+    name: str
+    ip: str
+    prefix_length: int
+    device: str
+    holders: tuple[str, ...]
+
+
+class Bind(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a frontend listens: a virtual address by name, and a port."""
+
+    address: str
+    port: int
+    protocols: frozenset[Protocol]
+
+
+class Frontend(msgspec.Struct, frozen=True, kw_only=True):
+    """A service of the pool as its clients see it."""
+
+    name: str
+    binds: tuple[Bind, ...]
+    backend: str
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """A central manager behind a backend. `name` is the name of its peer."""
+
+    name: str
+    endpoint: Endpoint
+    check: bool = False
+    inter_ms: int = 2000
+    fall: int = 3
+    rise: int = 2
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """The central managers of one pool, and how the elected one is reached and run."""
+
+    name: str
+    servers: tuple[Server, ...]
+    forward: Forward = Forward.PROXY
+    condor_check: bool = False
+    connect_ms: int = 2000
+    queue_ms: int = 5000  # how long a new connection is held while no server is elected
+    negotiator_on_elected: bool = False
+    warm_standby: bool = False
+    replicate_accounting: bool = False
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole, checked configuration. Lists keep the order of the file: it is the order of preference."""
+
+    cluster: str
+    key_file: str
+    state_dir: str
+    log_format: LogFormat
+    peers_name: str
+    heartbeat_ms: int
+    lease_ms: int
+    peers: tuple[Peer, ...]
+    addresses: tuple[Address, ...]
+    frontends: tuple[Frontend, ...]
+    backends: tuple[Backend, ...]
+
+    def peer(self, name: str) -> Peer:
+        """Return the peer called `name`; raise `KeyError` where there is none."""
+        for peer in self.peers:
+            if peer.name == name:
+                return peer
+        raise KeyError(name)

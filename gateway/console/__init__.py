@@ -1,0 +1,1 @@
+"""What operators see: the admin socket and the logs. Nothing here decides."""

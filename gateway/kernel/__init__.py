@@ -1,0 +1,1 @@
+"""The host's kernel: clocks, netlink, the virtual address and its announcements."""

@@ -1,0 +1,114 @@
+"""Orders to the relay process and its reports: one msgpack value a datagram of a SOCK_SEQPACKET pair.
+
+Control decides, the relay obeys: the relay never chooses a server by itself.
+"""
+
+import enum
+
+import msgspec
+
+MESSAGE_BYTES_MAX = 60_000  # one datagram; a report of 100 listeners is some 20 kB
+
+
+class WhenDown(enum.StrEnum):
+    """What a listener does with a new client while it has no server."""
+
+    HOLD = "hold"  # accept, wait up to `hold_ms` for a server, then close: what the pool's clients meet
+    REFUSE = "refuse"  # close the listener itself, so that a connect is refused at once: for a collector's view hosts
+
+
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
+    """One listening port of the relay and its limits. TCP and UDP of one `route` always go to one server."""
+
+    name: str
+    route: str
+    protocol: str  # "tcp" or "udp"
+    host: str
+    port: int
+    freebind: bool = False  # listen on an address that this host does not hold yet (IP_FREEBIND)
+    when_down: WhenDown = WhenDown.HOLD
+    hold_ms: int = 5_000
+    connect_ms: int = 2_000
+    user_timeout_ms: int = 0  # TCP_USER_TIMEOUT towards the server; 0 leaves the kernel's default
+    first_byte_ms: int = 0  # reset when the server has sent nothing this long after our first byte; 0: never
+    flow_idle_ms: int = 900_000  # UDP: a client's flow is forgotten after this silence
+    connections_max: int = 4_000
+    flows_max: int = 4_000
+
+
+class Configure(msgspec.Struct, frozen=True, kw_only=True, tag="configure"):
+    """The whole set of listeners; what is not named is closed."""
+
+    listeners: tuple[Listener, ...]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route"):
+    """Send the clients of `route` to `server`; None: there is none now.
+
+    A greater `epoch` is a switch: every connection and flow of an older epoch is closed at once (TCP by RST),
+    even when the server stays the same. With an equal epoch existing connections go on. With server None and the
+    same epoch, established connections are left alone and new ones are held (or refused): an election is under way.
+    """
+
+    route: str
+    server_host: str | None
+    server_port: int
+    epoch: int
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """Every listener of the last `Configure` is open (or closed on purpose)."""
+
+    listeners: int
+
+
+class ListenFailed(msgspec.Struct, frozen=True, kw_only=True, tag="listen-failed"):
+    """A listener could not be opened; `reason` is the operating system's word for it."""
+
+    listener: str
+    host: str
+    port: int
+    errno: int
+    reason: str
+
+
+class Switched(msgspec.Struct, frozen=True, kw_only=True, tag="switched"):
+    """A `Route` with a new epoch has been carried out."""
+
+    route: str
+    epoch: int
+    connections_closed: int
+    flows_closed: int
+    took_us: int
+
+
+class ListenerStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters of one listener since the start of the relay; `now` figures are gauges."""
+
+    name: str
+    connections_now: int = 0
+    connections_total: int = 0
+    held_now: int = 0
+    held_total: int = 0
+    hold_expired_total: int = 0
+    refused_total: int = 0
+    connect_failed_total: int = 0
+    reset_at_switch_total: int = 0
+    first_byte_missed_total: int = 0
+    bytes_to_server_total: int = 0
+    bytes_to_client_total: int = 0
+    flows_now: int = 0
+    flows_total: int = 0
+    datagrams_to_server_total: int = 0
+    datagrams_to_client_total: int = 0
+    datagrams_dropped_total: int = 0
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+    """All counters, once a second."""
+
+    listeners: tuple[ListenerStats, ...]
+
+
+Order = Configure | Route
+Answer = Ready | ListenFailed | Switched | Report

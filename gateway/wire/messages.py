@@ -1,0 +1,66 @@
+"""Messages between nodes: the payload of a sealed heartbeat datagram. Values only; no rule of the election.
+
+Times are whole milliseconds of the *sender's* CLOCK_BOOTTIME. A receiver never compares them with its own clock: it
+echoes them, so that the sender can date its own lease (the leader's lease runs from the moment it sent).
+"""
+
+import msgspec
+
+
+class Standing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a candidate says of itself in one election. Compared by `gateway.core.election.rank_key`."""
+
+    election: str
+    fit: bool  # may stand at all: its service is healthy
+    warm: bool  # a manager: its collector holds the pool's ads; a gateway: always
+    term: int  # freshness of its state, first by the term that wrote it
+    generation: int  # then by the number of the change within that term
+    instance: str  # a manager: the collector's instance id (16 hex), "" where unknown
+
+
+class Pulse(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="pulse"):
+    """Sent by every node to every peer each heartbeat. For the elections it leads it is the leader's heartbeat."""
+
+    sent_ms: int
+    leads: tuple[tuple[str, int], ...]  # (election, term)
+    standings: tuple[Standing, ...]
+    primed: tuple[str, ...]  # from the matchmaker's leader: collector instances known to hold the pool's ads
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="ack"):
+    """Answer to a leader's Pulse: a promise not to vote for another for a lease. Echoes `sent_ms`."""
+
+    sent_ms: int
+    leads: tuple[tuple[str, int], ...]  # what is acknowledged: (election, term)
+
+
+class VoteRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="vote-request"):
+    """A candidate asks for a vote in `term`; with `pre` it only asks whether it would get one."""
+
+    election: str
+    term: int
+    pre: bool
+    sent_ms: int
+
+
+class VoteReply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="vote-reply"):
+    """Answer to a VoteRequest. `highest_term` lets a candidate with an old term catch up."""
+
+    election: str
+    term: int
+    pre: bool
+    sent_ms: int
+    granted: bool
+    highest_term: int
+    wait_ms: int  # refused because of a promise: it runs out after so long
+
+
+class Resignation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="resignation"):
+    """The leader of `term` serves no more: promises made to it are void. Sent only after it has stopped serving."""
+
+    election: str
+    term: int
+    reason: str
+
+
+Message = Pulse | Ack | VoteRequest | VoteReply | Resignation
