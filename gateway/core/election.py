@@ -1,0 +1,496 @@
+"""Election: one exclusive service, its term, its leader and the leader's lease. Pure: no clock, no I/O, no chance.
+
+The rules, and why at most one node serves at a time
+----------------------------------------------------
+1. A *term* only grows. A vote is on stable storage (`PersistVote`, answered by `VotePersisted`) before the message that
+   depends on it leaves; so a node votes once a term, also across crashes, and two majorities share a voter: at most one
+   leader a term. Acknowledging a leader needs no write: the majority that made it leader has written already.
+2. A vote, and an acknowledgement of a leader's heartbeat, is a *promise*: no vote for and no acknowledgement of another
+   node until `lease x (1 + drift)` later on the voter's clock. A node has one promise at a time.
+3. A leader's lease runs from the moment it *sent* the request or heartbeat that a majority then answered, for
+   `lease - margin`; at its end it stops by itself. A voter's promise begins when it answers, which is later than the
+   sending, and lasts longer than the lease on any clock within the drift. The majority of the next leader shares a
+   voter with the majority that renewed the lease last; that voter's promise had run out; so the lease had too.
+4. A node that has just started has forgotten its promise: it neither votes nor acknowledges for one promise period.
+5. Pre-vote: a candidate first asks whether it would get the votes. Nobody raises a term while a majority still hears a
+   leader, so a returning node disturbs nobody.
+6. Candidates do not race: each waits its rank x a fraction of the lease. Rank is fitness, warmth, freshness, then the
+   order of the configuration. A voter that has granted a pre-vote grants no other for the same fraction.
+8. A leader that can't serve stops, and only when that is confirmed (`ServingStopped`) it tells the others, who are
+   then free of their promises. A candidate that gives a round up does the same, for it will never serve in that term.
+   A node that has not confirmed its own stop votes for nobody.
+
+The names of the roles are those of the high availability daemon (src/condor_had/StateMachine.h); terms, votes and
+pre-votes are Raft's (Ongaro, "Consensus: Bridging Theory and Practice", sections 3.4, 6.4.1, 9.6).
+"""
+
+import enum
+
+from gateway.core.actions import (
+    Action,
+    Cause,
+    ExtendServing,
+    FollowLeader,
+    PersistVote,
+    Send,
+    StartServing,
+    StopServing,
+)
+from gateway.core.timing import Timing
+from gateway.wire.messages import Resignation, Standing, VoteReply, VoteRequest
+
+RETRY_MS_MIN = 5  # between two pre-votes of one candidate: bounds what a losing candidate sends
+
+
+class Role(enum.Enum):
+    """What a node is in one election."""
+
+    PRE = "PRE"  # just started: bound by promises that it has forgotten
+    PASSIVE = "PASSIVE"
+    ELECTION = "ELECTION"  # asking for pre-votes or votes
+    LEADER = "LEADER"
+
+
+# Every other arrow is a bug.
+TRANSITIONS: frozenset[tuple[Role, Role]] = frozenset(
+    {
+        (Role.PRE, Role.PASSIVE),
+        (Role.PASSIVE, Role.ELECTION),
+        (Role.ELECTION, Role.PASSIVE),
+        (Role.ELECTION, Role.LEADER),
+        (Role.LEADER, Role.PASSIVE),
+    }
+)
+
+
+class Phase(enum.Enum):
+    """How far a candidate has come in its round."""
+
+    PRE_VOTE = "pre-vote"
+    PERSIST = "persist"
+    VOTE = "vote"
+
+
+def rank_key(standing: Standing, preference: int) -> tuple[bool, bool, int, int, int]:
+    """Return the sort key of a candidate: the smallest is the best. `preference` is its place in the file."""
+    return (not standing.fit, not standing.warm, -standing.term, -standing.generation, preference)
+
+
+class Election:
+    """One election as one node sees it. Methods return actions; the caller gives the time with every call.
+
+    Args:
+        name: the election's name, shared by all nodes.
+        me: this node's name.
+        voters: every node of the cluster, this one included.
+        candidates: who may lead, best first.
+        timing: the cluster's periods.
+        term: highest term found on stable storage, 0 at first.
+        vote: whom this node voted for in that term.
+        now_ms: the present, on this node's CLOCK_BOOTTIME.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        me: str,
+        voters: tuple[str, ...],
+        candidates: tuple[str, ...],
+        timing: Timing,
+        term: int,
+        vote: str | None,
+        now_ms: int,
+    ) -> None:
+        assert me in voters, "a node votes in every election of its cluster"
+        assert set(candidates) <= set(voters), "candidates are voters"
+        self.name = name
+        self.me = me
+        self.voters = voters
+        self.candidates = candidates
+        self.timing = timing
+        self.role = Role.PRE
+        self.term = term
+        self.vote = vote
+        self.leader: str | None = None
+        self.leader_term = 0  # highest term of a leader heard: an older one is over, whatever arrives late
+        self.leader_until_ms = now_ms  # without a heartbeat the leader is forgotten then
+        self.quiet_until_ms = now_ms + timing.promise_ms  # rule 4
+        self.standing = Standing(name, False, False, 0, 0, "")
+        self.standings: dict[str, tuple[Standing, int]] = {}  # peer -> what it says, when heard
+        # the promise that binds this node (rule 2)
+        self.promise_to: str | None = None
+        self.promise_term = 0
+        self.promise_until_ms = now_ms
+        self.resigned_term = 0  # leaders of terms up to this have resigned: late heartbeats of theirs bind nobody
+        self.courtesy_to: str | None = None  # last granted pre-vote (rule 6)
+        self.courtesy_until_ms = now_ms
+        # writing a vote
+        self.persisting: PersistVote | None = None
+        self.answer_when_persisted: Send | None = None
+        # candidacy
+        self.phase = Phase.PRE_VOTE
+        self.granted: set[str] = set()
+        self.round_sent_ms = 0
+        self.round_until_ms = 0
+        self.stand_at_ms = self.quiet_until_ms
+        # leadership
+        self.acked: dict[str, int] = {}  # voter -> `sent_ms` of the newest request or heartbeat it answered
+        self.lease_until_ms = 0
+        self.serving_term: int | None = None  # set by StartServing, cleared by ServingStopped
+        self.stop_forced = False
+
+    # -- views ---------------------------------------------------------------------------------------------------
+
+    @property
+    def majority(self) -> int:
+        """Number of voters that any two decisions must share one of."""
+        return len(self.voters) // 2 + 1
+
+    def peers(self) -> tuple[str, ...]:
+        """Return every voter but this node."""
+        return tuple(voter for voter in self.voters if voter != self.me)
+
+    def rank(self, now_ms: int) -> int:
+        """Return how many live candidates are better than this node (0: none)."""
+        mine = rank_key(self.standing, self.candidates.index(self.me))
+        return sum(
+            1
+            for name, (standing, heard_ms) in self.standings.items()
+            if now_ms - heard_ms < self.timing.lease_ms
+            and standing.fit
+            and rank_key(standing, self.candidates.index(name)) < mine
+        )
+
+    def bound(self, now_ms: int, candidate: str) -> int:
+        """Return for how many ms more this node may not vote for `candidate`; 0: it may."""
+        if self.serving_term is not None:
+            return max(self.lease_until_ms - now_ms, RETRY_MS_MIN)
+        until_ms = self.quiet_until_ms
+        if self.promise_to is not None and self.promise_to != candidate:
+            until_ms = max(until_ms, self.promise_until_ms)
+        return max(until_ms - now_ms, 0)
+
+    def deadline_ms(self) -> int | None:
+        """Return when this election next needs a call of `expire`, or None."""
+        moments = []
+        if self.role is Role.PRE:
+            moments.append(self.quiet_until_ms)
+        if self.serving_term is not None and not self.stop_forced:
+            moments.append(self.lease_until_ms)
+        if self.leader not in (None, self.me):
+            moments.append(self.leader_until_ms)
+        if self.role is Role.ELECTION and self.phase is not Phase.PERSIST:
+            moments.append(self.round_until_ms)
+        if self.role is Role.PASSIVE and self.may_stand():
+            moments.append(max(self.stand_at_ms, self.quiet_until_ms))
+        return min(moments, default=None)
+
+    def may_stand(self) -> bool:
+        """Tell whether this node would be a candidate now: fit, no leader known, nothing of an old term left."""
+        return (
+            self.me in self.candidates
+            and self.standing.fit
+            and self.leader is None
+            and self.serving_term is None
+            and self.persisting is None
+        )
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def expire(self, now_ms: int) -> list[Action]:
+        """Do what the passing of time asks for. Called before every event, so that a late timer changes nothing."""
+        actions: list[Action] = []
+        if self.role is Role.PRE and now_ms >= self.quiet_until_ms:
+            self.become(Role.PASSIVE)
+            self.stand_after(now_ms, 0)
+        if self.serving_term is not None and now_ms >= self.lease_until_ms:
+            actions += self.lose(now_ms, Cause.LEASE_EXPIRED, "no majority answered in time", at_once=True)
+        if self.leader not in (None, self.me) and now_ms >= self.leader_until_ms:
+            actions += self.forget_leader(now_ms)
+        if self.role is Role.ELECTION and now_ms >= self.round_until_ms and self.phase is not Phase.PERSIST:
+            actions += self.give_up_round(now_ms)
+        if self.role is Role.PASSIVE and self.may_stand() and now_ms >= max(self.stand_at_ms, self.quiet_until_ms):
+            actions += self.ask_pre_votes(now_ms)
+        return actions
+
+    def stand_after(self, now_ms: int, extra_ms: int) -> None:
+        """Plan the next candidacy: `extra_ms` from now and this node's rank x the stagger (rule 6)."""
+        rank = self.rank(now_ms) if self.me in self.candidates else 0
+        self.stand_at_ms = now_ms + extra_ms + rank * self.timing.stagger_ms
+
+    def become(self, role: Role) -> None:
+        """Change the role; an arrow that is not in `TRANSITIONS` is a bug of ours."""
+        if role is self.role:
+            return
+        assert (self.role, role) in TRANSITIONS, f"{self.role.value} -> {role.value} is not a transition"
+        self.role = role
+
+    # -- following -----------------------------------------------------------------------------------------------
+
+    def hear_standing(self, now_ms: int, sender: str, standing: Standing) -> None:
+        """Note what another candidate says of itself."""
+        if sender in self.candidates:
+            self.standings[sender] = (standing, now_ms)
+
+    def hear_leader(self, now_ms: int, sender: str, term: int) -> tuple[bool, list[Action]]:
+        """Take a leader's heartbeat; return whether to acknowledge it, and actions.
+
+        `self.term` may be above `term`: a candidacy of this node, or of one that it voted for, has failed meanwhile.
+        What decides is whether this node is bound to another (rule 2), not the number.
+        """
+        if term < self.leader_term or term <= self.resigned_term or sender not in self.candidates:
+            return False, []
+        assert not (self.role is Role.LEADER and term == self.term), f"two leaders in term {term} of {self.name}"
+        actions: list[Action] = []
+        if self.serving_term is not None:
+            if term > self.serving_term:
+                actions += self.lose(now_ms, Cause.SUPERSEDED, f"{sender} leads term {term}", at_once=True)
+            return False, actions
+        if self.role is Role.ELECTION:
+            actions += self.abandon(now_ms, "a leader was heard")
+        if term > self.term:
+            self.term, self.vote = term, None
+        changed = self.leader != sender or self.leader_term != term
+        self.leader, self.leader_term = sender, term
+        self.leader_until_ms = now_ms + self.timing.promise_ms
+        if changed:
+            actions.append(FollowLeader(self.name, sender, term))
+        if self.bound(now_ms, sender):
+            return False, actions
+        self.promise(now_ms, sender, term)
+        return True, actions
+
+    def promise(self, now_ms: int, to: str, term: int) -> None:
+        """Bind this node to `to` for a promise period from now (rule 2)."""
+        self.promise_to = to
+        self.promise_term = term
+        self.promise_until_ms = now_ms + self.timing.promise_ms
+
+    def forget_leader(self, now_ms: int) -> list[Action]:
+        """Nobody leads any more, as far as this node knows."""
+        self.leader = None
+        self.stand_after(now_ms, 0)
+        return [FollowLeader(self.name, None, self.term)]
+
+    def hear_resignation(self, now_ms: int, sender: str, resignation: Resignation) -> list[Action]:
+        """Release the promise made to a leader (or candidate) that will not act in its term any more (rule 8)."""
+        if self.promise_to == sender and self.promise_term == resignation.term:
+            self.release(now_ms)
+        if self.leader != sender or self.leader_term != resignation.term:
+            return []
+        self.resigned_term = max(self.resigned_term, resignation.term)
+        return self.forget_leader(now_ms)
+
+    def release(self, now_ms: int) -> None:
+        """End this node's promise."""
+        self.promise_to = None
+        self.promise_until_ms = now_ms
+
+    # -- voting --------------------------------------------------------------------------------------------------
+
+    def hear_vote_request(self, now_ms: int, sender: str, request: VoteRequest) -> list[Action]:
+        """Answer a candidate; a granted vote is answered only once it is on stable storage (rule 1)."""
+        wait_ms = self.bound(now_ms, sender)
+        granted = wait_ms == 0 and sender in self.candidates and self.persisting is None
+        if request.pre:
+            if granted and self.courtesy_to not in (None, sender) and now_ms < self.courtesy_until_ms:
+                granted, wait_ms = False, self.courtesy_until_ms - now_ms
+            granted = granted and request.term > self.term
+            if granted:  # rule 6
+                self.courtesy_to = sender
+                self.courtesy_until_ms = now_ms + self.timing.stagger_ms
+            return [self.reply(sender, request, granted=granted, wait_ms=wait_ms)]
+        granted = granted and (request.term > self.term or (request.term == self.term and self.vote in (None, sender)))
+        if not granted:
+            return [self.reply(sender, request, granted=False, wait_ms=wait_ms)]
+        actions: list[Action] = []
+        if self.role is Role.ELECTION:
+            self.become(Role.PASSIVE)  # a candidate that is free to vote has only asked for pre-votes
+        self.term, self.vote = request.term, sender
+        self.promise(now_ms, sender, request.term)
+        if self.leader is not None:
+            actions += self.forget_leader(now_ms)
+        self.stand_after(now_ms, self.timing.promise_ms)
+        self.persisting = PersistVote(self.name, request.term, sender)
+        self.answer_when_persisted = self.reply(sender, request, granted=True, wait_ms=0)
+        return [*actions, self.persisting]
+
+    def reply(self, to: str, request: VoteRequest, *, granted: bool, wait_ms: int) -> Send:
+        """Build the answer to a vote request."""
+        return Send(
+            to,
+            VoteReply(self.name, request.term, request.pre, request.sent_ms, granted, self.term, wait_ms),
+        )
+
+    def vote_persisted(self, now_ms: int, term: int) -> list[Action]:
+        """Go on where `PersistVote` was waited for: send the vote, or ask for votes."""
+        if self.persisting is None or self.persisting.term != term:
+            return []
+        answer, self.persisting, self.answer_when_persisted = self.answer_when_persisted, None, None
+        if answer is not None:
+            return [answer]
+        if self.role is not Role.ELECTION or self.term != term:
+            return []  # a leader was heard meanwhile
+        return self.ask_votes(now_ms)
+
+    # -- standing ------------------------------------------------------------------------------------------------
+
+    def ask_pre_votes(self, now_ms: int) -> list[Action]:
+        """Begin a round: would a majority vote for this node (rule 5)?"""
+        if self.bound(now_ms, self.me):
+            self.stand_at_ms = now_ms + max(self.bound(now_ms, self.me), RETRY_MS_MIN)
+            return []
+        if self.courtesy_to not in (None, self.me) and now_ms < self.courtesy_until_ms:
+            self.stand_at_ms = self.courtesy_until_ms
+            return []
+        self.courtesy_to, self.courtesy_until_ms = self.me, now_ms + self.timing.stagger_ms
+        self.become(Role.ELECTION)
+        return self.begin(now_ms, Phase.PRE_VOTE, self.term + 1, pre=True)
+
+    def ask_votes(self, now_ms: int) -> list[Action]:
+        """Ask for votes in the term that this node has just written down for itself."""
+        return self.begin(now_ms, Phase.VOTE, self.term, pre=False)
+
+    def begin(self, now_ms: int, phase: Phase, term: int, *, pre: bool) -> list[Action]:
+        """Send one round of requests and count this node's own answer."""
+        self.phase = phase
+        self.granted = {self.me}
+        self.round_sent_ms = now_ms
+        self.round_until_ms = now_ms + self.timing.round_ms
+        request = VoteRequest(self.name, term, pre, now_ms)
+        actions: list[Action] = [Send(peer, request) for peer in self.peers()]
+        return actions + self.count(now_ms)
+
+    def hear_vote_reply(self, now_ms: int, sender: str, reply: VoteReply) -> list[Action]:
+        """Count an answer of the present round; learn of higher terms from any."""
+        asked = (self.phase is Phase.PRE_VOTE, self.term + (self.phase is Phase.PRE_VOTE), self.round_sent_ms)
+        if self.role is not Role.ELECTION or self.phase is Phase.PERSIST:
+            return []
+        if (reply.pre, reply.term, reply.sent_ms) != asked:
+            return []
+        if reply.granted:
+            self.granted.add(sender)
+            return self.count(now_ms)
+        if not reply.pre:
+            return []
+        if reply.highest_term > self.term:
+            self.term, self.vote = reply.highest_term, None
+            actions = self.abandon(now_ms, "an older term")
+            self.stand_at_ms = now_ms + RETRY_MS_MIN
+            return actions
+        if reply.wait_ms > 0:
+            # Ask again as soon as this voter may answer otherwise, instead of waiting for the end of the round.
+            self.round_until_ms = min(self.round_until_ms, now_ms + max(reply.wait_ms, RETRY_MS_MIN))
+        return []
+
+    def count(self, now_ms: int) -> list[Action]:
+        """See whether the round is won."""
+        if len(self.granted) < self.majority:
+            return []
+        if self.phase is Phase.PRE_VOTE:
+            self.phase = Phase.PERSIST
+            self.term, self.vote = self.term + 1, self.me
+            self.promise(now_ms, self.me, self.term)
+            self.persisting = PersistVote(self.name, self.term, self.me)
+            self.answer_when_persisted = None
+            return [self.persisting]
+        assert self.phase is Phase.VOTE, "a round is won by pre-votes or by votes"
+        return self.lead(now_ms)
+
+    def give_up_round(self, now_ms: int) -> list[Action]:
+        """The round found no majority: try again later."""
+        had_asked_votes = self.phase is Phase.VOTE
+        actions = self.abandon(now_ms, "no majority")
+        # Candidates that split the votes come back at different times, or they would split them for ever.
+        extra_ms = self.timing.stagger_ms * self.candidates.index(self.me) if had_asked_votes else 0
+        self.stand_after(now_ms, RETRY_MS_MIN + extra_ms)
+        return actions
+
+    def abandon(self, now_ms: int, reason: str) -> list[Action]:
+        """End a candidacy. This node will never serve in that term, so nobody stays bound by a vote for it (rule 8)."""
+        asked_votes = self.phase is Phase.VOTE
+        self.become(Role.PASSIVE)
+        if self.promise_to == self.me:
+            self.release(now_ms)
+        return self.tell_resigned(self.term, reason) if asked_votes else []
+
+    def tell_resigned(self, term: int, reason: str) -> list[Action]:
+        """Tell every peer that this node will not act in `term` (any more)."""
+        return [Send(peer, Resignation(self.name, term, reason)) for peer in self.peers()]
+
+    # -- leading -------------------------------------------------------------------------------------------------
+
+    def lead(self, now_ms: int) -> list[Action]:
+        """Take the lead of the term just won; the lease dates from the requests that were granted (rule 3)."""
+        self.acked = dict.fromkeys(self.granted - {self.me}, self.round_sent_ms)
+        self.lease_until_ms = self.round_sent_ms + self.timing.lease_ms - self.timing.margin_ms
+        if now_ms >= self.lease_until_ms:
+            return self.give_up_round(now_ms)  # the answers were so slow that the lease is over already
+        self.become(Role.LEADER)
+        self.leader = self.me
+        self.leader_term = self.term
+        self.serving_term = self.term
+        self.stop_forced = False
+        return [
+            FollowLeader(self.name, self.me, self.term),
+            StartServing(self.name, self.term, self.lease_until_ms),
+        ]
+
+    def hear_ack(self, now_ms: int, sender: str, term: int, sent_ms: int) -> list[Action]:
+        """Count a follower's answer to a heartbeat and extend the lease where a majority has answered."""
+        if self.role is not Role.LEADER or term != self.term or sent_ms > now_ms:
+            return []
+        self.acked[sender] = max(self.acked.get(sender, 0), sent_ms)
+        return self.extend(now_ms)
+
+    def extend(self, now_ms: int) -> list[Action]:
+        """Recompute the lease: this node answers itself now, so a majority needs `majority - 1` others."""
+        answers = sorted((*self.acked.values(), now_ms), reverse=True)
+        if len(answers) < self.majority:
+            return []
+        until_ms = answers[self.majority - 1] + self.timing.lease_ms - self.timing.margin_ms
+        if until_ms <= self.lease_until_ms:
+            return []
+        self.lease_until_ms = until_ms
+        return [ExtendServing(self.name, self.term, until_ms)]
+
+    def lose(self, now_ms: int, cause: Cause, detail: str, *, at_once: bool) -> list[Action]:
+        """Stop serving. Called again when the lease ends while a graceful stop is still under way."""
+        assert self.serving_term is not None, "only who serves can stop serving"
+        if self.stop_forced:
+            return []
+        self.stop_forced = at_once
+        actions: list[Action] = [StopServing(self.name, self.serving_term, cause, detail, at_once)]
+        if self.role is Role.LEADER:
+            self.become(Role.PASSIVE)
+            self.leader = None
+            # Whoever gave up lets the others go first.
+            self.stand_after(now_ms, self.timing.lease_ms)
+            actions.append(FollowLeader(self.name, None, self.term))
+        return actions
+
+    def serving_stopped(self, now_ms: int, term: int) -> list[Action]:
+        """The stop is confirmed: this node's promise to itself is over, and so are the others' (rule 8)."""
+        if self.serving_term != term:
+            return []
+        assert self.role is not Role.LEADER, "a leader that serves does not confirm a stop"
+        self.serving_term = None
+        if self.promise_to == self.me and self.promise_term == term:
+            self.release(now_ms)
+        return self.tell_resigned(term, "stopped serving")
+
+    def standing_changed(self, now_ms: int, standing: Standing, reason: str) -> list[Action]:
+        """Take this node's own new standing; a leader that is unfit gives up (rule 8)."""
+        was_fit, self.standing = self.standing.fit, standing
+        if self.role is Role.LEADER and not standing.fit:
+            return self.lose(now_ms, Cause.UNFIT, reason, at_once=False)
+        if standing.fit and not was_fit and self.role is Role.PASSIVE:
+            self.stand_after(now_ms, 0)
+        return []
+
+    def resign(self, now_ms: int, reason: str) -> list[Action]:
+        """Give up on request."""
+        if self.role is not Role.LEADER:
+            return []
+        return self.lose(now_ms, Cause.REQUESTED, reason, at_once=False)
