@@ -36,6 +36,9 @@ from gateway.core.actions import (
     StartServing,
     StopServing,
 )
+from gateway.core.lease import Lease
+from gateway.core.promise import Promise
+from gateway.core.ranking import Ranking
 from gateway.core.timing import Timing
 from gateway.wire.messages import Resignation, Standing, VoteReply, VoteRequest
 
@@ -69,11 +72,6 @@ class Phase(enum.Enum):
     PRE_VOTE = "pre-vote"
     PERSIST = "persist"
     VOTE = "vote"
-
-
-def rank_key(standing: Standing, preference: int) -> tuple[bool, bool, int, int, int]:
-    """Return the sort key of a candidate: the smallest is the best. `preference` is its place in the file."""
-    return (not standing.fit, not standing.warm, -standing.term, -standing.generation, preference)
 
 
 class Election:
@@ -117,11 +115,8 @@ class Election:
         self.leader_until_ms = now_ms  # without a heartbeat the leader is forgotten then
         self.quiet_until_ms = now_ms + timing.promise_ms  # rule 4
         self.standing = Standing(name, False, False, 0, 0, "")
-        self.standings: dict[str, tuple[Standing, int]] = {}  # peer -> what it says, when heard
-        # the promise that binds this node (rule 2)
-        self.promise_to: str | None = None
-        self.promise_term = 0
-        self.promise_until_ms = now_ms
+        self.ranking = Ranking(candidates, timing.lease_ms)
+        self.promise = Promise(now_ms)  # rule 2
         self.resigned_term = 0  # leaders of terms up to this have resigned: late heartbeats of theirs bind nobody
         self.courtesy_to: str | None = None  # last granted pre-vote (rule 6)
         self.courtesy_until_ms = now_ms
@@ -135,8 +130,7 @@ class Election:
         self.round_until_ms = 0
         self.stand_at_ms = self.quiet_until_ms
         # leadership
-        self.acked: dict[str, int] = {}  # voter -> `sent_ms` of the newest request or heartbeat it answered
-        self.lease_until_ms = 0
+        self.lease = Lease(self.majority, timing)
         self.serving_term: int | None = None  # set by StartServing, cleared by ServingStopped
         self.stop_forced = False
 
@@ -151,25 +145,16 @@ class Election:
         """Return every voter but this node."""
         return tuple(voter for voter in self.voters if voter != self.me)
 
-    def rank(self, now_ms: int) -> int:
-        """Return how many live candidates are better than this node (0: none)."""
-        mine = rank_key(self.standing, self.candidates.index(self.me))
-        return sum(
-            1
-            for name, (standing, heard_ms) in self.standings.items()
-            if now_ms - heard_ms < self.timing.lease_ms
-            and standing.fit
-            and rank_key(standing, self.candidates.index(name)) < mine
-        )
+    @property
+    def lease_until_ms(self) -> int:
+        """When this node's lease ends, or ended."""
+        return self.lease.until_ms
 
     def bound(self, now_ms: int, candidate: str) -> int:
         """Return for how many ms more this node may not vote for `candidate`; 0: it may."""
         if self.serving_term is not None:
-            return max(self.lease_until_ms - now_ms, RETRY_MS_MIN)
-        until_ms = self.quiet_until_ms
-        if self.promise_to is not None and self.promise_to != candidate:
-            until_ms = max(until_ms, self.promise_until_ms)
-        return max(until_ms - now_ms, 0)
+            return max(self.lease.until_ms - now_ms, RETRY_MS_MIN)
+        return max(self.quiet_until_ms - now_ms, self.promise.left_ms(now_ms, candidate), 0)
 
     def deadline_ms(self) -> int | None:
         """Return when this election next needs a call of `expire`, or None."""
@@ -177,7 +162,7 @@ class Election:
         if self.role is Role.PRE:
             moments.append(self.quiet_until_ms)
         if self.serving_term is not None and not self.stop_forced:
-            moments.append(self.lease_until_ms)
+            moments.append(self.lease.until_ms)
         if self.leader not in (None, self.me):
             moments.append(self.leader_until_ms)
         if self.role is Role.ELECTION and self.phase is not Phase.PERSIST:
@@ -204,7 +189,7 @@ class Election:
         if self.role is Role.PRE and now_ms >= self.quiet_until_ms:
             self.become(Role.PASSIVE)
             self.stand_after(now_ms, 0)
-        if self.serving_term is not None and now_ms >= self.lease_until_ms:
+        if self.serving_term is not None and now_ms >= self.lease.until_ms:
             actions += self.lose(now_ms, Cause.LEASE_EXPIRED, "no majority answered in time", at_once=True)
         if self.leader not in (None, self.me) and now_ms >= self.leader_until_ms:
             actions += self.forget_leader(now_ms)
@@ -216,7 +201,7 @@ class Election:
 
     def stand_after(self, now_ms: int, extra_ms: int) -> None:
         """Plan the next candidacy: `extra_ms` from now and this node's rank x the stagger (rule 6)."""
-        rank = self.rank(now_ms) if self.me in self.candidates else 0
+        rank = self.ranking.rank(now_ms, self.me, self.standing) if self.me in self.candidates else 0
         self.stand_at_ms = now_ms + extra_ms + rank * self.timing.stagger_ms
 
     def become(self, role: Role) -> None:
@@ -227,11 +212,6 @@ class Election:
         self.role = role
 
     # -- following -----------------------------------------------------------------------------------------------
-
-    def hear_standing(self, now_ms: int, sender: str, standing: Standing) -> None:
-        """Note what another candidate says of itself."""
-        if sender in self.candidates:
-            self.standings[sender] = (standing, now_ms)
 
     def hear_leader(self, now_ms: int, sender: str, term: int) -> tuple[bool, list[Action]]:
         """Take a leader's heartbeat; return whether to acknowledge it, and actions.
@@ -258,14 +238,12 @@ class Election:
             actions.append(FollowLeader(self.name, sender, term))
         if self.bound(now_ms, sender):
             return False, actions
-        self.promise(now_ms, sender, term)
+        self.bind(now_ms, sender, term)
         return True, actions
 
-    def promise(self, now_ms: int, to: str, term: int) -> None:
-        """Bind this node to `to` for a promise period from now (rule 2)."""
-        self.promise_to = to
-        self.promise_term = term
-        self.promise_until_ms = now_ms + self.timing.promise_ms
+    def bind(self, now_ms: int, to: str, term: int) -> None:
+        """Promise `to` a promise period from now (rule 2)."""
+        self.promise.make(to, term, now_ms + self.timing.promise_ms)
 
     def forget_leader(self, now_ms: int) -> list[Action]:
         """Nobody leads any more, as far as this node knows."""
@@ -275,17 +253,12 @@ class Election:
 
     def hear_resignation(self, now_ms: int, sender: str, resignation: Resignation) -> list[Action]:
         """Release the promise made to a leader (or candidate) that will not act in its term any more (rule 8)."""
-        if self.promise_to == sender and self.promise_term == resignation.term:
-            self.release(now_ms)
+        if self.promise.to == sender and self.promise.term == resignation.term:
+            self.promise.release(now_ms)
         if self.leader != sender or self.leader_term != resignation.term:
             return []
         self.resigned_term = max(self.resigned_term, resignation.term)
         return self.forget_leader(now_ms)
-
-    def release(self, now_ms: int) -> None:
-        """End this node's promise."""
-        self.promise_to = None
-        self.promise_until_ms = now_ms
 
     # -- voting --------------------------------------------------------------------------------------------------
 
@@ -308,7 +281,7 @@ class Election:
         if self.role is Role.ELECTION:
             self.become(Role.PASSIVE)  # a candidate that is free to vote has only asked for pre-votes
         self.term, self.vote = request.term, sender
-        self.promise(now_ms, sender, request.term)
+        self.bind(now_ms, sender, request.term)
         if self.leader is not None:
             actions += self.forget_leader(now_ms)
         self.stand_after(now_ms, self.timing.promise_ms)
@@ -391,7 +364,7 @@ class Election:
         if self.phase is Phase.PRE_VOTE:
             self.phase = Phase.PERSIST
             self.term, self.vote = self.term + 1, self.me
-            self.promise(now_ms, self.me, self.term)
+            self.bind(now_ms, self.me, self.term)
             self.persisting = PersistVote(self.name, self.term, self.me)
             self.answer_when_persisted = None
             return [self.persisting]
@@ -411,8 +384,8 @@ class Election:
         """End a candidacy. This node will never serve in that term, so nobody stays bound by a vote for it (rule 8)."""
         asked_votes = self.phase is Phase.VOTE
         self.become(Role.PASSIVE)
-        if self.promise_to == self.me:
-            self.release(now_ms)
+        if self.promise.to == self.me:
+            self.promise.release(now_ms)
         return self.tell_resigned(self.term, reason) if asked_votes else []
 
     def tell_resigned(self, term: int, reason: str) -> list[Action]:
@@ -423,9 +396,8 @@ class Election:
 
     def lead(self, now_ms: int) -> list[Action]:
         """Take the lead of the term just won; the lease dates from the requests that were granted (rule 3)."""
-        self.acked = dict.fromkeys(self.granted - {self.me}, self.round_sent_ms)
-        self.lease_until_ms = self.round_sent_ms + self.timing.lease_ms - self.timing.margin_ms
-        if now_ms >= self.lease_until_ms:
+        self.lease.begin(self.granted - {self.me}, self.round_sent_ms)
+        if now_ms >= self.lease.until_ms:
             return self.give_up_round(now_ms)  # the answers were so slow that the lease is over already
         self.become(Role.LEADER)
         self.leader = self.me
@@ -434,26 +406,21 @@ class Election:
         self.stop_forced = False
         return [
             FollowLeader(self.name, self.me, self.term),
-            StartServing(self.name, self.term, self.lease_until_ms),
+            StartServing(self.name, self.term, self.lease.until_ms),
         ]
 
     def hear_ack(self, now_ms: int, sender: str, term: int, sent_ms: int) -> list[Action]:
         """Count a follower's answer to a heartbeat and extend the lease where a majority has answered."""
         if self.role is not Role.LEADER or term != self.term or sent_ms > now_ms:
             return []
-        self.acked[sender] = max(self.acked.get(sender, 0), sent_ms)
+        self.lease.answer(sender, sent_ms)
         return self.extend(now_ms)
 
     def extend(self, now_ms: int) -> list[Action]:
-        """Recompute the lease: this node answers itself now, so a majority needs `majority - 1` others."""
-        answers = sorted((*self.acked.values(), now_ms), reverse=True)
-        if len(answers) < self.majority:
+        """Move the lease on as far as the answers allow."""
+        if not self.lease.extend(now_ms):
             return []
-        until_ms = answers[self.majority - 1] + self.timing.lease_ms - self.timing.margin_ms
-        if until_ms <= self.lease_until_ms:
-            return []
-        self.lease_until_ms = until_ms
-        return [ExtendServing(self.name, self.term, until_ms)]
+        return [ExtendServing(self.name, self.term, self.lease.until_ms)]
 
     def lose(self, now_ms: int, cause: Cause, detail: str, *, at_once: bool) -> list[Action]:
         """Stop serving. Called again when the lease ends while a graceful stop is still under way."""
@@ -476,8 +443,8 @@ class Election:
             return []
         assert self.role is not Role.LEADER, "a leader that serves does not confirm a stop"
         self.serving_term = None
-        if self.promise_to == self.me and self.promise_term == term:
-            self.release(now_ms)
+        if self.promise.to == self.me and self.promise.term == term:
+            self.promise.release(now_ms)
         return self.tell_resigned(term, "stopped serving")
 
     def standing_changed(self, now_ms: int, standing: Standing, reason: str) -> list[Action]:

@@ -149,7 +149,7 @@ class Node:
     def _hear_pulse(self, sender: str, pulse: Pulse, now_ms: int) -> list[Action]:
         for standing in pulse.standings:
             if standing.election in self.elections:
-                self.elections[standing.election].hear_standing(now_ms, sender, standing)
+                self.elections[standing.election].ranking.hear(now_ms, sender, standing)
         self.primed_by[sender] = pulse.primed
         actions: list[Action] = []
         acknowledged = []

@@ -8,7 +8,7 @@ import msgspec
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a candidate says of itself in one election. Compared by `gateway.core.election.rank_key`."""
+    """What a candidate says of itself in one election. Compared by `gateway.core.ranking.rank_key`."""
 
     election: str
     fit: bool  # may stand at all: its service is healthy

@@ -1,0 +1,41 @@
+"""Lease: until when a leader may act, from what its voters have answered. Nothing here reads a clock."""
+
+from gateway.core.timing import Timing
+
+
+class Lease:
+    """The lease of one term of one leader (rule 3 of `gateway.core.election`).
+
+    Args:
+        majority: number of voters, this node among them, that must have answered.
+        timing: the cluster's periods.
+    """
+
+    def __init__(self, majority: int, timing: Timing) -> None:
+        self.majority = majority
+        self.timing = timing
+        self.answers: dict[str, int] = {}  # voter -> `sent_ms` of the newest request or heartbeat that it answered
+        self.until_ms = 0
+
+    def begin(self, granted: set[str], sent_ms: int) -> None:
+        """Start afresh from votes: the lease dates from the moment the requests were sent."""
+        self.answers = dict.fromkeys(granted, sent_ms)
+        self.until_ms = self._until_ms(sent_ms)
+
+    def answer(self, voter: str, sent_ms: int) -> None:
+        """Note that `voter` has answered what was sent at `sent_ms`. An older answer changes nothing."""
+        self.answers[voter] = max(self.answers.get(voter, 0), sent_ms)
+
+    def extend(self, now_ms: int) -> bool:
+        """Recompute the end, the leader answering itself now; return whether it moved on. It never moves back."""
+        assert now_ms < self.until_ms, "an expired lease is not extended"
+        sent = sorted((*self.answers.values(), now_ms), reverse=True)
+        if len(sent) < self.majority:
+            return False
+        until_ms = self._until_ms(sent[self.majority - 1])
+        moved = until_ms > self.until_ms
+        self.until_ms = max(self.until_ms, until_ms)
+        return moved
+
+    def _until_ms(self, sent_ms: int) -> int:
+        return sent_ms + self.timing.lease_ms - self.timing.margin_ms

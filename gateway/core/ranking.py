@@ -1,0 +1,39 @@
+"""Ranking: who is the best candidate, as far as this node has heard. Decides nothing; gives candidates their turn."""
+
+from gateway.wire.messages import Standing
+
+
+def rank_key(standing: Standing, preference: int) -> tuple[bool, bool, int, int, int]:
+    """Return the sort key of a candidate: the smallest is the best. `preference` is its place in the file."""
+    return (not standing.fit, not standing.warm, -standing.term, -standing.generation, preference)
+
+
+class Ranking:
+    """What the candidates of one election say of themselves.
+
+    Args:
+        candidates: who may lead, best first.
+        memory_ms: a candidate that was silent for so long is out of the count.
+    """
+
+    def __init__(self, candidates: tuple[str, ...], memory_ms: int) -> None:
+        self.candidates = candidates
+        self.memory_ms = memory_ms
+        self.heard: dict[str, tuple[Standing, int]] = {}  # candidate -> what it said, when
+
+    def hear(self, now_ms: int, candidate: str, standing: Standing) -> None:
+        """Note what a candidate says of itself; what others say is nobody's business."""
+        if candidate in self.candidates:
+            self.heard[candidate] = (standing, now_ms)
+
+    def rank(self, now_ms: int, me: str, mine: Standing) -> int:
+        """Return how many live and fit candidates are better than `me` (0: none)."""
+        my_key = rank_key(mine, self.candidates.index(me))
+        return sum(
+            1
+            for name, (standing, heard_ms) in self.heard.items()
+            if name != me
+            and now_ms - heard_ms < self.memory_ms
+            and standing.fit
+            and rank_key(standing, self.candidates.index(name)) < my_key
+        )
