@@ -1,0 +1,79 @@
+"""One repeat of one scenario as a value and as a JSON line. Every key is always present; null: no such figure."""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What one repeat showed. `_s` seconds, `_ms` milliseconds; rates are completed jobs a minute.
+
+    `refused` says why nothing was measured: the pool was not healthy before the fault; then all figures are null.
+    """
+
+    scenario: str
+    system: str
+    repeat: int
+    healthy_before: bool
+    elected_s: float | None = None
+    first_match_s: float | None = None
+    jobs_per_minute_before: float | None = None
+    jobs_per_minute_after: float | None = None
+    slot_wait_before_s: float | None = None
+    slot_wait_after_s: float | None = None
+    updates_rejected: int | None = None
+    jobs_lost: int | None = None
+    blackout_ms: float | None = None
+    two_owner_ms: float | None = None
+    first_execute_s: float | None = None  # first start of a job on a slot that was claimed after the fault
+    jobs_restarted: int | None = None  # jobs that began to run a second time
+    probe_late_ms: float | None = None  # longest pause of the probe itself: blackouts shorter than it may hide in it
+    victim: str | None = None
+    successor: str | None = None
+    window_s: float | None = None  # the time on each side of the fault over which rates were counted
+    at: float | None = None  # the fault, in unix seconds
+    refused: tuple[str, ...] | None = None
+
+
+FIGURES = (
+    "elected_s",
+    "first_match_s",
+    "first_execute_s",
+    "jobs_per_minute_before",
+    "jobs_per_minute_after",
+    "slot_wait_before_s",
+    "slot_wait_after_s",
+    "updates_rejected",
+    "jobs_lost",
+    "blackout_ms",
+    "two_owner_ms",
+)
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """The middle and the ends of a few values, and of how many."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Return the spread of the values that are there; None where there is none. The median of two is their mean."""
+    known = sorted(value for value in values if value is not None and not math.isnan(value))
+    if not known:
+        return None
+    half = len(known) // 2
+    median = known[half] if len(known) % 2 else (known[half - 1] + known[half]) / 2
+    return Spread(median, known[0], known[-1], len(known))
+
+
+def json_line(result: Result) -> str:
+    """Return the result as one line of JSON, figures rounded to what the measurement can tell (a millisecond)."""
+    fields = {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in msgspec.structs.asdict(result).items()
+    }
+    return msgspec.json.encode(fields).decode()
