@@ -1,0 +1,172 @@
+"""Build: a tree without mistakes to `Settings`. Reports nothing: whatever could be wrong was refused before.
+
+What was not written takes the default of the keyword table.
+"""
+
+from typing import TypeVar
+
+from gateway.config.check_references import is_checked
+from gateway.config.keywords import SECTIONS, Argument
+from gateway.config.settings import (
+    Address,
+    Backend,
+    Bind,
+    Endpoint,
+    Forward,
+    Frontend,
+    LogFormat,
+    Peer,
+    Protocol,
+    Role,
+    Server,
+    Settings,
+)
+from gateway.config.tree import Section, Statement, Tree
+from gateway.config.values import BindPoint, Prefix, Value, read_value
+
+T = TypeVar("T")
+
+
+def build(tree: Tree) -> Settings:
+    """Return the settings that `tree` says; it must have passed the parser and the check without an error."""
+    node, peers = tree.first("global"), tree.first("peers")
+    assert node is not None
+    assert peers is not None
+    return Settings(
+        cluster=_argument(node, "cluster", str),
+        key_file=_argument(node, "key-file", str),
+        state_dir=_argument(node, "state-dir", str),
+        log_format=LogFormat(_option(node, "log", "format", str)),
+        peers_name=_name(peers),
+        heartbeat_ms=_argument(peers, "heartbeat", int),
+        lease_ms=_argument(peers, "lease", int),
+        peers=tuple(_peer(statement) for statement in peers.all("peer")),
+        addresses=tuple(_address(section) for section in tree.all("address")),
+        frontends=tuple(_frontend(section) for section in tree.all("frontend")),
+        backends=tuple(_backend(section) for section in tree.all("backend")),
+    )
+
+
+def _peer(statement: Statement) -> Peer:
+    roles = statement.arguments["role"]
+    return Peer(
+        name=_given(statement, "name", str),
+        endpoint=_given(statement, "address:port", Endpoint),
+        roles=frozenset(Role(_typed(role.value, str)) for role in roles),
+    )
+
+
+def _address(section: Section) -> Address:
+    prefix = _argument(section, "ip", Prefix)
+    holder = section.first("holder")
+    assert holder is not None
+    return Address(
+        name=_name(section),
+        ip=prefix.host,
+        prefix_length=prefix.length,
+        device=_option(section, "ip", "dev", str),
+        holders=tuple(_typed(given.value, str) for given in holder.arguments["peer"]),
+    )
+
+
+def _frontend(section: Section) -> Frontend:
+    return Frontend(
+        name=_name(section),
+        binds=tuple(_bind(statement) for statement in section.all("bind")),
+        backend=_argument(section, "default_backend", str),
+    )
+
+
+def _bind(statement: Statement) -> Bind:
+    point = _given(statement, "address:port", BindPoint)
+    protocols: frozenset[Protocol] = _option_of(statement, "frontend", "proto", frozenset)
+    return Bind(address=point.address, port=point.port, protocols=protocols)
+
+
+def _backend(section: Section) -> Backend:
+    standby = section.first("warm-standby")
+    return Backend(
+        name=_name(section),
+        servers=_servers(section),
+        forward=Forward(_argument(section, "forward", str)),
+        condor_check=section.first("option condor-check") is not None,
+        connect_ms=_argument(section, "timeout connect", int),
+        queue_ms=_argument(section, "timeout queue", int),
+        negotiator_on_elected=section.first("negotiator") is not None,
+        warm_standby=standby is not None and _given(standby, "switch", str) == "on",
+        replicate_accounting=section.first("replicate") is not None,
+    )
+
+
+def _servers(section: Section) -> tuple[Server, ...]:
+    """Return the servers; each takes what the default-server lines above it say and it does not say itself."""
+    servers = []
+    check = False
+    times = {word: _default_option("backend", "server", word, int) for word in ("inter", "fall", "rise")}
+    for statement in section.statements:
+        if statement.keyword not in {"default-server", "server"}:
+            continue
+        own = times | {word: _typed(given.value, int) for word, given in statement.options.items() if word in times}
+        if statement.keyword == "default-server":
+            times, check = own, is_checked(statement, check)
+            continue
+        servers.append(
+            Server(
+                name=_given(statement, "name", str),
+                endpoint=_given(statement, "address:port", Endpoint),
+                check=is_checked(statement, check),
+                inter_ms=own["inter"],
+                fall=own["fall"],
+                rise=own["rise"],
+            )
+        )
+    return tuple(servers)
+
+
+def _name(section: Section) -> str:
+    assert section.name is not None
+    return _typed(section.name.value, str)
+
+
+def _given(statement: Statement, argument: str, kind: type[T]) -> T:
+    given = statement.argument(argument)
+    assert given is not None, f"{statement.keyword}: {argument} was not read"
+    return _typed(given.value, kind)
+
+
+def _argument(section: Section, keyword: str, kind: type[T]) -> T:
+    """Return the first argument of a once-only keyword of `section`, or its default."""
+    argument = SECTIONS[section.kind].keywords[keyword].arguments[0]
+    statement = section.first(keyword)
+    return _given(statement, argument.name, kind) if statement else _default(argument, kind)
+
+
+def _option(section: Section, keyword: str, option: str, kind: type[T]) -> T:
+    statement = section.first(keyword)
+    if statement is None:
+        return _default_option(section.kind, keyword, option, kind)
+    return _option_of(statement, section.kind, option, kind)
+
+
+def _option_of(statement: Statement, section: str, option: str, kind: type[T]) -> T:
+    given = statement.options.get(option)
+    if given is None:
+        return _default_option(section, statement.keyword, option, kind)
+    return _typed(given.value, kind)
+
+
+def _default_option(section: str, keyword: str, option: str, kind: type[T]) -> T:
+    options = {known.word: known for known in SECTIONS[section].keywords[keyword].options}
+    argument = options[option].argument
+    assert argument is not None, f"{option} takes no value"
+    return _default(argument, kind)
+
+
+def _default(argument: Argument, kind: type[T]) -> T:
+    assert argument.default is not None, f"{argument.name} has no default"
+    return _typed(read_value(argument, argument.default), kind)
+
+
+def _typed(value: Value, kind: type[T]) -> T:
+    assert isinstance(value, kind), f"{value!r} is not a {kind.__name__}"
+    return value

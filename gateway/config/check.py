@@ -1,0 +1,221 @@
+"""Check: rules over the whole file, one function a rule. Each reports; none changes the tree or stops another.
+
+A value that could not be read was reported by the parser: a rule that needs it passes over it in silence.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterator
+
+from gateway.config.check_references import REFERENCE_RULES
+from gateway.config.diagnostics import WHOLE_FILE, Reporter, quote
+from gateway.config.keywords import BINDS_MAX, PEERS_MAX, SECTIONS
+from gateway.config.settings import Endpoint, Protocol, Role
+from gateway.config.tree import Given, Statement, Tree
+from gateway.config.values import BindPoint, Prefix, format_ms, read_value
+
+LEASE_HEARTBEATS_MIN = 3  # two heartbeats may be lost in a row before a healthy leader loses its lease
+
+
+def check(tree: Tree, report: Reporter) -> None:
+    """Apply every rule to `tree`."""
+    for rule in RULES + REFERENCE_RULES:
+        rule(tree, report)
+
+
+def every_section_stands(tree: Tree, report: Reporter) -> None:
+    """At least one of each kind of section."""
+    if not tree.complete:
+        return
+    for kind in SECTIONS.values():
+        if tree.first(kind.word) is None:
+            named = " NAME" if kind.named else ""
+            report.error(WHOLE_FILE, f"no section '{kind.word}{named}' ({kind.help})")
+
+
+def required_keywords_stand(tree: Tree, report: Reporter) -> None:
+    """Every required keyword stands in each of its sections."""
+    for section in tree.sections:
+        for keyword in SECTIONS[section.kind].keywords.values():
+            if keyword.required and section.first(keyword.name) is None:
+                report.error(section.word, f"{section.subject()} needs {quote(keyword.name)}: {keyword.usage()}")
+
+
+def lease_outlives_heartbeats(tree: Tree, report: Reporter) -> None:
+    """A lease is longer than a heartbeat, and should be three."""
+    for section in tree.all("peers"):
+        times: dict[str, int] = {}
+        for keyword in ("heartbeat", "lease"):
+            argument = SECTIONS["peers"].keywords[keyword].arguments[0]
+            statement = section.first(keyword)
+            given = statement.argument("time") if statement else None
+            if given is not None:
+                times[keyword] = _whole(given)
+            elif statement is None and argument.default is not None:
+                value = read_value(argument, argument.default)
+                assert isinstance(value, int)
+                times[keyword] = value
+        written = section.first("lease") or section.first("heartbeat")
+        if len(times) < 2 or written is None:
+            continue
+        given = written.argument("time")
+        at = given.word if given is not None else written.word
+        heartbeat_ms, lease_ms = times["heartbeat"], times["lease"]
+        told = f"lease {format_ms(lease_ms)} at a heartbeat of {format_ms(heartbeat_ms)}"
+        if lease_ms <= heartbeat_ms:
+            report.error(at, f"{told} ends before it can be renewed: {_longer(heartbeat_ms)}")
+        elif lease_ms < LEASE_HEARTBEATS_MIN * heartbeat_ms:
+            report.warning(at, f"{told} may end when one packet is lost: {_longer(heartbeat_ms)}")
+
+
+def peers_are_distinct(tree: Tree, report: Reporter) -> None:
+    """No two peers have one name or one address:port; all addresses are of one IP version."""
+    names: dict[str, Statement] = {}
+    endpoints: dict[Endpoint, Statement] = {}
+    hosts: dict[str, Statement] = {}
+    for peer in _peers(tree):
+        name, given = peer.argument("name"), peer.argument("address:port")
+        if name is not None:
+            first = names.setdefault(str(name.value), peer)
+            if first is not peer:
+                report.error(name.word, f"second {peer.subject()}: the first is on line {first.word.line}")
+        if given is None or not isinstance(given.value, Endpoint):
+            continue
+        endpoint = given.value
+        same = endpoints.setdefault(endpoint, peer)
+        neighbour = hosts.setdefault(endpoint.host, peer)
+        oldest = next(iter(hosts))
+        if same is not peer:
+            report.error(given.word, f"{peer.subject()}: {endpoint} is already {_of(same)}")
+        elif neighbour is not peer:
+            report.warning(given.word, f"{peer.subject()} is on the host of {_of(neighbour)}: both votes die with it")
+        if _version(endpoint.host) != _version(oldest):
+            report.error(
+                given.word,
+                f"{peer.subject()}: {endpoint.host} is IPv{_version(endpoint.host)}, but {oldest} of "
+                f"{_of(hosts[oldest])} is IPv{_version(oldest)}: give all peers one version",
+            )
+
+
+def peers_are_few(tree: Tree, report: Reporter) -> None:
+    """At most PEERS_MAX peers, at least one of each role that acts; two must say what a partition does."""
+    for section in tree.all("peers"):
+        peers = list(section.all("peer"))
+        if len(peers) > PEERS_MAX:
+            report.error(
+                peers[PEERS_MAX].word,
+                f"more than {PEERS_MAX} peers: a vote of more is slower and no safer; leave the others out",
+            )
+        if len(peers) == 2 and section.first("on-partition") is None:
+            report.error(
+                section.word,
+                f"{section.subject()}: two peers cannot both be safe and go on when they lose each other: add a third "
+                "(a witness is enough), or write 'on-partition hold': then neither serves alone",
+            )
+        if not peers or any(len(peer.arguments.get("role", ())) == 0 for peer in peers):
+            continue
+        for role in (Role.GATEWAY, Role.MANAGER):
+            if not any(role in _roles(peer) for peer in peers):
+                report.error(section.word, f"{section.subject()}: no peer has the role {quote(role)}")
+
+
+def roles_agree(tree: Tree, report: Reporter) -> None:
+    """A role stands once in a line, and a witness only votes."""
+    for peer in _peers(tree):
+        seen: set[object] = set()
+        for role in peer.arguments.get("role", ()):
+            if role.value in seen:
+                report.error(role.word, f"{peer.subject()}: second {quote(str(role.value))}")
+            elif role.value == Role.WITNESS and len(_roles(peer)) > 1:
+                report.error(
+                    role.word,
+                    f"{peer.subject()}: a witness only votes, and every peer does: remove 'witness' or the other roles",
+                )
+            seen.add(role.value)
+
+
+def addresses_are_free(tree: Tree, report: Reporter) -> None:
+    """A virtual address is IPv4, belongs to no peer or server, and stands in one section."""
+    owners: dict[str, Statement] = {}
+    for peer in _peers(tree):
+        given = peer.argument("address:port")
+        if given is not None and isinstance(given.value, Endpoint):
+            owners.setdefault(given.value.host, peer)
+    taken: dict[str, int] = {}
+    for section in tree.all("address"):
+        statement = section.first("ip")
+        given = statement.argument("address/prefix") if statement else None
+        if statement is None or given is None or not isinstance(given.value, Prefix):
+            continue
+        host = given.value.host
+        if _version(host) != 4:
+            report.error(given.word, f"{section.subject()}: {host} is IPv6, which is not in this version: use IPv4")
+        if ipaddress.ip_address(host).is_loopback:
+            report.warning(given.word, f"{section.subject()}: {host} is a loopback address: no other host reaches it")
+        if host in owners:
+            report.error(
+                given.word,
+                f"{section.subject()}: {host} is the own address of {_of(owners[host])}: use one that no host has",
+            )
+        if host in taken:
+            report.error(given.word, f"{section.subject()}: {host} is already an address, on line {taken[host]}")
+        taken.setdefault(host, given.word.line)
+
+
+def binds_are_distinct(tree: Tree, report: Reporter) -> None:
+    """Two binds never share an address, a port and a protocol; a frontend has a limit of them."""
+    taken: dict[tuple[BindPoint, Protocol], tuple[str, int]] = {}
+    for section in tree.all("frontend"):
+        binds = list(section.all("bind"))
+        if len(binds) > BINDS_MAX:
+            report.error(binds[BINDS_MAX].word, f"{section.subject()}: more than {BINDS_MAX} binds")
+        for bind in binds:
+            given, proto = bind.argument("address:port"), bind.options.get("proto")
+            if given is None or not isinstance(given.value, BindPoint):
+                continue
+            point = given.value
+            protocols = proto.value if proto is not None else frozenset(Protocol)
+            assert isinstance(protocols, frozenset | str)  # "" where it could not be read
+            for protocol in sorted(protocols):
+                subject, line = taken.setdefault((point, Protocol(protocol)), (section.subject(), given.word.line))
+                if line != given.word.line:
+                    written = quote(f"{point.address}:{point.port}")
+                    told = f"{written} ({protocol}) is already bound by {subject} on line {line}"
+                    report.error(given.word, f"{section.subject()}: {told}")
+                    break
+
+
+RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
+    every_section_stands,
+    required_keywords_stand,
+    lease_outlives_heartbeats,
+    peers_are_distinct,
+    peers_are_few,
+    roles_agree,
+    addresses_are_free,
+    binds_are_distinct,
+)
+
+
+def _peers(tree: Tree) -> Iterator[Statement]:
+    return (peer for section in tree.all("peers") for peer in section.all("peer"))
+
+
+def _roles(peer: Statement) -> set[object]:
+    return {role.value for role in peer.arguments.get("role", ())}
+
+
+def _of(statement: Statement) -> str:
+    return f"{statement.subject()} on line {statement.word.line}"
+
+
+def _whole(given: Given) -> int:
+    assert isinstance(given.value, int)
+    return given.value
+
+
+def _version(host: str) -> int:
+    return ipaddress.ip_address(host).version
+
+
+def _longer(heartbeat_ms: int) -> str:
+    return f"make it at least {format_ms(LEASE_HEARTBEATS_MIN * heartbeat_ms)}, three heartbeats"

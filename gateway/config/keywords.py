@@ -1,0 +1,357 @@
+"""The keyword table: every section and keyword of the language, as data. The parser and the help read it; no rule here.
+
+A default is written as it would be in the file, and passes through the same parser.
+"""
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from gateway.config.foreign import BALANCES, FORWARDS, LOG_TARGETS, PARTITION_POLICIES, REPLICATED
+from gateway.config.settings import Role
+
+PEERS_MAX = 9  # quorum arithmetic is tested exhaustively up to here
+ADDRESSES_MAX = 16  # each has a fence and its own announcements; a pool needs one
+FRONTENDS_MAX = 32  # a pool needs one or two
+BACKENDS_MAX = 16
+BINDS_MAX = 16  # of one frontend
+
+
+class Kind(enum.Enum):
+    """How an argument is read; `gateway.config.values` has one reader for each."""
+
+    NAME = "a name"
+    CHOICE = "one of a few words"
+    PATH = "an absolute path"
+    DURATION = "a time"
+    COUNT = "a whole number"
+    ENDPOINT = "an address and port, as in 10.0.0.1:9619"
+    PREFIX = "an address with its prefix length, as in 10.0.0.100/32"
+    DEVICE = "a network interface"
+    BIND = "the name of an address section and a port, as in pool-vip:9618"
+    PROTOCOLS = "tcp, udp or tcp,udp"
+
+
+class Argument(msgspec.Struct, frozen=True, kw_only=True):
+    """One argument. `low` and `high` bound a COUNT, or a DURATION in milliseconds; `reason` says why these.
+
+    `choices` are the words that are taken; `refused` those known elsewhere, each with the answer to give.
+    """
+
+    name: str
+    kind: Kind
+    choices: tuple[str, ...] = ()
+    refused: Mapping[str, str] = MappingProxyType({})
+    low: int = 0
+    high: int = 0
+    reason: str = ""
+    many: bool = False  # takes the rest of the line, at least one word
+    default: str | None = None
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """A word that may follow the arguments in any order: a flag, or with `argument` a word and its value."""
+
+    word: str
+    help: str
+    argument: Argument | None = None
+    required: bool = False
+
+
+class Keyword(msgspec.Struct, frozen=True, kw_only=True):
+    """One keyword; a name of two words, such as `timeout connect`, is written as two words."""
+
+    name: str
+    help: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    once: bool = True  # in its section
+    required: bool = False
+
+    def usage(self) -> str:
+        """Return how the keyword is written, as in `peer NAME ADDRESS:PORT ROLE...`."""
+        words = [self.name]
+        words += [argument.name.upper() + ("..." if argument.many else "") for argument in self.arguments]
+        for option in self.options:
+            written = f"{option.word} {option.argument.name.upper()}" if option.argument else option.word
+            words.append(written if option.required else f"[{written}]")
+        return " ".join(words)
+
+
+class SectionKind(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of section. `named` ones have a name after the section word; a `single` one may stand only once."""
+
+    word: str
+    help: str
+    named: bool
+    single: bool
+    count_max: int
+    keywords: Mapping[str, Keyword]
+
+
+def _table(*keywords: Keyword) -> Mapping[str, Keyword]:
+    return MappingProxyType({keyword.name: keyword for keyword in keywords})
+
+
+_CHECK_OPTIONS = (
+    Option(word="check", help="ask this manager's collector whether it answers"),
+    Option(word="no-check", help="do not, whatever default-server says"),
+    Option(
+        word="inter",
+        help="time between two checks",
+        argument=Argument(
+            name="time",
+            kind=Kind.DURATION,
+            low=10,
+            high=60_000,
+            reason="a check costs the collector a query",
+            default="2s",
+        ),
+    ),
+    Option(
+        word="fall",
+        help="failed checks in a row that make a server down",
+        argument=Argument(name="count", kind=Kind.COUNT, low=1, high=100, default="3"),
+    ),
+    Option(
+        word="rise",
+        help="passed checks in a row that make it up again",
+        argument=Argument(name="count", kind=Kind.COUNT, low=1, high=100, default="2"),
+    ),
+)
+
+_GLOBAL = _table(
+    Keyword(
+        name="cluster",
+        help="name of the cluster: nodes of another name are not listened to, even with the same key",
+        arguments=(Argument(name="name", kind=Kind.NAME),),
+        required=True,
+    ),
+    Keyword(
+        name="key-file",
+        help="the cluster's keys, made by 'condor-gateway keygen' and the same on every node",
+        arguments=(Argument(name="path", kind=Kind.PATH),),
+        required=True,
+    ),
+    Keyword(
+        name="state-dir",
+        help="where terms, votes and replicas are kept; must survive a reboot",
+        arguments=(Argument(name="path", kind=Kind.PATH, default="/var/lib/condor-gateway"),),
+    ),
+    Keyword(
+        name="log",
+        help="where log events go, and how they are written",
+        arguments=(Argument(name="target", kind=Kind.CHOICE, choices=("stdout",), refused=LOG_TARGETS),),
+        options=(
+            Option(
+                word="format",
+                help="json for machines, console for people",
+                argument=Argument(name="format", kind=Kind.CHOICE, choices=("json", "console"), default="json"),
+            ),
+        ),
+    ),
+)
+
+_PEERS = _table(
+    Keyword(
+        name="heartbeat",
+        help="time between two heartbeats to every peer",
+        arguments=(
+            Argument(
+                name="time",
+                kind=Kind.DURATION,
+                low=10,
+                high=10_000,
+                reason="a sleeping process is woken up to 14 ms late (measured)",
+                default="50ms",
+            ),
+        ),
+    ),
+    Keyword(
+        name="lease",
+        help="how long a leader may act after a majority last heard it: the length of a takeover",
+        arguments=(
+            Argument(
+                name="time",
+                kind=Kind.DURATION,
+                low=50,
+                high=60_000,
+                reason="shorter ones end by themselves, longer ones leave the pool without a matchmaker",
+                default="300ms",
+            ),
+        ),
+    ),
+    Keyword(
+        name="on-partition",
+        help="what a side without a majority does; must be said where there are two peers",
+        arguments=(
+            Argument(name="policy", kind=Kind.CHOICE, choices=("hold",), refused=PARTITION_POLICIES, default="hold"),
+        ),
+    ),
+    Keyword(
+        name="peer",
+        help="a node: its name, where it hears heartbeats (UDP), what it does; every peer votes",
+        arguments=(
+            Argument(name="name", kind=Kind.NAME),
+            Argument(name="address:port", kind=Kind.ENDPOINT),
+            Argument(name="role", kind=Kind.CHOICE, choices=tuple(role.value for role in Role), many=True),
+        ),
+        once=False,
+        required=True,
+    ),
+)
+
+_ADDRESS = _table(
+    Keyword(
+        name="ip",
+        help="the virtual address, and the interface of the gateways that carries it",
+        arguments=(Argument(name="address/prefix", kind=Kind.PREFIX),),
+        options=(
+            Option(
+                word="dev",
+                help="the interface",
+                argument=Argument(name="interface", kind=Kind.DEVICE),
+                required=True,
+            ),
+        ),
+        required=True,
+    ),
+    Keyword(
+        name="holder",
+        help="peers that may hold the address, most wanted first",
+        arguments=(Argument(name="peer", kind=Kind.NAME, many=True),),
+        required=True,
+    ),
+)
+
+_FRONTEND = _table(
+    Keyword(
+        name="bind",
+        help="where clients connect: an address section and a port",
+        arguments=(Argument(name="address:port", kind=Kind.BIND),),
+        options=(
+            Option(
+                word="proto",
+                help="HTCondor's updates are UDP by default, its queries TCP",
+                argument=Argument(name="protocols", kind=Kind.PROTOCOLS, default="tcp,udp"),
+            ),
+        ),
+        once=False,
+        required=True,
+    ),
+    Keyword(
+        name="default_backend",
+        help="the backend that serves these clients",
+        arguments=(Argument(name="backend", kind=Kind.NAME),),
+        required=True,
+    ),
+)
+
+_BACKEND = _table(
+    Keyword(
+        name="balance",
+        help="all traffic goes to the elected manager",
+        arguments=(
+            Argument(name="algorithm", kind=Kind.CHOICE, choices=("elected",), refused=BALANCES, default="elected"),
+        ),
+    ),
+    Keyword(
+        name="forward",
+        help="how traffic is carried to the elected manager",
+        arguments=(Argument(name="way", kind=Kind.CHOICE, choices=("proxy",), refused=FORWARDS, default="proxy"),),
+    ),
+    Keyword(name="option condor-check", help="check the collector by a query of HTCondor's own protocol"),
+    Keyword(
+        name="timeout connect",
+        help="how long a connect to the elected manager may take",
+        arguments=(
+            Argument(
+                name="time",
+                kind=Kind.DURATION,
+                low=10,
+                high=20_000,
+                reason="HTCondor's tools give up after 20 s",
+                default="2s",
+            ),
+        ),
+    ),
+    Keyword(
+        name="timeout queue",
+        help="how long a new connection is held while no manager is elected",
+        arguments=(
+            Argument(
+                name="time",
+                kind=Kind.DURATION,
+                low=0,
+                high=20_000,
+                reason="HTCondor's tools give up after 20 s",
+                default="5s",
+            ),
+        ),
+    ),
+    Keyword(name="default-server", help="options of the servers that follow it", options=_CHECK_OPTIONS, once=False),
+    Keyword(
+        name="server",
+        help="a central manager: the name of its peer, and where its collector listens; most wanted first",
+        arguments=(
+            Argument(name="name", kind=Kind.NAME),
+            Argument(name="address:port", kind=Kind.ENDPOINT),
+        ),
+        options=_CHECK_OPTIONS,
+        once=False,
+        required=True,
+    ),
+    Keyword(
+        name="negotiator",
+        help="run HTCondor's negotiator on the elected manager only",
+        arguments=(Argument(name="where", kind=Kind.CHOICE, choices=("on-elected",)),),
+    ),
+    Keyword(
+        name="warm-standby",
+        help="keep the collectors of the other managers filled with the pool's ads",
+        arguments=(Argument(name="switch", kind=Kind.CHOICE, choices=("on", "off")),),
+    ),
+    Keyword(
+        name="replicate",
+        help="copy the accounting of users and groups to the other managers",
+        arguments=(Argument(name="what", kind=Kind.CHOICE, choices=("accounting",), refused=REPLICATED),),
+    ),
+)
+
+SECTIONS: Mapping[str, SectionKind] = MappingProxyType(
+    {
+        section.word: section
+        for section in (
+            SectionKind(word="global", help="the node itself", named=False, single=True, count_max=1, keywords=_GLOBAL),
+            SectionKind(
+                word="peers", help="who belongs to it and votes", named=True, single=True, count_max=1, keywords=_PEERS
+            ),
+            SectionKind(
+                word="address",
+                help="a virtual address",
+                named=True,
+                single=False,
+                count_max=ADDRESSES_MAX,
+                keywords=_ADDRESS,
+            ),
+            SectionKind(
+                word="frontend",
+                help="what clients connect to",
+                named=True,
+                single=False,
+                count_max=FRONTENDS_MAX,
+                keywords=_FRONTEND,
+            ),
+            SectionKind(
+                word="backend",
+                help="the central managers",
+                named=True,
+                single=False,
+                count_max=BACKENDS_MAX,
+                keywords=_BACKEND,
+            ),
+        )
+    }
+)
