@@ -1,0 +1,115 @@
+"""Heartbeat: messages between nodes as bytes, the payload of a sealed datagram. Only `Malformed` escapes.
+
+Rule: a decoded message is within bounds whatever was sent; what it means is the core's business.
+"""
+
+from typing import Final
+
+import msgspec
+
+from gateway.wire.errors import Malformed, Reason
+from gateway.wire.messages import Ack, Message, Pulse, Resignation, VoteReply, VoteRequest
+from gateway.wire.seal import PAYLOAD_BYTES_MAX
+
+MESSAGE_BYTES_MAX: Final = PAYLOAD_BYTES_MAX
+NUMBER_MAX: Final = 2**63 - 1  # terms, generations and times: what a signed 64-bit counter holds
+WAIT_MS_MAX: Final = 3_600_000  # a promise lasts a lease; an hour is beyond any
+ELECTIONS_MAX: Final = 16  # addresses and matchmakers of one cluster
+PRIMED_MAX: Final = 32  # collector instances: 9 managers, each restarted a few times
+NAME_CHARACTERS_MAX: Final = 64
+REASON_CHARACTERS_MAX: Final = 200
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """Return `message` as msgpack. A message of our own that is out of bounds is a bug: AssertionError."""
+    data = _encoder.encode(message)
+    assert len(data) <= MESSAGE_BYTES_MAX, f"a {type(message).__name__} of {len(data)} bytes is too long"
+    assert not (fault := _fault(message)), f"{type(message).__name__}: {fault}"
+    return data
+
+
+def decode_untrusted(data: bytes) -> Message:
+    """Return the message in `data`.
+
+    Raises:
+        Malformed: TOO_LONG, or BAD_PAYLOAD: not msgpack, not one of the messages, or a value out of bounds.
+    """
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise Malformed(Reason.TOO_LONG, f"{len(data)} bytes")
+    try:
+        message = _decoder.decode(data)
+    except ValueError as error:  # msgspec's own errors, and a bare UnicodeDecodeError: all are ValueErrors
+        raise Malformed(Reason.BAD_PAYLOAD, str(error)) from None
+    if fault := _fault(message):
+        raise Malformed(Reason.BAD_PAYLOAD, fault)
+    return message
+
+
+def _fault(message: Message) -> str:
+    """Say which bound `message` breaks; "" for none."""
+    match message:
+        case Pulse():
+            return _number_fault("sent_ms", message.sent_ms) or _leads_fault(message.leads) or _pulse_fault(message)
+        case Ack():
+            return _number_fault("sent_ms", message.sent_ms) or _leads_fault(message.leads)
+        case VoteRequest():
+            return (
+                _name_fault("election", message.election)
+                or _number_fault("term", message.term)
+                or _number_fault("sent_ms", message.sent_ms)
+            )
+        case VoteReply():
+            return (
+                _name_fault("election", message.election)
+                or _number_fault("term", message.term)
+                or _number_fault("sent_ms", message.sent_ms)
+                or _number_fault("highest_term", message.highest_term)
+                or _number_fault("wait_ms", message.wait_ms, WAIT_MS_MAX)
+            )
+        case Resignation():
+            if len(message.reason) > REASON_CHARACTERS_MAX:
+                return f"reason has {len(message.reason)} characters"
+            return _name_fault("election", message.election) or _number_fault("term", message.term)
+
+
+def _pulse_fault(pulse: Pulse) -> str:
+    if len(pulse.standings) > ELECTIONS_MAX:
+        return f"{len(pulse.standings)} standings"
+    if len(pulse.primed) > PRIMED_MAX:
+        return f"{len(pulse.primed)} primed instances"
+    if len({standing.election for standing in pulse.standings}) != len(pulse.standings):
+        return "two standings in one election"
+    for standing in pulse.standings:
+        fault = (
+            _name_fault("election", standing.election)
+            or _number_fault("term", standing.term)
+            or _number_fault("generation", standing.generation)
+            or (standing.instance and _name_fault("instance", standing.instance))
+        )
+        if fault:
+            return fault
+    return next(filter(None, (_name_fault("instance", instance) for instance in pulse.primed)), "")
+
+
+def _leads_fault(leads: tuple[tuple[str, int], ...]) -> str:
+    if len(leads) > ELECTIONS_MAX:
+        return f"{len(leads)} elections led"
+    if len({election for election, _ in leads}) != len(leads):
+        return "one election led twice"
+    for election, term in leads:
+        if fault := _name_fault("election", election) or _number_fault("term", term):
+            return fault
+    return ""
+
+
+def _number_fault(field: str, number: int, number_max: int = NUMBER_MAX) -> str:
+    return "" if 0 <= number <= number_max else f"{field} is {number}"
+
+
+def _name_fault(field: str, name: str) -> str:
+    if not 0 < len(name) <= NAME_CHARACTERS_MAX:
+        return f"{field} has {len(name)} characters"
+    return "" if name.isprintable() else f"{field} is not printable"
