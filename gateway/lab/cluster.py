@@ -1,0 +1,83 @@
+"""The gateway's configuration file and cluster key for a lab, as text. Pure: it writes what a site would write."""
+
+from gateway.lab.topology import (
+    CONDOR_PORT,
+    DOMAIN,
+    PEER_PORT,
+    VIRTUAL_ADDRESS,
+    Kind,
+    Topology,
+)
+
+CONFIG_FILE = "/etc/condor-gateway/gateway.cfg"
+KEY_FILE = "/etc/condor-gateway/cluster.key"
+LOG_FILE = "/var/log/condor-gateway.log"
+STATE_DIR = "/var/lib/condor-gateway"
+
+HEARTBEAT = "50ms"
+LEASE = "300ms"
+
+_TEXT = """\
+global
+    cluster {cluster}
+    key-file {key_file}
+    state-dir {state_dir}
+    log stdout format json
+
+peers lan
+    heartbeat {heartbeat}
+    lease {lease}
+{peers}
+
+address pool-vip
+    ip {virtual_address}/32 dev eth0
+    holder {holders}
+
+frontend matchmaker
+    bind pool-vip:{port} proto tcp,udp
+    default_backend managers
+
+backend managers
+    balance elected
+    forward {forward}
+    option condor-check
+    timeout connect 2s
+    default-server check inter 100ms fall 3 rise 2
+{servers}
+    negotiator on-elected
+    warm-standby on
+    replicate accounting
+"""
+
+
+def gateway_config(topology: Topology) -> str:
+    """The one file of all nodes. Its order is the order of preference: gateways and managers as they are numbered."""
+    gateways, managers = topology.of_kind(Kind.GATEWAY), topology.of_kind(Kind.MANAGER)
+    peers = [f"    peer {host.name} {host.address}:{PEER_PORT} {host.kind}" for host in (*gateways, *managers)]
+    servers = [f"    server {host.name} {host.address}:{CONDOR_PORT}" for host in managers]
+    return _TEXT.format(
+        cluster=topology.name,
+        key_file=KEY_FILE,
+        state_dir=STATE_DIR,
+        heartbeat=HEARTBEAT,
+        lease=LEASE,
+        peers="\n".join(peers),
+        virtual_address=VIRTUAL_ADDRESS,
+        holders=" ".join(host.name for host in gateways),
+        port=CONDOR_PORT,
+        forward=topology.forward,
+        servers="\n".join(servers),
+    )
+
+
+def key_file(key: bytes) -> str:
+    """The cluster key as `condor-gateway keygen` writes it. `key` is 32 bytes."""
+    assert len(key) == 32, f"a cluster key has 32 bytes, not {len(key)}"
+    return f"key 1 {key.hex()}\nactive 1\n"
+
+
+def hosts_file(topology: Topology) -> str:
+    """`/etc/hosts` of every host: the lab has no name server."""
+    lines = ["127.0.0.1 localhost"]
+    lines += [f"{host.address} {host.name}.{DOMAIN} {host.name}" for host in topology.hosts]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,108 @@
+"""HTCondor's configuration files for each host of a lab, as text. Pure.
+
+Two files a host: what makes HTCondor run in a network namespace at all, and what an administrator would write. The
+second, on submit and execute hosts, says where the matchmaker is and how to trust it, and nothing else, ever.
+"""
+
+from gateway.lab.topology import DOMAIN, Host, Kind, System, Topology
+
+LAB_FILE = "/etc/condor/config.d/00-lab.config"
+POOL_FILE = "/etc/condor/config.d/50-pool.config"
+SIGNING_KEY_FILE = "/etc/condor/passwords.d/POOL"
+
+SESSION_S = 5  # of a collector's security sessions; see `_MANAGER`
+
+# A namespace is not a machine. Nothing here has to do with high availability.
+_LAB = """\
+# The machine's sysctls are not this host's to set.
+ENABLE_KERNEL_TUNING = False
+PREEN =
+DISCARD_SESSION_KEYRING_ON_STARTUP = False
+BASE_CGROUP =
+ENABLE_IPV6 = False
+NETWORK_INTERFACE = {address}
+UID_DOMAIN = {domain}
+FILESYSTEM_DOMAIN = {domain}
+DEFAULT_DOMAIN_NAME = {domain}
+# What measurements read: times to the millisecond in every daemon's log and in every job's.
+ALL_DEBUG = D_SUB_SECOND
+MAX_DEFAULT_LOG = 200 Mb
+DEFAULT_USERLOG_FORMAT_OPTIONS = ISO_DATE SUB_SECOND
+DAEMON_LIST = {daemons}
+"""
+
+_EXECUTE = """\
+NUM_CPUS = {slots}
+MEMORY = {memory}
+NUM_SLOTS = {slots}
+NUM_SLOTS_TYPE_1 = {slots}
+SLOT_TYPE_1 = cpus=1, memory=128
+SLOT_TYPE_1_PARTITIONABLE = False
+START = True
+SUSPEND = False
+PREEMPT = False
+KILL = False
+WANT_SUSPEND = False
+RUNBENCHMARKS = False
+STARTD_COMPUTE_AVAIL_STATS = False
+# Every job needs a match of its own: what is measured is the matchmaker, not the reuse of claims.
+CLAIM_WORKLIFE = 0
+"""
+
+_SECURITY = """\
+use SECURITY : recommended_v9_0
+"""
+
+# Measured: after a switch of collectors a resumed security session is unknown and the update that it carries is
+# lost; with sessions this short clients authenticate afresh instead, and no update was lost.
+_MANAGER = f"""\
+COLLECTOR.SEC_DEFAULT_SESSION_DURATION = {SESSION_S}
+"""
+
+_NEGOTIATOR = """\
+NEGOTIATOR_ARGS = -sock negotiator
+NEGOTIATOR_INTERVAL = 1
+NEGOTIATOR_CYCLE_DELAY = 0
+NEGOTIATOR_MIN_INTERVAL = 0
+"""
+
+_DAEMONS = {
+    Kind.MANAGER: "MASTER SHARED_PORT COLLECTOR",
+    Kind.SUBMIT: "MASTER SHARED_PORT SCHEDD",
+    Kind.EXECUTE: "MASTER SHARED_PORT STARTD",
+}
+
+
+def lab_config(topology: Topology, host: Host) -> str:
+    """What a host in a namespace needs to run HTCondor. The matchmaker does not appear in it."""
+    text = _LAB.format(address=host.address, domain=DOMAIN, daemons=_DAEMONS[host.kind])
+    if host.kind is Kind.EXECUTE:
+        text += _EXECUTE.format(slots=topology.slots, memory=128 * topology.slots)
+    return text
+
+
+def pool_config(topology: Topology, host: Host) -> str:
+    """What an administrator writes on a host of this kind."""
+    if host.kind is not Kind.MANAGER:
+        return f"CONDOR_HOST = {topology.condor_host}\n{_SECURITY}"
+    # A manager never points at the virtual address: it might then talk to another manager, or to nobody.
+    own = "$(FULL_HOSTNAME)"
+    match topology.system:
+        case System.OURS:
+            text = f"CONDOR_HOST = {own}\n{_SECURITY}{_NEGOTIATOR}{_MANAGER}"
+        case System.HAD:
+            # COLLECTOR_HOST and the rest of HTCondor's own high availability stand in a file of their own.
+            text = f"CONDOR_HOST = {topology.condor_host}\n{_SECURITY}{_NEGOTIATOR}"
+        case System.PLAIN:
+            text = f"CONDOR_HOST = {own}\n{_SECURITY}{_NEGOTIATOR}"
+            if host == topology.hosts[0]:
+                text += "DAEMON_LIST = $(DAEMON_LIST) NEGOTIATOR\n"
+    return text
+
+
+def signing_key_file(key: bytes) -> bytes:
+    """The pool's signing key as HTCondor keeps it: XORed with a constant, which hides nothing.
+
+    The key is written in hexadecimal first: HTCondor ends a key of this name at its first zero byte.
+    """
+    return bytes(byte ^ b"\xde\xad\xbe\xef"[place % 4] for place, byte in enumerate(key.hex().encode()))

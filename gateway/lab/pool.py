@@ -1,0 +1,373 @@
+"""A lab: a whole HTCondor pool on one machine, for trio. Every method may be called from any task.
+
+A `Lab` remembers nothing but its name and topology; what is up, frozen or cut is asked of the kernel each time.
+"""
+
+import fcntl
+import functools
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import trio
+
+from gateway.lab import cluster, condor, network, rootfs, teardown
+from gateway.lab.errors import LabError
+from gateway.lab.host import HostControl, HostDisk, Service, Spawned
+from gateway.lab.packages import Progress
+from gateway.lab.topology import VIRTUAL_ADDRESS, Host, Kind, System, Topology
+
+STATE_FILE = "state.json"
+DISK_MEMORY_MAX = "75%"  # of the machine's memory, at most, for what all hosts write
+READY_POLL_S = 0.25
+STATUS_S_MAX = 3.0
+EXEC_S_MAX = 30.0
+
+Files = Mapping[str, Mapping[str, str]]  # host -> path on it -> text
+
+CONDOR_MASTER = Service(("/usr/sbin/condor_master", "-f"), "/var/log/condor-master.log")
+GATEWAY = Service(("/usr/bin/condor-gateway", "run", "-f", cluster.CONFIG_FILE), cluster.LOG_FILE)
+
+
+class State(msgspec.Struct, frozen=True):
+    """What `attach` must know of a lab that another process brought up."""
+
+    topology: Topology
+    tree: str
+
+
+class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One host as it is now. `gateway` is what `condor-gateway status --json` says there; None: nothing."""
+
+    name: str
+    kind: Kind
+    address: str
+    up: bool
+    gateway: dict[str, object] | None = None
+
+
+class Lab:
+    """One lab that is up. Made by `Lab.up` or `Lab.attach`."""
+
+    def __init__(self, state: State) -> None:
+        self.topology = state.topology
+        self.tree = Path(state.tree)
+        self.folder = teardown.lab_folder(state.topology.name)
+
+    # ---- beginning and end
+
+    @classmethod
+    async def up(
+        cls, topology: Topology, progress: Progress = lambda text: None, *, files: Files | None = None
+    ) -> "Lab":
+        """Bring a lab up: every host is booted and its services started; `wait_ready` waits for the pool.
+
+        `files` are written to the hosts' disks last, before they boot: host name -> path -> text.
+        When it fails or is cancelled, nothing is left behind.
+
+        Raises:
+            LabError: not root, such a lab is up, no HTCondor to be had, or this kernel may not.
+        """
+        topology = topology.checked()
+        if os.geteuid() != 0:
+            raise LabError("the lab needs root, for network namespaces and mounts: run this as root")
+        tree = await trio.to_thread.run_sync(rootfs.build, topology.suite, progress, abandon_on_cancel=True)
+        with _only_maker(topology.name):
+            if teardown.exists(topology.name):
+                raise LabError(
+                    f"lab {topology.name!r} is up already, or left over: "
+                    f"end it with 'condor-gateway lab down --name {topology.name}'"
+                )
+            lab = cls(State(topology, str(tree)))
+            try:
+                await lab._make(progress, files or {})
+            except BaseException:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 60):
+                    await teardown.remove(topology.name)
+                raise
+        return lab
+
+    @classmethod
+    def attach(cls, name: str = "lab") -> "Lab":
+        """Find a lab that is up.
+
+        Raises:
+            LabError: there is none of that name.
+        """
+        try:
+            data = (teardown.lab_folder(name) / STATE_FILE).read_bytes()
+        except FileNotFoundError:
+            raise LabError(f"no lab {name!r} is up: bring it up with 'condor-gateway lab up --name {name}'") from None
+        return cls(msgspec.json.decode(data, type=State))
+
+    async def down(self) -> None:
+        """End the lab: nothing of it is left on the machine."""
+        await teardown.remove(self.topology.name)
+
+    async def _make(self, progress: Progress, files: Files) -> None:
+        topology = self.topology
+        self.folder.mkdir(parents=True)
+        await network.command(
+            ["mount", "-t", "tmpfs", "-o", f"mode=755,size={DISK_MEMORY_MAX}", "condor-gateway-lab", str(self.folder)],
+            what="mounting the lab's disks",
+        )
+        progress(f"cabling {len(topology.hosts)} hosts")
+        await network.build(topology)
+        (self.folder / "hosts").mkdir()
+        await trio.to_thread.run_sync(self._copy_gateway)
+        await self._compile_gateway()
+        await trio.to_thread.run_sync(self._write_disks, files)
+        progress("booting the hosts")
+        async with trio.open_nursery() as nursery:
+            for host in topology.hosts:
+                nursery.start_soon(self.revive, host.name)
+        # Written last: a lab that can be attached to is whole.
+        (self.folder / STATE_FILE).write_bytes(msgspec.json.encode(State(topology, str(self.tree))))
+
+    def _copy_gateway(self) -> None:
+        # A copy, so that edits while the lab is up do not reach half of its hosts.
+        source = Path(__file__).parents[1]
+        shutil.copytree(source, self._gateway_folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    @property
+    def _gateway_folder(self) -> Path:
+        return self.folder / "gateway"
+
+    async def _compile_gateway(self) -> None:
+        # By the hosts' own Python, in a mount namespace that lasts as long as the command.
+        inside = f"{rootfs.LIBRARY}/gateway"
+        script = 'mount --bind "$1" "$2$3" && exec chroot "$2" python3 -m compileall -q "$3"'
+        shell = ["sh", "-c", script, "sh", str(self._gateway_folder), str(self.tree), inside]
+        await network.command(["unshare", "--mount", "--propagation=private", *shell], what="compiling the gateway")
+
+    def _write_disks(self, files: Files) -> None:
+        signing_key = condor.signing_key_file(secrets.token_bytes(32))
+        cluster_key = cluster.key_file(secrets.token_bytes(32)).encode()
+        hosts = cluster.hosts_file(self.topology).encode()
+        gateway_config = cluster.gateway_config(self.topology).encode()
+        for host in self.topology.hosts:
+            disk = self._control(host.name).disk
+            disk.place("/etc/hosts", hosts)
+            disk.place("/etc/hostname", f"{host.name}\n".encode())
+            if host.kind is not Kind.GATEWAY:
+                disk.place(condor.LAB_FILE, condor.lab_config(self.topology, host).encode())
+                disk.place(condor.POOL_FILE, condor.pool_config(self.topology, host).encode())
+                disk.place(condor.SIGNING_KEY_FILE, signing_key, 0o600)
+            if self._runs_gateway(host):
+                disk.place(cluster.CONFIG_FILE, gateway_config)
+                disk.place(cluster.KEY_FILE, cluster_key, 0o600)
+            for path, text in files.get(host.name, {}).items():
+                disk.place(path, text.encode())
+
+    def _runs_gateway(self, host: Host) -> bool:
+        return self.topology.system is System.OURS and host.kind in (Kind.GATEWAY, Kind.MANAGER)
+
+    def _services(self, host: Host) -> list[Service]:
+        condor_master = [CONDOR_MASTER] if host.kind is not Kind.GATEWAY else []
+        return condor_master + ([GATEWAY] if self._runs_gateway(host) else [])
+
+    def _control(self, name: str) -> HostControl:
+        host = self.topology.host(name)
+        return HostControl(
+            name=host.name,
+            namespace=network.namespace_path(self.topology, host.name),
+            disk=HostDisk(self.folder / "disk" / host.name, self.tree),
+            record=self.folder / "hosts" / f"{host.name}.json",
+            gateway=self._gateway_folder,
+        )
+
+    # ---- commands and files
+
+    async def exec(
+        self,
+        host: str,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = EXEC_S_MAX,
+        user: str | None = None,
+        input: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command on `host` as root (or `user` = "physicist"); return its exit code and output as they are.
+
+        Raises:
+            LabError: no such host, it is down, or the command took longer than `timeout_s` (it is ended then).
+        """
+        return await self._control(host).exec(
+            argv, timeout_s=timeout_s, user=user, input_text=input, environment=environment
+        )
+
+    async def spawn(
+        self,
+        host: str,
+        argv: Sequence[str],
+        *,
+        stdout: Path,
+        user: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Spawned:
+        """Start a command on `host` in the background, output and errors into the machine's file `stdout`.
+
+        Raises:
+            LabError: no such host, or it is down.
+        """
+        return await self._control(host).spawn(argv, stdout=stdout, user=user, environment=environment)
+
+    def file(self, host: str, path: str) -> Path:
+        """Where a host's file is on the machine, for reading, whether the host is up or not. It need not exist.
+
+        What a host keeps in /run, /proc, /sys or /dev is not on its disk and cannot be had this way.
+        """
+        return self._control(host).disk.path(path)
+
+    def enter_argv(self, host: str, argv: Sequence[str]) -> list[str]:
+        """The command line that runs `argv` on `host` with this terminal as its own."""
+        return self._control(host).entering(argv, None, {"TERM": os.environ.get("TERM", "dumb")})
+
+    # ---- faults. Each returns the unix time at which it was in effect, in seconds.
+
+    async def kill(self, host: str) -> float:
+        """SIGKILL every process of the host at once. Its disk and its network interfaces stay as they are."""
+        control = self._control(host)
+        moment = time.time()
+        await control.kill()
+        return moment
+
+    async def revive(self, host: str) -> float:
+        """Boot a killed host on its disk as it is: HTCondor first, then the gateway's daemon, where it has them."""
+        await self._control(host).boot(self._services(self.topology.host(host)))
+        return time.time()
+
+    async def freeze(self, host: str) -> float:
+        """Stop every process of the host (SIGSTOP)."""
+        await self._control(host).set_frozen(frozen=True)
+        return time.time()
+
+    async def thaw(self, host: str) -> float:
+        """Let a frozen host go on."""
+        await self._control(host).set_frozen(frozen=False)
+        return time.time()
+
+    async def link_down(self, host: str) -> float:
+        """Pull the host's cable out of the switch: its interface loses carrier."""
+        await network.set_link(self.topology, host, up=False)
+        return time.time()
+
+    async def link_up(self, host: str) -> float:
+        """Plug the host's cable in again."""
+        await network.set_link(self.topology, host, up=True)
+        return time.time()
+
+    async def cut(self, one: str, other: str) -> float:
+        """Drop every frame between two hosts, both ways; each still reaches all others."""
+        await network.set_cut(self.topology, one, other, cut=True)
+        return time.time()
+
+    async def heal(self, one: str, other: str) -> float:
+        """Carry frames between two hosts again."""
+        await network.set_cut(self.topology, one, other, cut=False)
+        return time.time()
+
+    # ---- the pool
+
+    def is_up(self, host: str) -> bool:
+        """Whether the host is booted (frozen or cut off, it still is)."""
+        return self._control(host).first_process() is not None
+
+    async def status(self) -> list[HostStatus]:
+        """Every host as it is now, in the order of the topology. Takes up to `STATUS_S_MAX`."""
+        found: dict[str, HostStatus] = {}
+
+        async def ask(host: Host) -> None:
+            said = await self._gateway_status(host.name) if self._runs_gateway(host) else None
+            found[host.name] = HostStatus(
+                name=host.name, kind=host.kind, address=host.address, up=self.is_up(host.name), gateway=said
+            )
+
+        async with trio.open_nursery() as nursery:
+            for host in self.topology.hosts:
+                nursery.start_soon(ask, host)
+        return [found[host.name] for host in self.topology.hosts]
+
+    async def _gateway_status(self, host: str) -> dict[str, object] | None:
+        argv = ["condor-gateway", "status", "-f", cluster.CONFIG_FILE, "--json"]
+        try:
+            done = await self.exec(host, argv, timeout_s=STATUS_S_MAX)
+            return msgspec.json.decode(done.stdout, type=dict[str, object]) if done.returncode == 0 else None
+        except (LabError, msgspec.DecodeError):
+            return None
+
+    async def submit(self, description: str) -> str:
+        """Submit jobs from the submit host as its user; return what `condor_submit -terse` says ("1.0 - 1.9").
+
+        Raises:
+            LabError: condor_submit refused, with its reason.
+        """
+        done = await self.exec("submit1", ["condor_submit", "-terse", "-"], user=rootfs.USER, input=description)
+        if done.returncode != 0:
+            raise LabError(f"condor_submit failed: {(done.stderr or done.stdout).strip()}")
+        return done.stdout.strip()
+
+    async def wait_ready(self, timeout_s: float = 60.0, progress: Progress = lambda text: None) -> None:
+        """Wait until the pool runs jobs: through CONDOR_HOST every slot and the schedd are seen, and one job has run.
+
+        Raises:
+            LabError: not within `timeout_s`; it says what was missing.
+        """
+        missing = "the pool has not answered"
+        submitted = False
+        with trio.move_on_after(timeout_s):
+            while missing:
+                said, missing = missing, await self._missing(submitted=submitted)
+                if not missing and not submitted:
+                    await self.submit(_FIRST_JOB)
+                    submitted, missing = True, "the first job has not run"
+                if missing and missing != said:
+                    progress(f"waiting: {missing}")
+                await trio.sleep(READY_POLL_S)
+            return
+        raise LabError(f"the pool of lab {self.topology.name!r} is not ready after {timeout_s:g} s: {missing}")
+
+    async def _missing(self, *, submitted: bool) -> str:
+        """What the pool lacks before it can run jobs, or the first job to have run; "" when it lacks nothing."""
+        ask = functools.partial(self.exec, "submit1", timeout_s=10)
+        try:
+            if submitted:
+                done = await ask(["condor_q", "-allusers", "-af", "ClusterId"])
+                return "the first job has not run" if done.returncode != 0 or done.stdout.strip() else ""
+            done = await ask(["condor_status", "-af", "Name"])
+            slots = len(done.stdout.split()) if done.returncode == 0 else 0
+            if slots < (wanted := self.topology.execute * self.topology.slots):
+                return f"{slots} of {wanted} slots seen"
+            done = await ask(["condor_status", "-schedd", "-af", "Name"])
+            return "" if done.returncode == 0 and done.stdout.strip() else "no schedd seen"
+        except LabError as error:
+            return str(error)
+
+
+_FIRST_JOB = "universe = vanilla\nexecutable = /usr/bin/true\nshould_transfer_files = NO\nqueue 1\n"
+
+
+@contextmanager
+def _only_maker(name: str) -> Iterator[None]:
+    """One `up` of a lab at a time. The lock file lies beside the lab's folder and goes with it."""
+    path = Path("/run/lock") / f"condor-gateway-lab-{name}"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(f"lab {name!r} is being brought up by another process: wait for it") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+__all__ = ["VIRTUAL_ADDRESS", "Files", "HostStatus", "Lab", "Spawned", "State"]
