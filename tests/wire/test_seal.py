@@ -219,7 +219,21 @@ def test_a_process_back_from_a_snapshot_is_refused_for_ever():
     wire.restart("cm1")
     wire.meet()
     for _ in range(5):
+        old.open_untrusted(wire.nodes["cm2"].seal("cm1", b"the ghost listens, and learns all it needs"))
         assert refuse(wire.nodes["cm2"], old.seal("cm2", b"I forgot my promises")) is Reason.STALE_BOOT
+        assert refuse(wire.nodes["cm2"], old.hello("cm2")) is Reason.STALE_BOOT
+
+
+def test_a_payload_meant_for_my_previous_boot_is_not_delivered_although_its_sender_is_known():
+    wire = Wire()
+    wire.meet()
+    a = wire.nodes["cm1"]
+    b = wire.nodes["cm2"] = start("cm2")
+    a.open_untrusted(b.seal("cm1", b"heartbeat"))
+    assert b.open_untrusted(a.hello("cm2")) == Opened("cm1", None, "cm1")
+    assert b.knows("cm1")
+    b.seal("cm1", b"heartbeat that is lost, so that cm1 still believes in the old boot")
+    assert b.open_untrusted(a.seal("cm2", b"to the old boot")) == Opened("cm1", None, "cm1")
 
 
 def test_a_restart_is_heard_within_one_exchange_although_the_peer_knew_the_old_boot():
