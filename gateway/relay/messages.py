@@ -91,7 +91,8 @@ class ListenerStats(msgspec.Struct, frozen=True, kw_only=True):
     held_now: int = 0
     held_total: int = 0
     hold_expired_total: int = 0
-    refused_total: int = 0
+    refused_total: int = 0  # above connections_max, or no server and nothing to hold for
+    accept_paused_total: int = 0  # no file descriptor was left: accept paused for 100 ms
     connect_failed_total: int = 0
     reset_at_switch_total: int = 0
     first_byte_missed_total: int = 0
@@ -102,6 +103,7 @@ class ListenerStats(msgspec.Struct, frozen=True, kw_only=True):
     datagrams_to_server_total: int = 0
     datagrams_to_client_total: int = 0
     datagrams_dropped_total: int = 0
+    unreachable_total: int = 0  # UDP: ICMP errors that came back from the server
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
