@@ -1,0 +1,106 @@
+"""The node's own file in HTCondor's configuration: what it says in each role, and how it gets there.
+
+Rule: it holds everything that this program sets in HTCondor, and an administrator who reads it at night knows why.
+"""
+
+import contextlib
+import os
+
+NAME = "zz-condor-gateway.config"  # read last in its folder, so that what stands here counts
+
+# A client that reconnects after a switch resumes a session that the new collector never had, and loses its update:
+# the slot that has just become free. 5 s: never lost in 13 switches; the default of a day: up to all of them.
+SESSION_S = 5
+SESSION_NAME = "SEC_DEFAULT_SESSION_DURATION"
+
+# All that a negotiator or a tool asks a collector for. StartD and Slot are the types of HTCondor >= 23.2.
+FORWARDED_TYPES = ("Machine", "Submitter", "Scheduler", "DaemonMaster", "StartD", "Slot")
+
+_HEAD = """\
+# Written by condor-gateway, and written anew whenever this manager's role changes: do not edit.
+# To take this host out of condor-gateway's hands: stop condor-gateway, delete this file, run condor_reconfig.
+#
+# This manager {role}.
+"""
+
+_SESSIONS = """
+# Clients authenticate afresh after {seconds} s instead of resuming a session. After a switch of managers a resumed
+# session is unknown to the new collector, which rejects the update that came with it: a slot that has just become
+# free would stay invisible until its next periodic update (UPDATE_INTERVAL, 300 s). Open TCP connections stay
+# authenticated, so this costs next to nothing.
+COLLECTOR.{name} = {seconds}
+"""
+
+_NEGOTIATOR = """
+# The elected manager runs the negotiator, and no other does. It is never in this list at boot: two negotiators
+# would both match the pool's slots and both charge its users.
+DAEMON_LIST = $(DAEMON_LIST) NEGOTIATOR
+"""
+
+_NO_NEGOTIATOR = """
+# No NEGOTIATOR in DAEMON_LIST: only the elected manager runs one. condor_on will say that it has started it, and
+# nothing will happen. To move the matchmaker: condor-gateway switchover.
+"""
+
+_FORWARDING = """
+# Every ad that this collector gets goes on to the other managers' collectors, so that the pool is known there at
+# the moment they take over. The addresses are relays of condor-gateway on this host: they refuse at once where a
+# manager is dead or hung; a direct connection would freeze this collector for 20 to 40 s.
+CONDOR_VIEW_HOST = $(CONDOR_VIEW_HOST) {hosts}
+
+# Which ads go on: all that matching and condor_status need (HTCondor's own choice is slots and submitters only).
+CONDOR_VIEW_CLASSAD_TYPES = {types}
+
+# With their claim ids, also of claimed slots: without them the next negotiator can't match a slot that was busy.
+COLLECTOR_FORWARD_CLAIMED_PRIVATE_ADS = True
+
+# By TCP: it authenticates once; UDP would do so every time the short session above has run out.
+UPDATE_VIEW_COLLECTOR_WITH_TCP = True
+"""
+
+
+def render(*, negotiator: bool, view_hosts: tuple[str, ...]) -> str:
+    """Return the file's text. `view_hosts` ("address:port") get this collector's ads: the elected manager's only."""
+    assert negotiator or not view_hosts, "a manager that is not elected forwards to nobody: ads would go in circles"
+    assert all(host.split() == [host] and "," not in host for host in view_hosts), f"view hosts {view_hosts}"
+    text = _HEAD.format(role="is elected: it runs the pool's negotiator" if negotiator else "stands by")
+    text += _SESSIONS.format(name=SESSION_NAME, seconds=SESSION_S)
+    text += _NEGOTIATOR if negotiator else _NO_NEGOTIATOR
+    if view_hosts:
+        text += _FORWARDING.format(hosts=" ".join(view_hosts), types=", ".join(FORWARDED_TYPES))
+    return text
+
+
+def path(config_dir: str) -> str:
+    """Return where the node's file is in `config_dir`."""
+    return os.path.join(config_dir, NAME)
+
+
+def write(target: str, text: str) -> None:
+    """Put `text` at `target`: whole or not at all, also through a crash. Blocks for milliseconds: call it in a thread.
+
+    Raises:
+        OSError: as the file system gave it; the old file is as it was.
+    """
+    folder, name = os.path.split(target)
+    # HTCondor reads no file whose name begins with a dot (LOCAL_CONFIG_DIR_EXCLUDE_REGEXP).
+    new = os.path.join(folder, f".{name}.new")
+    try:
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            data = memoryview(text.encode())
+            while data:
+                data = data[os.write(file, data) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.rename(new, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
