@@ -1,0 +1,152 @@
+"""The command line: `condor-gateway run | check | keygen | status | lab`. Errors are one sentence, on standard error.
+
+Exit status: 0 done; 1 refused, with the reason; 2 the command line itself is wrong.
+"""
+
+import argparse
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from gateway import __version__
+from gateway.config import ConfigError, Loaded, identify, load, render_all
+
+CONFIG_FILE = "/etc/condor-gateway/gateway.cfg"
+
+OK, REFUSED = 0, 1
+
+
+class Refused(Exception):  # noqa: N818 (an answer to the operator)
+    """A command can't be carried out; the text is what the operator reads."""
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Run one command; return the exit status."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        return int(chosen.command(chosen))
+    except (Refused, ConfigError) as error:
+        print(f"condor-gateway: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        return 130  # as a shell says of SIGINT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="condor-gateway", description="A highly available HTCondor matchmaker behind one virtual address."
+    )
+    parser.add_argument("--version", action="version", version=f"condor-gateway {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run this host's node in the foreground")
+    _add_file(run)
+    run.add_argument("--node", metavar="NAME", help="which peer of the file this host is; found out where not given")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="check a configuration file and say everything that is wrong with it")
+    _add_file(check)
+    check.set_defaults(command=_check)
+
+    keygen = commands.add_parser("keygen", help="make the cluster's key file, readable by its owner only")
+    keygen.add_argument("path", metavar="FILE")
+    keygen.set_defaults(command=_keygen)
+
+    status = commands.add_parser("status", help="show who leads, as the node on this host sees it")
+    _add_file(status)
+    status.add_argument("--json", action="store_true", help="the whole document, for programs")
+    status.set_defaults(command=_status)
+
+    try:
+        from gateway.lab import command as lab
+
+        lab.add_arguments(commands)
+    except ImportError:
+        pass
+    return parser
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-f", "--file", default=CONFIG_FILE, metavar="FILE", help=f"configuration (default {CONFIG_FILE})"
+    )
+
+
+def _load(path: str) -> Loaded:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Refused(f"configuration file '{path}' does not exist: name it with -f FILE") from None
+    except UnicodeDecodeError:
+        raise Refused(f"configuration file '{path}' is not UTF-8 text") from None
+    except OSError as error:
+        raise Refused(f"configuration file '{path}' cannot be read: {error.strerror}") from None
+    return load(text, path, os.environ)
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    loaded = _load(chosen.file)
+    print(render_all(loaded.diagnostics), end="", file=sys.stderr)
+    if loaded.settings is None:
+        return REFUSED
+    print(f"{chosen.file}: valid")
+    return OK
+
+
+def _keygen(chosen: argparse.Namespace) -> int:
+    from gateway.config.keyfile import KeyFileError
+    from gateway.keyfiles import create_key_file
+
+    try:
+        create_key_file(chosen.path)
+    except KeyFileError as error:
+        raise Refused(str(error)) from error
+    print(f"{chosen.path}: one key, mode 0600; copy it to every node of the cluster")
+    return OK
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    # Imported here: `check` and `status` need neither trio nor scapy, whose import takes longer than they do.
+    import trio
+
+    from gateway.config.keyfile import KeyFileError
+    from gateway.console.logs import start_log, stop_log
+    from gateway.control.preflight import StartRefused, require_root
+    from gateway.daemon import run_node
+    from gateway.kernel.address import local_addresses
+    from gateway.keyfiles import read_key_file
+
+    loaded = _load(chosen.file)
+    print(render_all(loaded.diagnostics), end="", file=sys.stderr)
+    if loaded.settings is None:
+        return REFUSED
+    settings = loaded.settings
+    try:
+        require_root()
+        me = identify(settings, node=chosen.node, host_name=socket.gethostname(), local_addresses=local_addresses())
+        keys = read_key_file(settings.key_file)
+        start_log(settings.log_format, me.name)
+        trio.run(run_node, settings, me, keys, strict_exception_groups=True)
+    except (StartRefused, KeyFileError) as error:
+        raise Refused(str(error)) from error
+    finally:
+        stop_log()
+    return OK
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    from gateway.console.admin import AdminUnreachable, ask_admin
+    from gateway.console.status_text import render_status
+
+    loaded = _load(chosen.file)
+    settings = loaded.require()
+    try:
+        document: dict[str, Any] = ask_admin(Path(settings.state_dir) / "admin.sock", "status")
+    except AdminUnreachable as error:
+        raise Refused(str(error)) from error
+    print(json.dumps(document) if chosen.json else render_status(document))
+    return OK

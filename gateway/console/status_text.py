@@ -1,0 +1,54 @@
+"""The status document as text for a terminal. Reads the document alone, so that it shows what programs see too."""
+
+from typing import Any
+
+
+def render_status(document: dict[str, Any]) -> str:
+    """Return a few lines: who leads what, which candidates there are, which peers are heard."""
+    lines = [f"cluster {document['cluster']}, seen from {document['node']} ({', '.join(document['roles'])})", ""]
+    for name, election in document["elections"].items():
+        leader = election["leader"] or "nobody"
+        left = f", lease {election['lease_left_ms']} ms" if election["lease_left_ms"] is not None else ""
+        lines.append(f"{election['kind']} {name}: {leader} (term {election['term']}{left})")
+        for candidate, standing in election["candidates"].items():
+            mark = "*" if candidate == election["leader"] else " "
+            lines.append(f"  {mark} {candidate:<16} {_standing(standing, election['kind'])}")
+    silent = [name for name, peer in document["peers"].items() if not _heard(peer["heard_ms_ago"])]
+    lines += ["", f"peers: {len(document['peers']) - len(silent)} of {len(document['peers'])} heard"]
+    lines += [f"  not heard: {', '.join(silent)}"] if silent else []
+    for name, matchmaker in document["matchmakers"].items():
+        lines += _matchmaker(name, matchmaker)
+    lines += _relay(document["relay"])
+    lines += [f"warning: {warning}" for warning in document["warnings"]]
+    return "\n".join(lines)
+
+
+def _heard(ago_ms: int | None) -> bool:
+    return ago_ms is not None and ago_ms < 1_000
+
+
+def _standing(standing: dict[str, Any] | None, kind: str) -> str:
+    if standing is None or not _heard(standing["heard_ms_ago"]):
+        return "not heard"
+    words = ["fit" if standing["fit"] else "not fit"]
+    if kind == "matchmaker":
+        words.append("warm" if standing["warm"] else "cold")
+        words.append(f"accounting {standing['term']}.{standing['generation']}")
+    return ", ".join(words)
+
+
+def _matchmaker(name: str, matchmaker: dict[str, Any]) -> list[str]:
+    negotiator = "running" if matchmaker["negotiator_running"] else "not running"
+    return ["", f"this manager ({name}): negotiator {negotiator}, collector {matchmaker['collector']}"]
+
+
+def _relay(relay: dict[str, Any] | None) -> list[str]:
+    if relay is None:
+        return []
+    lines = ["", f"relay (pid {relay['pid']}, restarted {relay['restarts_total']} times)"]
+    for name, listener in relay["listeners"].items():
+        lines.append(
+            f"  {name:<36} {listener['connections_now']:>5} connections {listener['held_now']:>4} held "
+            f"{listener['flows_now']:>5} flows"
+        )
+    return lines

@@ -1,0 +1,111 @@
+"""Heartbeats: sealed datagrams to and from the peers, over one UDP socket. Sends never wait; a refusal is counted."""
+
+import errno
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import trio
+
+from gateway.config.settings import Endpoint
+from gateway.wire.errors import Malformed, Reason
+from gateway.wire.heartbeat import decode_untrusted, encode
+from gateway.wire.messages import Message
+from gateway.wire.seal import DATAGRAM_BYTES_MAX, Seal
+
+DRAIN_MAX = 64  # datagrams taken in one turn, so that a flood can't keep timers from their turn
+
+
+class HeartbeatPortTaken(Exception):  # noqa: N818 (an answer to the operator)
+    """The node's own heartbeat port is not to be had."""
+
+
+class Heartbeats:
+    """The heartbeat socket of one node.
+
+    Args:
+        own: where this node listens; peers know it by this endpoint.
+        peers: the other nodes' endpoints by name.
+        seal: this process' seal.
+
+    Raises:
+        HeartbeatPortTaken: `own` can't be bound.
+    """
+
+    def __init__(self, own: Endpoint, peers: Mapping[str, Endpoint], seal: Seal) -> None:
+        family = socket.AF_INET6 if ":" in own.host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.bind((own.host, own.port))
+        except OSError as error:
+            self._socket.close()
+            raise HeartbeatPortTaken(_explain(own, error)) from error
+        self._targets = {name: (peer.host, peer.port) for name, peer in peers.items()}
+        self._seal = seal
+        # One seal a peer and message: encoding is shared by the peers of one step.
+        self._last: tuple[Message, bytes] | None = None
+        self.sent_total = 0
+        self.unsent: Counter[str] = Counter()  # by errno name: a full queue, no route, a link that is down
+        self.received_total = 0
+
+    @property
+    def refused(self) -> Counter[Reason]:
+        """Datagrams that were refused, by reason."""
+        return self._seal.refused
+
+    def send(self, to: str, message: Message) -> None:
+        """Send `message` to a peer, or count why not. Takes microseconds."""
+        if self._last is None or self._last[0] is not message:
+            self._last = (message, encode(message))
+        self._put(to, self._seal.seal(to, self._last[1]))
+
+    def _put(self, to: str, datagram: bytes) -> None:
+        try:
+            self._socket.sendto(datagram, self._targets[to])
+            self.sent_total += 1
+        except OSError as error:
+            # Whatever it is, the next heartbeat comes soon, and silence is what the election is made for.
+            self.unsent[errno.errorcode.get(error.errno or 0, "?")] += 1
+
+    async def run(
+        self,
+        deliver: Callable[[str, Message], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Deliver authentic, fresh messages until cancelled."""
+        task_status.started()
+        with self._socket:
+            while True:
+                await trio.lowlevel.wait_readable(self._socket)
+                for _ in range(DRAIN_MAX):
+                    try:
+                        datagram = self._socket.recv(DATAGRAM_BYTES_MAX + 1)
+                    except BlockingIOError:
+                        break
+                    except OSError as error:  # an ICMP error for what we have sent
+                        self.unsent[errno.errorcode.get(error.errno or 0, "?")] += 1
+                        continue
+                    self._take_untrusted(datagram, deliver)
+
+    def _take_untrusted(self, datagram: bytes, deliver: Callable[[str, Message], None]) -> None:
+        self.received_total += 1
+        try:
+            opened = self._seal.open_untrusted(datagram)
+            message = decode_untrusted(opened.payload) if opened.payload is not None else None
+        except Malformed as refusal:
+            if refusal.reason is Reason.BAD_PAYLOAD:
+                self._seal.refused[refusal.reason] += 1
+            return
+        if opened.reply_to is not None:
+            self._put(opened.reply_to, self._seal.hello(opened.reply_to))
+        if message is not None:
+            deliver(opened.sender, message)
+
+
+def _explain(own: Endpoint, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"UDP port {own} of this node's heartbeats is in use: is another condor-gateway running here?"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"this host does not have the address {own.host} of its own peer line: is its interface up?"
+    return f"cannot listen for heartbeats on UDP {own}: {error.strerror}"

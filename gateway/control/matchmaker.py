@@ -1,0 +1,288 @@
+"""The matchmaker as a service of its election: this host's negotiator runs while this manager leads, never else.
+
+The lease is kept at its end by `kill`, which is one system call; everything gentler happens before. What stops is said
+to have stopped (`ServingStopped`) only when the negotiator is dead and HTCondor can't start another.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+import trio
+
+from gateway.config.settings import Backend, Peer, Settings
+from gateway.control.accounting import Accounting
+from gateway.control.forwarding import Forwarding, view_port
+from gateway.control.standbys import Standbys
+from gateway.core.actions import Cause, FollowLeader
+from gateway.core.events import Event, PrimedChanged, ResignationRequested, ServingStopped, StandingChanged
+from gateway.core.node import Node
+from gateway.kernel.clock import boot_ms
+from gateway.matchmaker.condor import CondorHost, discover
+from gateway.matchmaker.master import MasterMissing
+from gateway.matchmaker.negotiator import Negotiator, NegotiatorFailed
+from gateway.matchmaker.probe import ProbeFailed, collector_instance
+from gateway.wire.messages import Standing
+from gateway.wire.seal import Keyring
+
+GRACE_MS = 150  # for the negotiator's own way to end; within the lease, which is at least twice as long
+RETRY_S = 0.2  # between two tries to stop what did not stop
+PROBE_MS_MAX = 1_000  # a collector that takes longer is deaf to its pool as well
+# A negotiator that dies makes this manager unfit for so long, doubled with each death: no churning (HTCondor's manual
+# warns of it for a misconfigured primary).
+COOL_OFF_MS_MIN, COOL_OFF_MS_MAX = 2_000, 300_000
+CALM_MS = 60_000  # a negotiator that ran so long is not part of a series
+
+
+class MatchmakerService:
+    """One pool's matchmaker on one manager. Made by `open_matchmaker`; `node` is set before `run`."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        backend: Backend,
+        me: Peer,
+        host: CondorHost,
+        accounting: Accounting,
+        forwarding: Forwarding,
+        post: Callable[[Event], None],
+    ) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._me = me
+        self._server = next(server for server in backend.servers if server.name == me.name)
+        self._host = host
+        self._post = post
+        self._accounting = accounting
+        self._standbys = Standbys(settings, backend, me, forwarding)
+        self._negotiator = Negotiator(host)
+        self._log = structlog.get_logger().bind(matchmaker=backend.name)
+        self.node: Node | None = None
+        # what the election wants
+        self._term: int | None = None
+        self._until_ms = 0
+        self._at_once = False
+        self._unconfirmed: int | None = None  # a term whose ServingStopped is owed
+        self._changed = trio.Event()
+        self._serving = trio.CancelScope()
+        # what this host can do
+        self._instance = ""
+        self._probes_good = 0
+        self._probes_bad = 0
+        self._collector_up = False
+        self._collector_reason = "the collector has not been asked yet"
+        self._warm_instance = ""
+        self._cool_off_ms = COOL_OFF_MS_MIN
+        self._unfit_until_ms = 0
+        self._told: tuple[Standing, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the backend and of its election."""
+        return self._backend.name
+
+    def holds(self) -> bool:
+        """Tell whether this manager may act as the matchmaker, now."""
+        return self._term is not None and boot_ms() < self._until_ms
+
+    def status(self) -> dict[str, Any]:
+        """Return this manager's part of the status document."""
+        return {
+            "negotiator_running": self._negotiator.running,
+            "negotiator_pid": self._negotiator.pid,
+            "collector": "up" if self._collector_up else f"down ({self._collector_reason})",
+            "collector_instance": self._instance,
+            "standbys": self._standbys.status(),
+            "accounting": self._accounting.status(),
+        }
+
+    # -- Service -------------------------------------------------------------------------------------------------
+
+    def start(self, term: int, until_ms: int) -> None:
+        """Let the keeper start the negotiator."""
+        self._term = self._unconfirmed = term
+        self._until_ms, self._at_once = until_ms, False
+        self._changed.set()
+
+    def extend(self, until_ms: int) -> None:
+        """Take the new end of the lease."""
+        self._until_ms = until_ms
+
+    def stop(self, term: int, cause: Cause, *, at_once: bool) -> None:
+        """Let the keeper stop the negotiator; kill it here and now where the lease is over."""
+        self._term, self._until_ms = None, 0
+        self._at_once = self._at_once or at_once
+        if at_once:
+            self._negotiator.kill()
+        self._standbys.stop_forwarding()
+        self._serving.cancel()
+        self._changed.set()
+
+    def follow(self, change: FollowLeader) -> None:
+        """Take a change of leader in any election."""
+        if change.election == self.name:
+            self._accounting.follow(change.leader, change.term)
+
+    # -- tasks ---------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Probe the collector, keep the negotiator as elected; ends by cancellation."""
+        assert self.node is not None, "the core is known before any task runs"
+        await self._negotiator.reset_at_start()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._accounting.receive)
+            nursery.start_soon(self._run_probes)
+            nursery.start_soon(self._keep)
+            task_status.started()
+
+    async def _keep(self) -> None:
+        """Bring the negotiator to what the election wants, one step after the other."""
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            if self._term is not None:
+                with trio.CancelScope() as self._serving:
+                    await self._serve(self._term)
+            if self._unconfirmed is not None and self._term != self._unconfirmed:
+                await self._confirm_stop(self._unconfirmed)
+
+    async def _serve(self, term: int) -> None:
+        """Serve `term` until `stop` cancels it."""
+        if not self.holds():
+            return
+        try:
+            await self._accounting.install(self._host)
+            if not self.holds():
+                return
+            await self._negotiator.start(self._view_hosts())
+        except (NegotiatorFailed, MasterMissing, OSError) as error:
+            self._fail(f"the negotiator could not be started: {error}")
+            await trio.sleep_forever()
+        started_ms = boot_ms()
+        self._warm_instance = self._instance  # from now on the pool's ads come here
+        self._log.info("matchmaker.serving", term=term)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_negotiator, started_ms)
+            nursery.start_soon(self._accounting.ship, term, self._host)
+            if self._backend.warm_standby:
+                nursery.start_soon(self._standbys.keep_warm, self.node, self._primed)
+
+    def _view_hosts(self) -> tuple[str, ...]:
+        if not self._backend.warm_standby:
+            return ()
+        return tuple(
+            f"127.0.0.1:{view_port(self._settings, server.name)}"
+            for server in self._backend.servers
+            if server.name != self._me.name
+        )
+
+    def _primed(self, instances: tuple[str, ...]) -> None:
+        self._post(PrimedChanged(instances))
+
+    async def _watch_negotiator(self, started_ms: int) -> None:
+        await self._negotiator.wait_exit()
+        if boot_ms() - started_ms >= CALM_MS:
+            self._cool_off_ms = COOL_OFF_MS_MIN
+        self._fail("the negotiator has ended by itself: see its NegotiatorLog")
+
+    def _fail(self, reason: str) -> None:
+        """Give the leadership up, and do not stand again at once."""
+        self._log.error("matchmaker.failed", reason=reason, cool_off_ms=self._cool_off_ms)
+        self._unfit_until_ms = boot_ms() + self._cool_off_ms
+        self._cool_off_ms = min(2 * self._cool_off_ms, COOL_OFF_MS_MAX)
+        self._tell(reason)
+        self._post(ResignationRequested(self.name, reason))
+
+    async def _confirm_stop(self, term: int) -> None:
+        """Stop the negotiator for certain, then say so. Only the end of the process ends the trying."""
+        while True:
+            try:
+                await self._negotiator.stop(0 if self._at_once else GRACE_MS)
+                break
+            except (NegotiatorFailed, MasterMissing) as error:
+                self._log.error("negotiator.stuck", reason=str(error))
+                await trio.sleep(RETRY_S)
+        self._unconfirmed = None
+        self._post(ServingStopped(self.name, term))
+        if self._term is not None:
+            self._changed.set()
+
+    # -- fitness -------------------------------------------------------------------------------------------------
+
+    async def _run_probes(self) -> None:
+        """Ask the collector every `inter`: does its event loop run, and is it still the same process?"""
+        while True:
+            started = trio.current_time()
+            try:
+                instance = await collector_instance(
+                    self._server.endpoint, timeout_ms=min(PROBE_MS_MAX, max(self._server.inter_ms * 3, 100))
+                )
+            except ProbeFailed as failure:
+                self._probe_failed(str(failure))
+            else:
+                self._probe_succeeded(instance)
+            await trio.sleep_until(started + self._server.inter_ms / 1000)
+
+    def _probe_failed(self, reason: str) -> None:
+        self._probes_good, self._probes_bad = 0, self._probes_bad + 1
+        if self._probes_bad >= self._server.fall:
+            if self._collector_up:
+                self._log.warning("collector.down", reason=reason)
+            self._collector_up, self._collector_reason = False, reason
+        self._tell()
+
+    def _probe_succeeded(self, instance: str) -> None:
+        if instance != self._instance:
+            self._log.info("collector.instance", instance=instance, before=self._instance)
+            self._instance, self._probes_good = instance, 0
+        self._probes_good, self._probes_bad = self._probes_good + 1, 0
+        if self._probes_good >= self._server.rise and not self._collector_up:
+            self._collector_up = True
+            self._log.info("collector.up", instance=instance)
+        self._tell()
+
+    def _tell(self, reason: str = "") -> None:
+        """Tell the core how this manager stands, where that has changed."""
+        fit = self._collector_up and boot_ms() >= self._unfit_until_ms
+        if not reason and not fit:
+            reason = "it has failed a moment ago" if self._collector_up else self._collector_reason
+        term, generation = self._accounting.freshness
+        standing = Standing(self.name, fit, self._is_warm(), term, generation, self._instance)
+        if self._told is None or self._told[0] != standing:
+            if self._told is None or self._told[0].fit != fit:
+                self._log.info("matchmaker.fitness", fit=fit, reason=reason)
+            self._told = standing, reason
+            self._post(StandingChanged(standing, reason))
+
+    def _is_warm(self) -> bool:
+        """Tell whether this host's collector holds the pool's ads, by the leader's word or because it leads."""
+        assert self.node is not None
+        leader = self.node.elections[self.name].leader
+        if leader is not None and self._instance and self._instance in self.node.primed_by.get(leader, ()):
+            self._warm_instance = self._instance
+        return bool(self._instance) and self._instance == self._warm_instance
+
+
+async def open_matchmaker(
+    *,
+    settings: Settings,
+    backend: Backend,
+    me: Peer,
+    keyring: Keyring,
+    forwarding: Forwarding,
+    post: Callable[[Event], None],
+) -> MatchmakerService:
+    """Find this host's HTCondor and make the service on it. Changes nothing yet.
+
+    Raises:
+        CondorMissing: there is no usable HTCondor here.
+    """
+    host = await discover()
+    accounting = Accounting(settings=settings, backend=backend, me=me, keyring=keyring)
+    with contextlib.suppress(OSError):
+        await accounting.load()
+    return MatchmakerService(
+        settings=settings, backend=backend, me=me, host=host, accounting=accounting, forwarding=forwarding, post=post
+    )

@@ -1,0 +1,144 @@
+"""Shell: one node's core in the real world. Events in from any task, actions out to services; it decides nothing.
+
+`post` is synchronous: an event is taken, and its actions are begun, before control returns to trio. What can't be done
+in microseconds (the vote's way to the disk, stopping a negotiator) is done by a task and comes back as an event.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+import trio
+
+from gateway.control.heartbeats import Heartbeats
+from gateway.control.votes import VoteFiles
+from gateway.core.actions import (
+    Action,
+    Cause,
+    ExtendServing,
+    FollowLeader,
+    PersistVote,
+    Send,
+    StartServing,
+    StopServing,
+)
+from gateway.core.events import DeadlineReached, Event, MessageReceived, VotePersisted
+from gateway.core.node import Node
+from gateway.kernel.clock import boot_ms
+from gateway.wire.messages import Message
+
+VOTES_WAITING_MAX = 16  # an election has at most one vote on its way; this is a bound on mistakes
+
+
+class Service(Protocol):
+    """What an election is about, on the node that wins it. None of the methods may wait."""
+
+    def start(self, term: int, until_ms: int) -> None:
+        """Begin to serve; re-read the clock before each act, and act only before `until_ms`."""
+
+    def extend(self, until_ms: int) -> None:
+        """The lease runs until `until_ms` now."""
+
+    def stop(self, term: int, cause: Cause, *, at_once: bool) -> None:
+        """Stop; then post `ServingStopped(election, term)`. May be called again with `at_once`."""
+
+
+class Shell:
+    """Carries a `Node` through the real world.
+
+    Args:
+        node: the core.
+        heartbeats: the way to the peers.
+        votes: stable storage.
+        services: by election, what to start and stop when this node wins or loses it.
+        follow: told of every change of a leader.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        heartbeats: Heartbeats,
+        votes: VoteFiles,
+        services: Mapping[str, Service],
+        follow: Callable[[FollowLeader], None],
+    ) -> None:
+        self.node = node
+        self._heartbeats = heartbeats
+        self._votes = votes
+        self._services = dict(services)
+        self._follow = follow
+        self._log = structlog.get_logger()
+        self._events: deque[Event] = deque()
+        self._stepping = False
+        self._timer_for_ms = 0
+        self._timer_changed = trio.Event()
+        self._votes_in, self._votes_out = trio.open_memory_channel[PersistVote](VOTES_WAITING_MAX)
+        self.late_ms_max = 0  # worst lateness of the timer: how loaded this host is
+
+    def post(self, event: Event) -> None:
+        """Take an event. Events that its actions cause are taken after it, in order."""
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events:
+                for action in self.node.step(self._events.popleft(), boot_ms()):
+                    self._perform(action)
+        finally:
+            self._stepping = False
+        if self.node.deadline_ms() < self._timer_for_ms:
+            self._timer_changed.set()
+
+    def deliver(self, sender: str, message: Message) -> None:
+        """Take a message from the heartbeat socket."""
+        self.post(MessageReceived(sender, message))
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Send(to, message):
+                self._heartbeats.send(to, message)
+            case PersistVote():
+                self._votes_in.send_nowait(action)
+            case StartServing(election, term, until_ms):
+                self._log.info("election.won", election=election, term=term)
+                self._services[election].start(term, until_ms)
+            case ExtendServing(election, _, until_ms):
+                self._services[election].extend(until_ms)
+            case StopServing(election, term, cause, detail, at_once):
+                self._log.info("election.lost", election=election, term=term, cause=cause, detail=detail)
+                self._services[election].stop(term, cause, at_once=at_once)
+            case FollowLeader(election, leader, term):
+                self._log.info("leader.followed", election=election, leader=leader, term=term)
+                self._follow(action)
+
+    async def run_timer(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Post `DeadlineReached` whenever the core's deadline comes; ends by cancellation."""
+        task_status.started()
+        while True:
+            self._timer_changed = trio.Event()
+            self._timer_for_ms = self.node.deadline_ms()
+            with trio.move_on_after(max(self._timer_for_ms - boot_ms(), 0) / 1000):
+                await self._timer_changed.wait()
+            late_ms = boot_ms() - self.node.deadline_ms()
+            if late_ms >= 0:
+                self.late_ms_max = max(self.late_ms_max, late_ms)
+                self.post(DeadlineReached())
+
+    async def run_votes(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Bring votes to the disk, one after the other; ends by cancellation.
+
+        A disk that fails or hangs means that this node does not vote; it serves nobody in vain.
+        """
+        task_status.started()
+        async for vote in self._votes_out:
+            try:
+                await trio.to_thread.run_sync(
+                    self._votes.write, vote.election, vote.term, vote.vote, abandon_on_cancel=True
+                )
+            except OSError as error:
+                self._log.error("vote.unwritten", election=vote.election, term=vote.term, reason=str(error))
+                raise  # a node that can't write its votes must not go on as if it could; its supervisor restarts it
+            self.post(VotePersisted(vote.election, vote.term))

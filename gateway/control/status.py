@@ -1,0 +1,124 @@
+"""Status: what this node knows, as one JSON document. Reads the other parts; changes nothing.
+
+The document's `schema` grows when a field changes its meaning; fields are only ever added within one.
+"""
+
+from typing import Any
+
+from gateway.config.settings import Peer, Settings
+from gateway.control.address import AddressService
+from gateway.control.forwarding import Forwarding
+from gateway.control.heartbeats import Heartbeats
+from gateway.control.matchmaker import MatchmakerService
+from gateway.control.shell import Shell
+from gateway.core.election import Election
+from gateway.kernel.clock import boot_ms
+
+SCHEMA = 1
+
+
+class Status:
+    """Builds the document from the parts of one node."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        me: Peer,
+        shell: Shell,
+        heartbeats: Heartbeats,
+        addresses: tuple[AddressService, ...],
+        matchmakers: tuple[MatchmakerService, ...],
+        forwarding: Forwarding,
+        warnings: list[str],
+    ) -> None:
+        self._settings = settings
+        self._me = me
+        self._shell = shell
+        self._heartbeats = heartbeats
+        self._addresses = {service.name: service for service in addresses}
+        self._matchmakers = {service.name: service for service in matchmakers}
+        self._forwarding = forwarding
+        self._warnings = warnings
+
+    def document(self) -> dict[str, Any]:
+        """Return the status of this moment."""
+        now_ms = boot_ms()
+        node = self._shell.node
+        kinds = dict.fromkeys((address.name for address in self._settings.addresses), "address")
+        return {
+            "schema": SCHEMA,
+            "cluster": self._settings.cluster,
+            "node": self._me.name,
+            "roles": sorted(self._me.roles),
+            "warnings": list(self._warnings),
+            "timer_late_ms_max": self._shell.late_ms_max,
+            "elections": {
+                name: self._election(election, kinds.get(name, "matchmaker"), now_ms)
+                for name, election in node.elections.items()
+            },
+            "peers": {
+                name: {"heard_ms_ago": now_ms - node.heard_ms[name] if name in node.heard_ms else None}
+                for name in node.voters
+                if name != node.me
+            },
+            "addresses": {
+                name: {"held": service.holds(), "conflicts_total": service.conflicts_total}
+                for name, service in self._addresses.items()
+            },
+            "matchmakers": {name: service.status() for name, service in self._matchmakers.items()},
+            "relay": self._relay(),
+            "heartbeats": {
+                "sent_total": self._heartbeats.sent_total,
+                "received_total": self._heartbeats.received_total,
+                "unsent": dict(self._heartbeats.unsent),
+                "refused": {str(reason): count for reason, count in self._heartbeats.refused.items()},
+            },
+        }
+
+    def _election(self, election: Election, kind: str, now_ms: int) -> dict[str, Any]:
+        serving = election.serving_term is not None
+        standings = {
+            name: {
+                "fit": standing.fit,
+                "warm": standing.warm,
+                "term": standing.term,
+                "generation": standing.generation,
+                "instance": standing.instance,
+                "heard_ms_ago": now_ms - heard_ms,
+            }
+            for name, (standing, heard_ms) in election.ranking.heard.items()
+        }
+        if self._me.name in election.candidates:
+            mine = election.standing
+            standings[self._me.name] = {
+                "fit": mine.fit,
+                "warm": mine.warm,
+                "term": mine.term,
+                "generation": mine.generation,
+                "instance": mine.instance,
+                "heard_ms_ago": 0,
+            }
+        return {
+            "kind": kind,
+            "role": election.role.value,
+            "term": election.term,
+            "leader": election.leader,
+            "lease_left_ms": max(election.lease_until_ms - now_ms, 0) if serving else None,
+            "candidates": {name: standings.get(name) for name in election.candidates},
+        }
+
+    def _relay(self) -> dict[str, Any] | None:
+        report = self._forwarding.relay.latest_report
+        if report is None:
+            return None
+        return {
+            "pid": self._forwarding.relay.pid,
+            "restarts_total": self._forwarding.restarts_total,
+            "listeners": {
+                listener.name: {
+                    field: getattr(listener, field) for field in listener.__struct_fields__ if field != "name"
+                }
+                for listener in report.listeners
+            },
+        }

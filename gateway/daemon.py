@@ -1,0 +1,207 @@
+"""The control process: every task of a node, in one nursery. Nothing but composition happens here.
+
+What lives where:
+
+    heartbeats ──messages──▶ shell ──actions──▶ services: addresses, matchmakers
+        ▲                      │ └───follow───▶ forwarding (the relay process), matchmakers
+        └──────── Send ────────┘
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+import trio
+
+from gateway.config.keyfile import Keys
+from gateway.config.settings import Peer, Role, Settings
+from gateway.console.admin import serve_admin
+from gateway.control.address import AddressService
+from gateway.control.forwarding import ElectedServers, Forwarding, frontend_listeners, view_listeners
+from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
+from gateway.control.matchmaker import MatchmakerService, open_matchmaker
+from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
+from gateway.control.shell import Service, Shell
+from gateway.control.status import Status
+from gateway.control.votes import VoteFileBroken, VoteFiles
+from gateway.core.actions import FollowLeader
+from gateway.core.events import Event, ResignationRequested
+from gateway.core.node import ElectionPlan, Node
+from gateway.core.timing import Timing
+from gateway.kernel.clock import boot_ms
+from gateway.kernel.link import Event as LinkEvent
+from gateway.kernel.link import LinkWatch
+from gateway.kernel.netlink import KernelRefused
+from gateway.kernel.realtime import prefer_realtime
+from gateway.matchmaker.condor import CondorMissing
+from gateway.wire.seal import BOOT_ID_BYTES, Keyring, Seal
+
+REALTIME_PRIORITY = 10  # above everything that is not realtime; below what an administrator runs on purpose
+STOP_S_MAX = 5.0  # for a graceful end: the negotiator's stop is confirmed well within it
+
+
+def election_plans(settings: Settings) -> tuple[ElectionPlan, ...]:
+    """Return the cluster's elections: one for each address, one for each backend, candidates in the file's order."""
+    return (
+        *(ElectionPlan(address.name, address.holders) for address in settings.addresses),
+        *(
+            ElectionPlan(backend.name, tuple(server.name for server in backend.servers))
+            for backend in settings.backends
+        ),
+    )
+
+
+async def run_node(settings: Settings, me: Peer, keys: Keys) -> None:
+    """Run this host's node until SIGTERM or SIGINT.
+
+    Raises:
+        StartRefused: the node can't start here; nothing has been changed on the host.
+    """
+    log = structlog.get_logger()
+    try:
+        await _run_node(settings, me, keys)
+    except* (KernelRefused, HeartbeatPortTaken, VoteFileBroken, CondorMissing) as group:
+        # Answers to the operator, wherever they come from; the first is the one to read.
+        raise StartRefused(str(_first(group))) from group
+    log.info("node.ended")
+
+
+async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
+    log = structlog.get_logger()
+    require_root()
+    posted: list[Callable[[Event], None]] = []  # filled with the shell's `post` below: services are made before it
+
+    def post(event: Event) -> None:
+        posted[0](event)
+
+    addresses = tuple(AddressService(address, post) for address in settings.addresses if me.name in address.holders)
+    backends = tuple(
+        backend for backend in settings.backends if any(server.name == me.name for server in backend.servers)
+    )
+    listeners = (
+        *frontend_listeners(settings, me),
+        *(
+            listener
+            for backend in backends
+            if backend.warm_standby
+            for listener in view_listeners(settings, backend, me)
+        ),
+    )
+    require_free_ports(listeners)
+    for service in addresses:
+        await require_no_stranger(settings, service.settings, me)
+
+    def relay_changed(ready: bool, reason: str) -> None:
+        for service in addresses:
+            service.relay_changed(ready=ready, reason=reason)
+
+    def link_changed(event: LinkEvent) -> None:
+        for service in addresses:
+            service.link_changed(event)
+
+    forwarding = Forwarding(listeners, relay_changed)
+    boot_id = os.urandom(BOOT_ID_BYTES)
+    names = tuple(peer.name for peer in settings.peers)
+    keyring = Keyring(keys.keys, keys.active)
+    matchmakers = tuple(
+        [
+            await open_matchmaker(
+                settings=settings, backend=backend, me=me, keyring=keyring, forwarding=forwarding, post=post
+            )
+            for backend in backends
+        ]
+    )
+    heartbeats = Heartbeats(
+        me.endpoint,
+        {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name},
+        Seal(settings.cluster, keyring, me.name, boot_id, names),
+    )
+    Path(settings.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    votes = VoteFiles(Path(settings.state_dir))
+    plans = election_plans(settings)
+    node = Node(
+        me=me.name,
+        voters=names,
+        plans=plans,
+        timing=Timing(heartbeat_ms=settings.heartbeat_ms, lease_ms=settings.lease_ms),
+        saved={plan.name: votes.read(plan.name) for plan in plans},
+        now_ms=boot_ms(),
+    )
+    elected = ElectedServers(settings, forwarding)
+
+    def follow(change: FollowLeader) -> None:
+        if Role.GATEWAY in me.roles:
+            elected.follow(change)
+        for service in matchmakers:
+            service.follow(change)
+
+    services: dict[str, Service] = {address.name: address for address in addresses}
+    services |= {matchmaker.name: matchmaker for matchmaker in matchmakers}
+    shell = Shell(node=node, heartbeats=heartbeats, votes=votes, services=services, follow=follow)
+    posted.append(shell.post)
+    for matchmaker in matchmakers:
+        matchmaker.node = node
+
+    warnings = [warning for warning in (prefer_realtime(REALTIME_PRIORITY),) if warning]
+    for warning in warnings:
+        log.warning("node.warning", reason=warning)
+    status = Status(
+        settings=settings,
+        me=me,
+        shell=shell,
+        heartbeats=heartbeats,
+        addresses=addresses,
+        matchmakers=matchmakers,
+        forwarding=forwarding,
+        warnings=warnings,
+    )
+
+    for address in addresses:
+        address.remove_stale()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_admin, admin_socket(settings), {"status": status.document})
+        for matchmaker in matchmakers:
+            await nursery.start(matchmaker.run)
+        for address in addresses:
+            await nursery.start(address.run)
+        if addresses:
+            await nursery.start(LinkWatch().run, link_changed)
+        await nursery.start(forwarding.run)
+        await nursery.start(shell.run_votes)
+        await nursery.start(shell.run_timer)
+        await nursery.start(heartbeats.run, shell.deliver)
+        log.info("node.started", roles=sorted(me.roles), voters=len(names))
+        await _wait_for_signal()
+        log.info("node.stopping")
+        await _resign(shell)
+        nursery.cancel_scope.cancel()
+
+
+def admin_socket(settings: Settings) -> Path:
+    """Return where a node of this configuration answers its host's administrator."""
+    return Path(settings.state_dir) / "admin.sock"
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _wait_for_signal() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            return
+
+
+async def _resign(shell: Shell) -> None:
+    """Give up what this node leads, so that nobody waits for a timeout (rule 8)."""
+    elections = shell.node.elections.values()
+    with trio.move_on_after(STOP_S_MAX):
+        for election in elections:
+            shell.post(ResignationRequested(election.name, "the node is stopping"))
+        while any(election.serving_term is not None for election in elections):
+            await trio.sleep(0.005)
