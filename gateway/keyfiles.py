@@ -10,7 +10,7 @@ import shlex
 import stat
 from pathlib import Path
 
-from gateway.config.diagnostics import quote
+from gateway.config.diagnostics import printable
 from gateway.config.keyfile import (
     KEY_BYTES,
     TEXT_CHARACTERS_MAX,
@@ -29,24 +29,26 @@ def read_key_file(path: str | Path) -> Keys:
     Raises:
         KeyFileError: it is missing, not a file, open to group or others, owned by a stranger, or not a key file.
     """
-    name = quote(str(path))
+    name = _quote(str(path))
     try:
         # O_NONBLOCK: a FIFO in its place must not hang the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         make = f"condor-gateway keygen {shlex.quote(str(path))}"
-        raise KeyFileError(f"key file {name} does not exist: make one with {quote(make)}") from None
+        raise KeyFileError(f"key file {name} does not exist: make one with {_quote(make)}") from None
     except PermissionError:
         raise KeyFileError(f"key file {name} cannot be read by this user: run as root") from None
     except OSError as error:
         raise KeyFileError(f"key file {name} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         # Of the open file, not of the path: the path may name another file by now.
-        _refuse_strange_owner_or_mode(path, os.fstat(file.fileno()))
-        try:
+        _refuse_strange_owner_or_mode(path, os.fstat(descriptor))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(TEXT_CHARACTERS_MAX + 1)
-        except OSError as error:
-            raise KeyFileError(f"key file {name} cannot be read: {error.strerror}") from error
+    except OSError as error:
+        raise KeyFileError(f"key file {name} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError:
@@ -60,7 +62,7 @@ def create_key_file(path: str | Path) -> Keys:
     Raises:
         KeyFileError: something is there already, or it cannot be written; nothing is left behind then.
     """
-    name = quote(str(path))
+    name = _quote(str(path))
     keys = Keys(active=1, keys={1: secrets.token_bytes(KEY_BYTES)})
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -69,7 +71,7 @@ def create_key_file(path: str | Path) -> Keys:
     except FileNotFoundError:
         folder = Path(path).parent
         make = f"mkdir -p {shlex.quote(str(folder))}"
-        raise KeyFileError(f"folder {quote(str(folder))} does not exist: make it with {quote(make)}") from None
+        raise KeyFileError(f"folder {_quote(str(folder))} does not exist: make it with {_quote(make)}") from None
     except OSError as error:
         raise KeyFileError(f"key file {name} cannot be written: {error.strerror}") from error
     try:
@@ -87,16 +89,16 @@ def create_key_file(path: str | Path) -> Keys:
 
 
 def _refuse_strange_owner_or_mode(path: str | Path, status: os.stat_result) -> None:
-    name, shell_path = quote(str(path)), shlex.quote(str(path))
+    name, shell_path = _quote(str(path)), shlex.quote(str(path))
     if not stat.S_ISREG(status.st_mode):
         raise KeyFileError(f"key file {name} is not a file")
     if status.st_uid not in {0, os.geteuid()}:
         fix = f"chown root {shell_path}"
-        raise KeyFileError(f"key file {name} belongs to user {status.st_uid}: run {quote(fix)}")
+        raise KeyFileError(f"key file {name} belongs to user {status.st_uid}: run {_quote(fix)}")
     mode = stat.S_IMODE(status.st_mode)
     if mode & _OTHERS:
         fix = f"chmod 600 {shell_path}"
-        raise KeyFileError(f"key file {name} is open to other users (mode {mode:04o}): run {quote(fix)}")
+        raise KeyFileError(f"key file {name} is open to other users (mode {mode:04o}): run {_quote(fix)}")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -106,3 +108,8 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _quote(text: str) -> str:
+    """Return `text` in quotes and whole: a path or a command that is cut short helps nobody."""
+    return f"'{printable(text)}'"

@@ -5,7 +5,7 @@ What was not written takes the default of the keyword table.
 
 from typing import TypeVar
 
-from gateway.config.check_references import is_checked
+from gateway.config.advice import is_checked
 from gateway.config.keywords import SECTIONS, Argument
 from gateway.config.settings import (
     Address,

@@ -6,6 +6,7 @@ A value that could not be read was reported by the parser: a rule that needs it 
 import ipaddress
 from collections.abc import Callable, Iterator
 
+from gateway.config.advice import advise
 from gateway.config.check_references import REFERENCE_RULES
 from gateway.config.diagnostics import WHOLE_FILE, Reporter, quote
 from gateway.config.keywords import BINDS_MAX, PEERS_MAX, SECTIONS
@@ -20,6 +21,8 @@ def check(tree: Tree, report: Reporter) -> None:
     """Apply every rule to `tree`."""
     for rule in RULES + REFERENCE_RULES:
         rule(tree, report)
+    if not report.has_errors:
+        advise(tree, report)
 
 
 def every_section_stands(tree: Tree, report: Reporter) -> None:
@@ -98,7 +101,8 @@ def peers_are_distinct(tree: Tree, report: Reporter) -> None:
 
 def peers_are_few(tree: Tree, report: Reporter) -> None:
     """At most PEERS_MAX peers, at least one of each role that acts; two must say what a partition does."""
-    for section in tree.all("peers"):
+    section = tree.first("peers")
+    if section is not None:
         peers = list(section.all("peer"))
         if len(peers) > PEERS_MAX:
             report.error(
@@ -112,7 +116,7 @@ def peers_are_few(tree: Tree, report: Reporter) -> None:
                 "(a witness is enough), or write 'on-partition hold': then neither serves alone",
             )
         if not peers or any(len(peer.arguments.get("role", ())) == 0 for peer in peers):
-            continue
+            return
         for role in (Role.GATEWAY, Role.MANAGER):
             if not any(role in _roles(peer) for peer in peers):
                 report.error(section.word, f"{section.subject()}: no peer has the role {quote(role)}")

@@ -1,9 +1,9 @@
-"""Check of references: what one section says of another must be there, be the right thing, and be used.
+"""Check of references: what one section says of another must be there and be the right thing.
 
 A name that is not there is searched among those that are, for a suggestion.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from gateway.config.diagnostics import Reporter, did_you_mean, listing, quote
 from gateway.config.settings import Endpoint, Role
@@ -12,8 +12,7 @@ from gateway.config.values import BindPoint, format_ms
 
 
 def holders_are_gateways(tree: Tree, report: Reporter) -> None:
-    """Every holder is a peer with the role gateway, named once; a gateway that holds nothing is a warning."""
-    used: set[str] = set()
+    """Every holder is a peer with the role gateway, named once."""
     for section in tree.all("address"):
         holder = section.first("holder")
         seen: set[str] = set()
@@ -21,16 +20,13 @@ def holders_are_gateways(tree: Tree, report: Reporter) -> None:
             name = str(given.value)
             if name in seen:
                 report.error(given.word, f"{section.subject()}: second holder {quote(name)}")
-            elif not (tree.complete and _peers(tree)) or _is_peer(tree, given, Role.GATEWAY, "holder", report):
-                used.add(name)
+            else:
+                _is_peer(tree, given, Role.GATEWAY, "holder", report)
             seen.add(name)
-    if tree.first("address") is not None:
-        _unused(tree, Role.GATEWAY, used, "holds no address: name it after 'holder'", report)
 
 
 def servers_are_managers(tree: Tree, report: Reporter) -> None:
     """A server is a peer with the role manager, on that peer's host, at another port; once in a backend."""
-    used: set[str] = set()
     for section in tree.all("backend"):
         seen: dict[str, int] = {}
         for server in section.all("server"):
@@ -40,38 +36,22 @@ def servers_are_managers(tree: Tree, report: Reporter) -> None:
             name = str(given.value)
             if name in seen:
                 report.error(given.word, f"second {server.subject()}: the first is on line {seen[name]}")
-            elif _peers(tree) and _is_peer(tree, given, Role.MANAGER, "server", report):
-                used.add(name)
+            elif _is_peer(tree, given, Role.MANAGER, "server", report):
                 _server_is_at_its_peer(server, _peers(tree)[name], report)
             seen.setdefault(name, given.word.line)
-    if tree.first("backend") is not None:
-        _unused(tree, Role.MANAGER, used, "is no server of a backend: nothing would elect it", report)
 
 
 def frontends_lead_somewhere(tree: Tree, report: Reporter) -> None:
     """A bind names an address, default_backend a backend."""
-    addresses, backends = _names(tree, "address"), _names(tree, "backend")
-    bound: set[str] = set()
-    served: set[str] = set()
     for section in tree.all("frontend"):
         for bind in section.all("bind"):
             given = bind.argument("address:port")
             if given is not None and isinstance(given.value, BindPoint):
-                bound.add(given.value.address)
-                _is_section("address", given.value.address, addresses, section, given, report)
+                _is_section(tree, "address", given.value.address, section, given, report)
         default = section.first("default_backend")
         given = default.argument("backend") if default else None
         if given is not None:
-            served.add(str(given.value))
-            _is_section("backend", str(given.value), backends, section, given, report)
-    if not tree.complete or tree.first("frontend") is None:
-        return
-    for name, section in addresses.items():
-        if name not in bound:
-            report.warning(section.word, f"{section.subject()} is not bound by any frontend")
-    for name, section in backends.items():
-        if name not in served:
-            report.warning(section.word, f"{section.subject()} is not the default_backend of any frontend")
+            _is_section(tree, "backend", str(given.value), section, given, report)
 
 
 def one_negotiator(tree: Tree, report: Reporter) -> None:
@@ -86,30 +66,6 @@ def one_negotiator(tree: Tree, report: Reporter) -> None:
                 "and a cluster has one",
             )
         first = first or negotiator
-
-
-def servers_are_checked(tree: Tree, report: Reporter) -> None:
-    """A server that nobody checks stays elected when its collector is deaf."""
-    for section in tree.all("backend"):
-        default = False
-        unchecked: list[Statement] = []
-        for statement in section.statements:
-            if statement.keyword == "default-server":
-                default = is_checked(statement, default)
-            elif statement.keyword == "server" and not is_checked(statement, default):
-                unchecked.append(statement)
-        if unchecked:
-            names = listing((str(given.value) for s in unchecked if (given := s.argument("name"))), "and")
-            report.warning(
-                unchecked[0].word,
-                f"{section.subject()}: nobody checks {names or 'a server'}: write 'default-server check' above",
-            )
-        elif section.first("server") is not None and section.first("option condor-check") is None:
-            report.warning(
-                section.word,
-                f"{section.subject()}: servers are checked by a connect only, and a deaf collector still takes one: "
-                "write 'option condor-check'",
-            )
 
 
 def holding_outlasts_an_election(tree: Tree, report: Reporter) -> None:
@@ -130,20 +86,11 @@ def holding_outlasts_an_election(tree: Tree, report: Reporter) -> None:
             )
 
 
-def is_checked(statement: Statement, default: bool) -> bool:
-    """Return whether a server line, or a default-server line, leaves the check on; the later word wins."""
-    for word in reversed(statement.options):
-        if word in {"check", "no-check"}:
-            return word == "check"
-    return default
-
-
 REFERENCE_RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     holders_are_gateways,
     servers_are_managers,
     frontends_lead_somewhere,
     one_negotiator,
-    servers_are_checked,
     holding_outlasts_an_election,
 )
 
@@ -159,9 +106,9 @@ def _peers(tree: Tree) -> dict[str, Statement]:
     return peers
 
 
-def _names(tree: Tree, kind: str) -> dict[str, Section]:
-    named: Iterator[Section] = tree.all(kind)
-    return {str(section.name.value): section for section in named if section.name is not None}
+def _all_peers_have_names(tree: Tree) -> bool:
+    peers = [peer for section in tree.all("peers") for peer in section.all("peer")]
+    return tree.complete and peers != [] and all(peer.argument("name") is not None for peer in peers)
 
 
 def _has_role(peer: Statement, role: Role) -> bool:
@@ -171,18 +118,19 @@ def _has_role(peer: Statement, role: Role) -> bool:
 
 
 def _is_peer(tree: Tree, given: Given, role: Role, subject: str, report: Reporter) -> bool:
-    """Return whether a name is that of a peer with `role`; report it where not."""
+    """Return whether a name is that of a peer with `role`; report it where not.
+
+    Silent where that follows from another mistake: a peer without a readable name, no peer with the role at all.
+    """
     name, peers = str(given.value), _peers(tree)
     fitting = [other for other, peer in peers.items() if _has_role(peer, role)]
-    if name not in peers:
+    if name not in peers and _all_peers_have_names(tree):
         hint = did_you_mean(name, fitting) or f": those with the role {quote(role)} are {listing(fitting, 'and')}"
         report.error(given.word, f"{subject} {quote(name)}: no peer has this name{hint}")
-    elif name not in fitting:
-        report.error(
-            given.word,
-            f"{subject} {quote(name)}: the peer on line {peers[name].word.line} has not the role {quote(role)}: "
-            f"add {quote(role)} to that line",
-        )
+    elif name in peers and name not in fitting and fitting:
+        at = peers[name].word.line
+        told = f"the peer on line {at} does not have the role {quote(role)}: add {quote(role)} to that line"
+        report.error(given.word, f"{subject} {quote(name)}: {told}")
     return name in fitting
 
 
@@ -206,16 +154,10 @@ def _server_is_at_its_peer(server: Statement, peer: Statement, report: Reporter)
         )
 
 
-def _is_section(
-    kind: str, name: str, known: dict[str, Section], section: Section, given: Given, report: Reporter
-) -> None:
-    if known and name not in known:
+def _is_section(tree: Tree, kind: str, name: str, section: Section, given: Given, report: Reporter) -> None:
+    """Report a name that no section of `kind` has, unless one of them has a name that could not be read."""
+    names = [other.name for other in tree.all(kind)]
+    known = [str(other.value) for other in names if other is not None]
+    if name not in known and known and None not in names and tree.complete:
         hint = did_you_mean(name, known) or f": there is {listing(known, 'and')}"
         report.error(given.word, f"{section.subject()}: no section '{kind}' has the name {quote(name)}{hint}")
-
-
-def _unused(tree: Tree, role: Role, used: set[str], told: str, report: Reporter) -> None:
-    for name, peer in _peers(tree).items():
-        roles = peer.arguments.get("role", ())
-        if name not in used and any(given.value == role for given in roles) and tree.complete:
-            report.warning(peer.word, f"{peer.subject()} {told}")

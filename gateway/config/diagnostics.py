@@ -83,12 +83,13 @@ class ConfigError(Exception):
 
 
 class Reporter:
-    """Collects the diagnostics of one file. A muted one forgets them: for lines already known to be wrong."""
+    """Collects the diagnostics of one file."""
 
     def __init__(self, file: str, sources: Sequence[str]) -> None:
         self._file = file
         self._sources = sources
         self._found: list[Diagnostic] = []
+        self._closed: set[int] = set()
         self._overflowed = False
 
     def error(self, at: Located, message: str) -> None:
@@ -104,16 +105,21 @@ class Reporter:
         """Whether so much is wrong that reading on helps nobody."""
         return self._overflowed
 
-    def muted(self) -> "Reporter":
-        """Return a reporter for the same file whose findings are dropped."""
-        return Reporter(self._file, self._sources)
+    @property
+    def has_errors(self) -> bool:
+        """Whether anything found so far refuses the file."""
+        return any(found.severity is Severity.ERROR for found in self._found)
+
+    def close(self, line: int) -> None:
+        """Take no more findings on a line: after a mistake that leaves the rest to guess, they would be guesses."""
+        self._closed.add(line)
 
     def sorted(self) -> tuple[Diagnostic, ...]:
         """Return the findings in the order of the file; those on the file as a whole come last."""
         return tuple(sorted(self._found, key=lambda found: (found.line == 0, found.line, found.column)))
 
     def _add(self, severity: Severity, at: Located, message: str) -> None:
-        if self._overflowed:
+        if self._overflowed or at.line in self._closed:
             return
         if len(self._found) >= DIAGNOSTICS_MAX:
             self._overflowed = True
@@ -151,7 +157,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that `word` was probably meant to be; None where nothing is close."""
     if len(word) > SUGGESTED_CHARACTERS_MAX:
         return None
-    matches = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.7)
+    matches = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.65)
     return matches[0] if matches else None
 
 

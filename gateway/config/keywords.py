@@ -35,7 +35,7 @@ class Kind(enum.Enum):
 
 
 class Argument(msgspec.Struct, frozen=True, kw_only=True):
-    """One argument. `low` and `high` bound a COUNT, or a DURATION in milliseconds; `reason` says why these.
+    """One argument. `low` and `high` bound a COUNT, or a DURATION in milliseconds, for these reasons.
 
     `choices` are the words that are taken; `refused` those known elsewhere, each with the answer to give.
     """
@@ -46,7 +46,8 @@ class Argument(msgspec.Struct, frozen=True, kw_only=True):
     refused: Mapping[str, str] = MappingProxyType({})
     low: int = 0
     high: int = 0
-    reason: str = ""
+    low_reason: str = ""
+    high_reason: str = ""
     many: bool = False  # takes the rest of the line, at least one word
     default: str | None = None
 
@@ -106,7 +107,8 @@ _CHECK_OPTIONS = (
             kind=Kind.DURATION,
             low=10,
             high=60_000,
-            reason="a check costs the collector a query",
+            low_reason="each check costs the collector a query",
+            high_reason="a dead manager would be found by its election first",
             default="2s",
         ),
     ),
@@ -164,7 +166,8 @@ _PEERS = _table(
                 kind=Kind.DURATION,
                 low=10,
                 high=10_000,
-                reason="a sleeping process is woken up to 14 ms late (measured)",
+                low_reason="a process that sleeps is woken up to 14 ms late (measured)",
+                high_reason="a dead leader is only missed after several of them",
                 default="50ms",
             ),
         ),
@@ -178,7 +181,8 @@ _PEERS = _table(
                 kind=Kind.DURATION,
                 low=50,
                 high=60_000,
-                reason="shorter ones end by themselves, longer ones leave the pool without a matchmaker",
+                low_reason="a busy host would lose it while it is healthy",
+                high_reason="for so long the pool of a dead leader has no matchmaker",
                 default="300ms",
             ),
         ),
@@ -272,7 +276,8 @@ _BACKEND = _table(
                 kind=Kind.DURATION,
                 low=10,
                 high=20_000,
-                reason="HTCondor's tools give up after 20 s",
+                low_reason="a connect takes a round trip and may have to be sent again",
+                high_reason="HTCondor's tools give up after 20 s",
                 default="2s",
             ),
         ),
@@ -286,7 +291,7 @@ _BACKEND = _table(
                 kind=Kind.DURATION,
                 low=0,
                 high=20_000,
-                reason="HTCondor's tools give up after 20 s",
+                high_reason="HTCondor's tools give up after 20 s",
                 default="5s",
             ),
         ),

@@ -32,27 +32,23 @@ class Word(msgspec.Struct, frozen=True):
     end: int
 
 
-class Line(msgspec.Struct, frozen=True):
-    """The words of one line that has any. A `broken` line was already reported; its words are a best guess."""
-
-    words: tuple[Word, ...]
-    broken: bool
-
-
 def split_lines(text: str) -> list[str]:
     """Return the lines of `text` as an editor counts them, without line ends and without a byte order mark."""
     return [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
 
 
-def lex(sources: list[str], environment: Mapping[str, str], report: Reporter) -> list[Line]:
-    """Return every line that holds a word; what is badly written goes to `report`."""
+def lex(sources: list[str], environment: Mapping[str, str], report: Reporter) -> list[tuple[Word, ...]]:
+    """Return the words of every line that has any.
+
+    What is badly written goes to `report`; the words of such a line are a best guess, and the line is closed.
+    """
     lines = []
     for number, source in enumerate(sources, start=1):
         if report.full:
             break
-        line = _LineLexer(source, number, environment, report).line()
-        if line.words:
-            lines.append(line)
+        words = _LineLexer(source, number, environment, report).words()
+        if words:
+            lines.append(words)
     return lines
 
 
@@ -67,17 +63,19 @@ class _LineLexer:
         self._at = 0
         self._broken = False
 
-    def line(self) -> Line:
+    def words(self) -> tuple[Word, ...]:
         words: list[Word] = []
         if len(self._source) > LINE_CHARACTERS_MAX:
             self._fail(LINE_CHARACTERS_MAX, f"line is longer than {LINE_CHARACTERS_MAX} characters")
-            return Line((), broken=True)
+            self._source = self._source[:LINE_CHARACTERS_MAX]
         while (word := self._word()) is not None:
             if len(words) == WORDS_MAX:
                 self._fail(word.column - 1, f"line has more than {WORDS_MAX} words")
                 break
             words.append(word)
-        return Line(tuple(words), self._broken)
+        if self._broken:
+            self._report.close(self._number)
+        return tuple(words)
 
     def _word(self) -> Word | None:
         """Return the next word; None at the end of the line or at a comment."""

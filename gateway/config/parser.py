@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from gateway.config import foreign
 from gateway.config.diagnostics import Place, Reporter, closest, did_you_mean, listing, quote
 from gateway.config.keywords import SECTIONS, Argument, Keyword, Option, SectionKind
-from gateway.config.lexer import Line, Word
+from gateway.config.lexer import Word
 from gateway.config.tree import Given, Section, Statement, Tree
 from gateway.config.values import Refused, Value, read_value
 
 
-def parse(lines: list[Line], report: Reporter) -> Tree:
+def parse(lines: list[tuple[Word, ...]], report: Reporter) -> Tree:
     """Return the tree of `lines`; mistakes go to `report`. Never raises for what a file may hold."""
     parser = _Parser(report)
-    for line in lines:
+    for words in lines:
         if report.full:
             break
-        parser.line(line)
+        parser.line(words)
     return parser.tree()
 
 
@@ -35,137 +35,130 @@ class _Parser:
     def tree(self) -> Tree:
         return Tree(sections=self._sections, complete=self._complete)
 
-    def line(self, line: Line) -> None:
-        word = line.words[0]
-        # A line that the lexer has reported is read for its names only.
-        report = self._report.muted() if line.broken else self._report
-        keywords = SECTIONS[self._current.kind].keywords if self._current else {}
-        is_keyword = word.text in keywords or any(name.startswith(f"{word.text} ") for name in keywords)
-        if word.column == 1 and not is_keyword:
-            self._header(line.words, report)
-        elif word.column > 1 and word.text in SECTIONS and not is_keyword:
-            report.error(word, f"section {quote(word.text)} must stand at the start of its line: remove the blanks")
-            self._header(line.words, report)
+    def line(self, words: tuple[Word, ...]) -> None:
+        word = words[0]
+        is_header = word.text in SECTIONS or (word.column == 1 and not _is_keyword(word.text))
+        if is_header:
+            if word.column > 1:
+                self._report.error(word, f"section {quote(word.text)} starts its line: remove the blanks before it")
+            self._header(words)
         elif self._current is not None:
-            if word.column == 1:
-                report.error(word, f"{quote(word.text)} is a keyword of {quote(self._current.kind)}: indent it")
-            self._statement(self._current, line.words, report)
+            if word.column == 1 and word.text in _first_words(self._current.kind):
+                kind = self._current.kind
+                self._report.error(word, f"{quote(word.text)} is a keyword of {quote(kind)}: indent it")
+            self._statement(self._current, words)
         elif not self._skipping:
-            report.error(word, f"{quote(word.text)} stands before any section: start with {listing(SECTIONS)}")
+            self._report.error(word, f"{quote(word.text)} stands before any section: start with {listing(SECTIONS)}")
             self._skipping = True
 
     # Sections
 
-    def _header(self, words: tuple[Word, ...], report: Reporter) -> None:
-        kind = self._section_kind(words[0], report)
+    def _header(self, words: tuple[Word, ...]) -> None:
+        kind = self._section_kind(words[0])
         self._skipping = kind is None
         if kind is None:
             self._complete = False
             self._current = None
             return
-        name = self._section_name(kind, words, report)
+        name = self._section_name(kind, words)
         self._current = Section(kind=kind.word, word=words[0], name=name, statements=[])
-        self._once(kind, self._current, report)
+        self._once(kind, self._current)
         self._sections.append(self._current)
 
-    def _section_kind(self, word: Word, report: Reporter) -> SectionKind | None:
+    def _section_kind(self, word: Word) -> SectionKind | None:
         if word.text in SECTIONS:
             return SECTIONS[word.text]
         answer = foreign.SECTIONS.get(word.text)
         if answer is not None:
-            report.error(word, f"section {quote(word.text)} {answer}")
+            self._report.error(word, f"section {quote(word.text)} {answer}")
             return None
-        homes = [kind.word for kind in SECTIONS.values() if word.text in kind.keywords]
-        if homes:
-            report.error(word, f"{quote(word.text)} is a keyword of {listing(homes)}: write it there, indented")
-            return None
+        hint = did_you_mean(word.text, SECTIONS) or f"; sections are {listing(SECTIONS, 'and')}"
+        self._report.error(word, f"unknown section {quote(word.text)}{hint}")
         match = closest(word.text, SECTIONS)
-        hint = did_you_mean(word.text, SECTIONS) if match else f"; sections are {listing(SECTIONS, 'and')}"
-        report.error(word, f"unknown section {quote(word.text)}{hint}")
-        return SECTIONS[match] if match else None
+        return SECTIONS[match] if match is not None else None
 
-    def _section_name(self, kind: SectionKind, words: tuple[Word, ...], report: Reporter) -> Given | None:
+    def _section_name(self, kind: SectionKind, words: tuple[Word, ...]) -> Given | None:
         extra = words[2:] if kind.named else words[1:]
         if extra:
             takes = "takes one name" if kind.named else "takes no name"
-            report.error(extra[0], f"unexpected {quote(extra[0].text)}: section {quote(kind.word)} {takes}")
+            self._report.error(extra[0], f"unexpected {quote(extra[0].text)}: section {quote(kind.word)} {takes}")
         if not kind.named:
             return None
         if len(words) < 2:
-            report.error(_after(words[0]), f"section {quote(kind.word)} needs a name")
+            self._report.error(_after(words[0]), f"section {quote(kind.word)} needs a name")
             return None
-        return _read(_SECTION_NAME, words[1], kind.word, report)
+        return _read(_SECTION_NAME, words[1], kind.word, self._report)
 
-    def _once(self, kind: SectionKind, section: Section, report: Reporter) -> None:
+    def _once(self, kind: SectionKind, section: Section) -> None:
         """Report a section that stands a second time, or one too many of its kind."""
         others = [other for other in self._sections if other.kind == kind.word]
         if kind.single and others:
-            first = others[0].word.line
-            report.error(section.word, f"second section {quote(kind.word)}: the first is on line {first}, join them")
-        elif len(others) == kind.count_max:
-            report.error(section.word, f"more than {kind.count_max} sections {quote(kind.word)}")
+            told = f"the first is on line {others[0].word.line}, join them"
+            self._report.error(section.word, f"second section {quote(kind.word)}: {told}")
+            return
+        if len(others) == kind.count_max:
+            self._report.error(section.word, f"more than {kind.count_max} sections {quote(kind.word)}")
         for other in others:
-            if section.name and other.name and section.name.value == other.name.value and not kind.single:
-                report.error(section.name.word, f"second {section.subject()}: the first is on line {other.word.line}")
+            if section.name and other.name and section.name.value == other.name.value:
+                told = f"the first is on line {other.word.line}"
+                self._report.error(section.name.word, f"second {section.subject()}: {told}")
                 return
 
     # Statements
 
-    def _statement(self, section: Section, words: tuple[Word, ...], report: Reporter) -> None:
-        found = self._keyword(section, words, report)
-        if found is None:
+    def _statement(self, section: Section, words: tuple[Word, ...]) -> None:
+        keyword = self._keyword(section, words)
+        if keyword is None:
             return
-        keyword, report = found
         if keyword.once and (first := section.first(keyword.name)) is not None:
-            report.error(words[0], f"second {quote(keyword.name)}: the first is on line {first.word.line}")
+            told = f"the first is on line {first.word.line}"
+            self._report.error(words[0], f"second {quote(keyword.name)}: {told}")
             return
         rest = words[keyword.name.count(" ") + 1 :]
-        section.statements.append(_StatementReader(keyword, words, report).read(rest))
+        section.statements.append(_StatementReader(keyword, words, self._report).read(rest))
 
-    def _keyword(self, section: Section, words: tuple[Word, ...], report: Reporter) -> tuple[Keyword, Reporter] | None:
-        """Return the keyword of a line and whom to tell of what follows it."""
+    def _keyword(self, section: Section, words: tuple[Word, ...]) -> Keyword | None:
+        """Return the keyword that a line starts with, or probably means; None where nothing can be made of it."""
         keywords = SECTIONS[section.kind].keywords
         word = words[0]
         if word.text in keywords:
-            return keywords[word.text], report
+            return keywords[word.text]
         seconds = [name.split()[1] for name in keywords if name.startswith(f"{word.text} ")]
         if seconds:
-            return self._second_word(keywords, words, seconds, report)
+            return self._second_word(keywords, words, seconds)
         answer = foreign.KEYWORDS.get(word.text)
         if answer is not None:
-            report.error(word, f"{quote(word.text)} {answer}")
+            self._report.error(word, f"{quote(word.text)} {answer}")
             return None
-        homes = [kind.word for kind in SECTIONS.values() if word.text in {name.split()[0] for name in kind.keywords}]
+        homes = [kind for kind in SECTIONS if word.text in _first_words(kind)]
         if homes:
-            report.error(
-                word,
-                f"{quote(word.text)} is a keyword of {listing(homes)}, not of {quote(section.kind)}: move it there",
-            )
+            told = f"is a keyword of {listing(homes)}, not of {quote(section.kind)}: move it there"
+            self._report.error(word, f"{quote(word.text)} {told}")
             return None
-        firsts = sorted({name.split()[0] for name in keywords})
+        firsts = _first_words(section.kind)
         hint = did_you_mean(word.text, firsts) or f"; its keywords are {listing(firsts, 'and')}"
-        report.error(word, f"unknown keyword {quote(word.text)} in section {quote(section.kind)}{hint}")
-        match = closest(word.text, firsts)
-        return (keywords[match], report.muted()) if match is not None and match in keywords else None
+        self._report.error(word, f"unknown keyword {quote(word.text)} in section {quote(section.kind)}{hint}")
+        self._report.close(word.line)
+        return keywords.get(closest(word.text, firsts) or "")
 
     def _second_word(
-        self, keywords: Mapping[str, Keyword], words: tuple[Word, ...], seconds: list[str], report: Reporter
-    ) -> tuple[Keyword, Reporter] | None:
+        self, keywords: Mapping[str, Keyword], words: tuple[Word, ...], seconds: list[str]
+    ) -> Keyword | None:
         first = words[0].text
         if len(words) < 2:
-            report.error(_after(words[0]), f"{quote(first)} needs {listing(seconds)} after it")
+            self._report.error(_after(words[0]), f"{quote(first)} needs {listing(seconds)} after it")
             return None
         second = words[1]
         if second.text in seconds:
-            return keywords[f"{first} {second.text}"], report
+            return keywords[f"{first} {second.text}"]
         answer = foreign.SECOND_WORDS.get(first, {}).get(second.text)
         if answer is not None:
-            report.error(second, f"{quote(f'{first} {second.text}')} {answer}")
+            self._report.error(second, f"{quote(f'{first} {second.text}')} {answer}")
             return None
         hint = did_you_mean(second.text, seconds) or f": write {listing(seconds)}"
-        report.error(second, f"unknown {first} {quote(second.text)}{hint}")
-        match = closest(second.text, seconds)
-        return (keywords[f"{first} {match}"], report.muted()) if match else None
+        self._report.error(second, f"unknown {first} {quote(second.text)}{hint}")
+        self._report.close(second.line)
+        return keywords.get(f"{first} {closest(second.text, seconds)}")
 
 
 class _StatementReader:
@@ -178,6 +171,7 @@ class _StatementReader:
         self._report = report
         self._arguments: dict[str, tuple[Given, ...]] = {}
         self._options: dict[str, Given] = {}
+        self._unexpected = False  # what is missing may be what was misspelt
 
     def read(self, rest: tuple[Word, ...]) -> Statement:
         statement = Statement(
@@ -194,7 +188,7 @@ class _StatementReader:
         while rest:
             rest = self._option(rest, statement)
         for option in self._keyword.options:
-            if option.required and option.word not in self._options:
+            if option.required and option.word not in self._options and not self._unexpected:
                 self._report.error(
                     _after(self._end),
                     f"{statement.subject()} needs {quote(option.word)}: {self._keyword.usage()}",
@@ -208,6 +202,7 @@ class _StatementReader:
         option = self._known_option(word, subject)
         if option is None:
             # Whether the next word is its value can't be known: what follows would be guesses.
+            self._unexpected = True
             return _from_next_option(self._keyword, rest[1:])
         if option.word in self._options:
             self._report.error(word, f"{subject}: second {quote(option.word)} on this line")
@@ -241,6 +236,16 @@ class _StatementReader:
 _SECTION_NAME = SECTIONS["peers"].keywords["peer"].arguments[0]
 
 
+def _first_words(section: str) -> list[str]:
+    """Return the words that a line of `section` may start with."""
+    return sorted({name.split()[0] for name in SECTIONS[section].keywords})
+
+
+def _is_keyword(word: str) -> bool:
+    """Return whether a word that starts no section is a keyword of one, here or elsewhere."""
+    return word in foreign.KEYWORDS or any(word in _first_words(kind) for kind in SECTIONS)
+
+
 def _read(argument: Argument, word: Word, subject: str, report: Reporter) -> Given | None:
     """Return the value of `word`; None where it was refused and reported."""
     try:
@@ -257,9 +262,9 @@ def _after(word: Word) -> Place:
 
 
 def _from_next_option(keyword: Keyword, rest: tuple[Word, ...]) -> tuple[Word, ...]:
-    """Return `rest` from the first word that is an option of `keyword`."""
-    options = {option.word for option in keyword.options}
+    """Return `rest` from the first word that can't be a value: an option of `keyword`, or one known elsewhere."""
+    known = {option.word for option in keyword.options} | set(foreign.LINE_OPTIONS.get(keyword.name, ()))
     for index, word in enumerate(rest):
-        if word.text in options:
+        if word.text in known:
             return rest[index:]
     return ()

@@ -56,6 +56,8 @@ def format_ms(time_ms: int) -> str:
 
 
 def _name(_argument: Argument, text: str) -> str:
+    if text.endswith(",") and _NAME.fullmatch(text[:-1]) is not None:
+        raise Refused(f"{quote(text)} is not a name: words are parted by blanks, remove the ','")
     if _NAME.fullmatch(text) is None:
         raise Refused(
             f"{quote(text)} is not a name: use letters, digits, '.', '_' and '-', and start with a letter or digit"
@@ -71,7 +73,7 @@ def _choice(argument: Argument, text: str) -> str:
     if text in argument.refused:
         raise Refused(f"{quote(text)} {argument.refused[text]}")
     expected = listing(argument.choices)
-    raise Refused(f"{quote(text)} is not a {argument.name}: write {expected}{did_you_mean(text, argument.choices)}")
+    raise Refused(f"must be {expected}, not {quote(text)}{did_you_mean(text, argument.choices)}")
 
 
 def _path(_argument: Argument, text: str) -> str:
@@ -93,12 +95,11 @@ def _duration(argument: Argument, text: str) -> int:
     time_ms, rest_us = divmod(int(match[1]) * _UNIT_US[match[2] or "ms"], 1_000)
     if rest_us:
         raise Refused(f"{quote(text)} is not a whole number of milliseconds: write {quote(f'{time_ms + 1}ms')}")
-    because = f": {argument.reason}" if argument.reason else ""
+    unit = " (a bare number is milliseconds)" if match[2] is None else ""
     if time_ms < argument.low:
-        raise Refused(f"{quote(text)} is below {format_ms(argument.low)}, the shortest{because}")
+        raise Refused(f"{quote(text)}{unit} is below {format_ms(argument.low)}: {argument.low_reason}")
     if time_ms > argument.high:
-        unit = "; a bare number is milliseconds" if match[2] is None else ""
-        raise Refused(f"{quote(text)} is above {format_ms(argument.high)}, the longest{because}{unit}")
+        raise Refused(f"{quote(text)}{unit} is above {format_ms(argument.high)}: {argument.high_reason}")
     return time_ms
 
 

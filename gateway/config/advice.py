@@ -1,0 +1,107 @@
+"""Advice: what a file may say and its writer probably did not mean. Warnings only, and only for a file without errors.
+
+With errors about, half of it would be their consequences: a backend is unused because its name is misspelt elsewhere.
+"""
+
+from collections.abc import Callable
+
+from gateway.config.diagnostics import Reporter, listing
+from gateway.config.settings import Role
+from gateway.config.tree import Statement, Tree
+from gateway.config.values import BindPoint
+
+
+def advise(tree: Tree, report: Reporter) -> None:
+    """Apply every rule of this module to `tree`, which has no error."""
+    for rule in RULES:
+        rule(tree, report)
+
+
+def peers_do_what_they_say(tree: Tree, report: Reporter) -> None:
+    """A gateway holds an address; a manager is a server of a backend."""
+    holders = {
+        str(given.value)
+        for section in tree.all("address")
+        for holder in section.all("holder")
+        for given in holder.arguments["peer"]
+    }
+    servers = {_name(server) for section in tree.all("backend") for server in section.all("server")}
+    for peer in _peers(tree):
+        if _has_role(peer, Role.GATEWAY) and _name(peer) not in holders:
+            report.warning(peer.word, f"{peer.subject()} holds no address: name it after 'holder'")
+        if _has_role(peer, Role.MANAGER) and _name(peer) not in servers:
+            report.warning(peer.word, f"{peer.subject()} is no server of a backend: nothing would elect it")
+
+
+def something_takes_over(tree: Tree, report: Reporter) -> None:
+    """There are two of each, or the first to die takes the pool with it."""
+    peers = _peers(tree)
+    for role in (Role.GATEWAY, Role.MANAGER):
+        having = [peer for peer in peers if _has_role(peer, role)]
+        if len(having) == 1:
+            report.warning(having[0].word, f"{having[0].subject()} is the only {role}: nothing takes over from it")
+
+
+def sections_are_used(tree: Tree, report: Reporter) -> None:
+    """Every address is bound, every backend served."""
+    bound: set[str] = set()
+    served: set[str] = set()
+    for frontend in tree.all("frontend"):
+        for bind in frontend.all("bind"):
+            point = bind.arguments["address:port"][0].value
+            assert isinstance(point, BindPoint)
+            bound.add(point.address)
+        served |= {str(default.arguments["backend"][0].value) for default in frontend.all("default_backend")}
+    for section in tree.sections:
+        name = str(section.name.value) if section.name is not None else ""
+        if section.kind == "address" and name not in bound:
+            report.warning(section.word, f"{section.subject()} is not bound by any frontend")
+        if section.kind == "backend" and name not in served:
+            report.warning(section.word, f"{section.subject()} is not the default_backend of any frontend")
+
+
+def servers_are_checked(tree: Tree, report: Reporter) -> None:
+    """A server that nobody checks stays elected when its collector is deaf."""
+    for section in tree.all("backend"):
+        default = False
+        unchecked: list[Statement] = []
+        for statement in section.statements:
+            if statement.keyword == "default-server":
+                default = is_checked(statement, default)
+            elif statement.keyword == "server" and not is_checked(statement, default):
+                unchecked.append(statement)
+        if unchecked:
+            names = listing((_name(server) for server in unchecked), "and")
+            told = f"nobody checks {names}: write 'default-server check' above"
+            report.warning(unchecked[0].word, f"{section.subject()}: {told}")
+        elif section.first("option condor-check") is None:
+            told = "a deaf collector still takes the connection of a plain check: write 'option condor-check'"
+            report.warning(section.word, f"{section.subject()}: {told}")
+
+
+def is_checked(statement: Statement, default: bool) -> bool:
+    """Return whether a server line, or a default-server line, leaves the check on; the later word wins."""
+    for word in reversed(statement.options):
+        if word in {"check", "no-check"}:
+            return word == "check"
+    return default
+
+
+RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
+    peers_do_what_they_say,
+    something_takes_over,
+    sections_are_used,
+    servers_are_checked,
+)
+
+
+def _peers(tree: Tree) -> list[Statement]:
+    return [peer for section in tree.all("peers") for peer in section.all("peer")]
+
+
+def _name(statement: Statement) -> str:
+    return str(statement.arguments["name"][0].value)
+
+
+def _has_role(peer: Statement, role: Role) -> bool:
+    return any(given.value == role for given in peer.arguments["role"])
