@@ -1,0 +1,217 @@
+"""Accountant: HTCondor's accounting file (`Accountantnew.log`), as far as it may be trusted.
+
+Rule: nothing in here guesses. A record either is one that a negotiator reads without harm, or the reading stops before
+it, at a named place. What a record means is decided elsewhere (merging); here it is only proven whole.
+
+One record a line, opcode first (src/condor_utils/classad_log.cpp, log.cpp):
+
+    101 key mytype targettype    new ad              105 (and one blank)      a transaction begins
+    102 key                      ad destroyed        106 (and one blank) [#comment]  it ends
+    103 key attribute value      attribute set       107 sequence CreationTimestamp birthdate  first record
+    104 key attribute            attribute deleted
+
+HTCondor's reader takes words, not lines: a line with a word too few swallows the next one, and a blank line ends its
+reading in silence. A corrupt record with any 106 behind it stops the negotiator for ever (exit 4). Therefore this
+reader is stricter than HTCondor's: each line must stand by itself.
+"""
+
+import enum
+import re
+from typing import Final
+
+import msgspec
+
+from gateway.wire.errors import Malformed, Reason
+
+FILE_BYTES_MAX: Final = 64 * 1024 * 1024  # HTCondor compacts at 1 MB, or at twice the live state: 100 times that
+
+# \s of bytes is C's isspace in the "C" locale, which HTCondor uses. A NUL ends HTCondor's reading.
+_RECORD: Final = re.compile(
+    rb"""(?:
+      103 _ (?P<key>W) _ (?P<attribute>W) [^\S\n] (?P<value>[^\n\0]+)
+    | 101 _ (?P<new_key>W) _ W _ (?:W)?
+    | 102 _ (?P<destroyed_key>W)
+    | 104 _ (?P<deleted_key>W) _ (?P<deleted>W)
+    | (?P<begin>105) [^\S\n]
+    | (?P<end>106) [^\S\n] (?:\#[^\n\0]+)?
+    | 107 _ (?P<sequence>\d{1,19}) _ W _ (?P<birthdate>\d{1,19})
+    )\n""".replace(b" _ ", rb"[^\S\n]+").replace(b"W", rb"[^\s\0]+"),
+    re.VERBOSE,
+)
+# What HTCondor's reader takes for the end of a transaction once it has met a corrupt record: sscanf "%d ".
+_ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
+
+# The Accountant itself writes integers, "%f" and quoted strings only. A backslash before the last quote of a line is
+# a backslash, not an escape (old ClassAd syntax).
+_LITERAL: Final = re.compile(rb"-?\d+(?:\.\d+)?|\"(?:[^\"\\]|\\.)*\\?\"|[A-Za-z_]\w*")
+_TOKEN: Final = re.compile(
+    rb"\s*(?:(?P<operand>(?:0[xX][0-9a-fA-F]+|\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[BKMGTbkmgt]?(?!\w)|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
+    rb"|(?!(?i:is|isnt)\b)[A-Za-z_]\w*)"
+    rb"|(?P<binary>=\?=|\?:|=!=|\|\||&&|<<|>>>?|[<>=!]=|(?i:isnt|is)\b|[*/%<>|&^?:.])"
+    rb"|(?P<sign>[-+])|(?P<prefix>[!~])|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<separator>[,;=]))"
+)
+_CLOSES: Final = {b"(": b")", b"[": b"]", b"{": b"}"}
+
+
+class Stop(enum.StrEnum):
+    """Why a scan went no further."""
+
+    END = "end"  # of the data, between two transactions: all of it is good
+    TORN = "torn"  # the last line has no end: written just now, or cut by a crash
+    OPEN = "open"  # the last transaction has no end
+    CORRUPT = "corrupt"  # a whole line is not a record
+
+
+class Scan(msgspec.Struct, frozen=True):
+    """How far an accounting file is good.
+
+    Attributes:
+        closed_length: bytes up to which every record and every transaction is whole and valid.
+        records: how many records those bytes hold.
+        sequence: of the last 107 record; grows by one at each compaction; 0 where there is none.
+        birthdate: from the same record, in seconds since 1970; 0 where there is none.
+        stop: why the scan stopped.
+        stop_offset: where: the torn or corrupt line, or the 105 of the open transaction; else the end.
+        fatal: corrupt, with the end of a transaction behind it: a negotiator would not start on this.
+    """
+
+    closed_length: int
+    records: int
+    sequence: int
+    birthdate: int
+    stop: Stop
+    stop_offset: int
+    fatal: bool = False
+
+
+State = dict[str, dict[str, str]]  # key -> attribute -> expression, as written (names keep their case)
+
+
+def scan_untrusted(data: bytes) -> Scan:
+    """Read `data` from its start up to what is not whole. Raises `Malformed` (TOO_LONG) above 64 MiB only."""
+    if len(data) > FILE_BYTES_MAX:
+        raise Malformed(Reason.TOO_LONG, f"an accounting file of {len(data)} bytes; at most {FILE_BYTES_MAX}")
+    position = closed = records = records_closed = sequence = birthdate = 0
+    open_at: int | None = None
+    match_at = _RECORD.match
+    is_literal = _LITERAL.fullmatch
+    while record := match_at(data, position):  # ends at the end, or at what is no record
+        kind = record.lastgroup
+        if kind == "value":
+            value = record["value"]
+            if not is_literal(value) and not _is_expression(value):
+                break
+        elif kind == "begin":
+            open_at = position if open_at is None else open_at  # HTCondor ignores a nested one
+        elif kind == "end":
+            open_at = None
+        elif kind == "birthdate":
+            sequence, birthdate = int(record["sequence"]), int(record["birthdate"])
+        position = record.end()
+        records += 1
+        if open_at is None:
+            closed, records_closed = position, records
+    stop, stop_offset = _why_stopped(data, position, open_at)
+    fatal = stop is Stop.CORRUPT and _ends_behind(data, position)
+    return Scan(closed, records_closed, sequence, birthdate, stop, stop_offset, fatal)
+
+
+def verify_untrusted(data: bytes) -> Scan:
+    """Refuse what would stop a negotiator from starting; return the scan otherwise.
+
+    Raises:
+        Malformed: BAD_PAYLOAD, with the offset of a corrupt record that has the end of a transaction behind it;
+            TOO_LONG.
+    """
+    scan = scan_untrusted(data)
+    if scan.fatal:
+        line = data[scan.stop_offset : _line_end(data, scan.stop_offset)][:80]
+        raise Malformed(
+            Reason.BAD_PAYLOAD,
+            f"corrupt accounting record at byte {scan.stop_offset}, before the end of a transaction: {line!r}",
+        )
+    return scan
+
+
+def read_untrusted(data: bytes) -> State:
+    """Replay the closed part of `data`, as a negotiator would. Raises `Malformed` as `verify_untrusted`."""
+    closed_length = verify_untrusted(data).closed_length
+    state: State = {}
+    for record in _RECORD.finditer(data, 0, closed_length):
+        match record.lastgroup:
+            case "value":
+                # HTCondor ignores what is said of an ad that does not exist.
+                if (ad := state.get(_text(record["key"]))) is not None:
+                    ad[_text(record["attribute"])] = _text(record["value"])
+            case "new_key":
+                state.setdefault(_text(record["new_key"]), {})  # of two the first is kept
+            case "destroyed_key":
+                state.pop(_text(record["destroyed_key"]), None)
+            case "deleted":
+                state.get(_text(record["deleted_key"]), {}).pop(_text(record["deleted"]), None)
+    return state
+
+
+def _text(word: bytes) -> str:
+    return word.decode(errors="surrogateescape")  # names are bytes to HTCondor; they must come back as they were
+
+
+def _line_end(data: bytes, position: int) -> int:
+    newline = data.find(b"\n", position)
+    return len(data) if newline < 0 else newline + 1
+
+
+def _ends_behind(data: bytes, position: int) -> bool:
+    """Whether HTCondor would find the end of a transaction behind the corrupt line at `position`."""
+    rest = _line_end(data, position)
+    # It reads on from the word that it could not take, which may be inside the line.
+    return _ANY_END.search(data, rest) is not None or b" 106" in data[position:rest]
+
+
+def _why_stopped(data: bytes, position: int, open_at: int | None) -> tuple[Stop, int]:
+    if position < len(data):
+        whole_line = data.find(b"\n", position) >= 0
+        return (Stop.CORRUPT if whole_line else Stop.TORN), position
+    return (Stop.END, position) if open_at is None else (Stop.OPEN, open_at)
+
+
+def _is_expression(value: bytes) -> bool:
+    """Whether `value` has the shape of a ClassAd expression: operands and operators in turn, brackets in pairs.
+
+    HTCondor parses it when it loads the file, and takes what does not parse for a corrupt record.
+    """
+    position, brackets, wants_operand, text = 0, bytearray(), True, b""
+    value = value.rstrip()
+    while position < len(value):
+        token = _TOKEN.match(value, position)
+        if token is None:
+            return False
+        position = token.end()
+        before, kind, text = text, token.lastgroup, token[0].strip()
+        match kind:
+            case "operand":
+                if not wants_operand:
+                    return False
+                wants_operand = False
+            case "open":
+                # After an operand: a call or a subscript; before one: a group, a list or a record.
+                if not wants_operand and text == b"{":
+                    return False
+                brackets += text
+                wants_operand = True
+            case "close":
+                empty = before in (b"(", b"[", b"{", b";")
+                if not brackets or _CLOSES[bytes(brackets[-1:])] != text or (wants_operand and not empty):
+                    return False
+                del brackets[-1]
+                wants_operand = False
+            case "prefix":
+                if not wants_operand:
+                    return False
+            case "sign":
+                wants_operand = True
+            case _:
+                if (wants_operand and text != b".") or (kind == "separator" and not brackets):
+                    return False
+                wants_operand = True
+    return not brackets and not wants_operand
