@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
@@ -49,7 +50,17 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     address: str
     up: bool
-    gateway: dict[str, object] | None = None
+    gateway: dict[str, Any] | None = None
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        """The elections that this host says it leads, with a lease that runs."""
+        elections = self.gateway.get("elections", {}) if self.gateway else {}
+        return tuple(
+            name
+            for name, election in elections.items()
+            if election.get("leader") == self.name and election.get("lease_left_ms")
+        )
 
 
 class Lab:
@@ -226,9 +237,9 @@ class Lab:
         """
         return self._control(host).disk.path(path)
 
-    def enter_argv(self, host: str, argv: Sequence[str]) -> list[str]:
+    def enter_argv(self, host: str, argv: Sequence[str], *, user: str | None = None) -> list[str]:
         """The command line that runs `argv` on `host` with this terminal as its own."""
-        return self._control(host).entering(argv, None, {"TERM": os.environ.get("TERM", "dumb")})
+        return self._control(host).entering(argv, user, {"TERM": os.environ.get("TERM", "dumb")})
 
     # ---- faults. Each returns the unix time at which it was in effect, in seconds.
 
@@ -295,11 +306,11 @@ class Lab:
                 nursery.start_soon(ask, host)
         return [found[host.name] for host in self.topology.hosts]
 
-    async def _gateway_status(self, host: str) -> dict[str, object] | None:
+    async def _gateway_status(self, host: str) -> dict[str, Any] | None:
         argv = ["condor-gateway", "status", "-f", cluster.CONFIG_FILE, "--json"]
         try:
             done = await self.exec(host, argv, timeout_s=STATUS_S_MAX)
-            return msgspec.json.decode(done.stdout, type=dict[str, object]) if done.returncode == 0 else None
+            return msgspec.json.decode(done.stdout, type=dict[str, Any]) if done.returncode == 0 else None
         except (LabError, msgspec.DecodeError):
             return None
 

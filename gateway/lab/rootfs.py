@@ -31,7 +31,7 @@ PACKAGES = (
     "base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "findutils", "gawk",
     "grep", "gzip", "hostname", "libc-bin", "login", "ncurses-base", "passwd", "perl-base", "procps", "sed", "tar",
     "util-linux", "condor", "python3", "iproute2", "iputils-ping", "iputils-arping", "nftables", "tcpdump",
-    "netcat-openbsd", "ca-certificates",
+    "netcat-openbsd", "ca-certificates", "mount", "conntrack",
 )  # fmt: skip
 
 LIBRARY = "/opt/condor-gateway/lib"  # the gateway's dependencies, and, bound into each host, the gateway itself

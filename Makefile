@@ -1,0 +1,63 @@
+# Every target says in one sentence what it lacks. Needs Debian 12 or 13, and root for the lab.
+
+.DELETE_ON_ERROR:
+.PHONY: setup test lint lab lab-up lab-down debian rootfs
+.DEFAULT_GOAL := setup
+
+GATEWAY := .venv/bin/condor-gateway
+PACKAGES := iproute2 nftables util-linux procps tar
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+setup: debian .venv/ready rootfs
+
+# Install what is missing, and only that.
+debian:
+	@lacking=; \
+	for package in $(PACKAGES); do \
+	    dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || lacking="$$lacking $$package"; \
+	done; \
+	$(call find_python); \
+	test -n "$$python" || lacking="$$lacking python3 python3-venv"; \
+	test -z "$$lacking" || { $(call install,$$lacking); }
+
+.venv/ready: pyproject.toml | debian
+	@$(call find_python); \
+	test -n "$$python" || { echo "condor-gateway: no Python 3.11 or later with the module venv on this machine" >&2; exit 1; }; \
+	test -x .venv/bin/python || "$$python" -m venv .venv
+	@.venv/bin/pip install --quiet --editable '.[dev]' || \
+	    { echo "condor-gateway: the Python packages of pyproject.toml cannot be had: is a package index reachable?" >&2; exit 1; }
+	@touch $@
+
+rootfs: .venv/ready
+	@.venv/bin/python -m gateway.lab.rootfs >/dev/null
+
+test: setup
+	.venv/bin/pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+lab: setup
+	@$(GATEWAY) lab up && $(GATEWAY) lab exec submit1 -- condor_status -total; status=$$?; $(GATEWAY) lab down && exit $$status
+
+lab-up: setup
+	@$(GATEWAY) lab up
+
+lab-down:
+	@test -x $(GATEWAY) || { echo "condor-gateway: nothing is set up here, so no lab is up: 'make setup' sets it up" >&2; exit 1; }
+	@$(GATEWAY) lab down
+
+# Debian parts python3 from python3-venv, so that the first python3 found may not do.
+find_python = python=; for one in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do \
+	    "$$one" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { python=$$one; break; }; \
+	done
+
+install = \
+	    command -v apt-get >/dev/null || { echo "condor-gateway: this needs a Debian machine, or:$(1)" >&2; exit 1; }; \
+	    test "$$(id -u)" = 0 || { echo "condor-gateway: these Debian packages are missing and need root to be installed:$(1)" >&2; exit 1; }; \
+	    echo "installing$(1)"; \
+	    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $(1) >/dev/null; } || \
+	    { echo "condor-gateway: these Debian packages cannot be had:$(1)" >&2; exit 1; }
