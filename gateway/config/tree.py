@@ -5,15 +5,12 @@ a peer whose address is wrong still has its name.
 """
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import msgspec
 
 from gateway.config.diagnostics import quote
 from gateway.config.lexer import Word
 from gateway.config.values import Value
-
-T = TypeVar("T")
 
 
 class Given(msgspec.Struct, frozen=True):

@@ -146,6 +146,16 @@ def test_a_server_is_on_the_host_of_its_peer():
     assert message.endswith("write '10.77.0.12:9618'")
 
 
+def test_a_second_value_of_an_option_on_one_line_is_refused():
+    assert errors(load_sample(("fall 3 rise 2", "fall 3 fall 4"))) == ["default-server: second 'fall' on this line"]
+
+
+def test_a_word_of_haproxy_is_answered_wherever_it_stands_and_ends_no_section():
+    for written in ("    maxconn 4000", "maxconn 4000"):
+        (message,) = errors(load_sample(("    lease", f"{written}\n    lease")))
+        assert message == "'maxconn' is known in HAProxy, not here: the relay has a limit of its own"
+
+
 def test_a_keyword_of_another_section_is_sent_home():
     (message,) = errors(load_sample(("    balance elected", "    bind pool-vip:9618")))
     assert message == "'bind' is a keyword of 'frontend', not of 'backend': move it there"
