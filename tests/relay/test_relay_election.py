@@ -3,6 +3,7 @@
 import itertools
 import socket
 
+import msgspec
 import trio
 from relay_harness import (
     ask,
@@ -18,7 +19,11 @@ from relay_harness import (
     wait_until,
 )
 
+import gateway.relay.route
 from gateway.config.settings import Endpoint
+from gateway.relay.engine import Engine
+from gateway.relay.messages import Configure, Route
+from gateway.relay.worker import Worker
 
 
 async def test_held_connection_is_served_after_the_election(harness):
@@ -96,6 +101,32 @@ async def test_held_clients_are_served_when_the_same_server_comes_back(harness):
         for stream in streams:
             assert await ask_on(stream) == b"?"
             await stream.aclose()
+
+
+async def test_first_answer_of_a_server_that_is_back_serves_everybody_who_waits(monkeypatch):
+    """Tried one by one, the last of them would wait for longer than it is held."""
+    monkeypatch.setattr(gateway.relay.route, "RETRY_MS", 300)
+    monkeypatch.setattr(gateway.relay.route, "RETRIES_PER_TICK_MAX", 1)
+    port = free_port()
+    front = listener(hold_ms=3_000)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        engine = Engine()
+        Worker(theirs, engine)  # in this process, for the sake of the patches
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.run)
+            for order in (
+                Route(route="pool", server_host="127.0.0.1", server_port=port, epoch=1),
+                Configure(listeners=(front,)),
+            ):
+                ours.send(msgspec.msgpack.encode(order))
+            await trio.sleep(0.1)
+            streams = [await connect(front.port) for _ in range(20)]
+            async with tcp_server(echo, port=port):
+                for stream in streams:
+                    assert await ask_on(stream) == b"?"
+                    await stream.aclose()
+            nursery.cancel_scope.cancel()
 
 
 async def test_hold_ends_also_while_the_server_refuses(harness):

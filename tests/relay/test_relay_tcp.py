@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import signal
 
 import trio
 from relay_harness import ask, ask_on, connect, echo, how_it_ended, is_reset, listener, reset, tcp_server, wait_until
@@ -151,6 +152,34 @@ async def test_answer_that_a_dying_server_gave_still_arrives_before_the_reset(ha
                 answer = b""
                 while len(answer) < 1000:
                     answer += await stream.receive_some()
+            assert await how_it_ended(stream) == "reset"
+
+
+async def test_answer_still_arrives_when_the_next_question_finds_the_server_dead(harness):
+    asked, dead = trio.Event(), trio.Event()
+
+    async def answer_then_die(stream):
+        assert await stream.receive_some() == b"one"
+        await asked.wait()
+        await stream.send_all(b"answer")
+        reset(stream)
+        dead.set()
+
+    async with tcp_server(answer_then_die) as server:
+        front = listener()
+        await harness.switch(server)
+        await harness.listen(front)
+        async with await connect(front.port) as stream:
+            await stream.send_all(b"one")
+            await harness.stats_when(lambda stats: stats.bytes_to_server_total == 3)
+            # Stopped, so that it meets all of this at once, and the question first: its write fails.
+            os.kill(harness.relay.pid, signal.SIGSTOP)
+            await stream.send_all(b"two")
+            asked.set()
+            with trio.fail_after(20):
+                await dead.wait()
+            os.kill(harness.relay.pid, signal.SIGCONT)
+            assert await how_it_ended(stream) == b"answer"
             assert await how_it_ended(stream) == "reset"
 
 
