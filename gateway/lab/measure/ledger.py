@@ -72,6 +72,11 @@ class Ledger:
         return sum(1 for value in self.jobs.values() if value is status)
 
     @property
+    def idle(self) -> int:
+        """Return how many jobs wait for a match."""
+        return self.count(Status.IDLE)
+
+    @property
     def submitted(self) -> int:
         """Return how many jobs were ever submitted."""
         return len(self.jobs)

@@ -1,0 +1,203 @@
+"""`condor-gateway lab measure SCENARIO`: break a pool under load, print what it did as figures, and as JSON lines.
+
+Exit status: 0 every repeat was measured; 1 one was refused, or a lab could not be had. Imports nothing heavy until run.
+"""
+
+import argparse
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from gateway.lab.measure.records import Result
+    from gateway.lab.pool import Lab
+    from gateway.lab.topology import Topology
+
+OK, REFUSED = 0, 1
+READY_S_MAX = 120.0
+DEMO = "demo"
+DEMO_SCENARIOS = ("manager-kill", "gateway-kill")
+DEMO_WINDOW_S = 30.0  # both scenarios within some three minutes; figures that are to be published take 60
+WINDOW_S = 60.0
+SLOTS = 4  # of each execute host: what two cores run beside five nodes without being the bottleneck themselves
+HAD_SUFFIX = "had"
+NAME_MAX = 16
+
+# Named here as well as in `scenarios`, which imports trio: a test holds them together.
+SCENARIO_NAMES = ("manager-kill", "manager-link-down", "gateway-kill")
+
+Progress = Callable[[str], None]
+
+
+def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add `measure` to the commands of `lab`."""
+    from gateway.lab.command import run
+
+    text = "break a pool under load, and show how long what took"
+    parser = commands.add_parser("measure", help=text, description=text)
+    parser.add_argument("scenario", choices=(*SCENARIO_NAMES, DEMO), help="what to break; demo: a short look at two")
+    parser.add_argument("--name", default="lab", help="a lab that is up, or else the one to bring up (default 'lab')")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="how often (default 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON line a repeat to this file")
+    parser.add_argument("--with", dest="compare", choices=("had",), help="then the same with HTCondor's own HAD")
+    parser.add_argument("--had-repeat", type=int, default=1, metavar="N", help="how often with HAD (default 1)")
+    parser.add_argument("--keep", action="store_true", help="leave the labs up that were brought up for this")
+    parser.add_argument("--window", type=float, metavar="S", help="seconds before and after the fault (default 60)")
+    sizes = parser.add_argument_group("the lab to bring up, where none of that name is up")
+    sizes.add_argument("--managers", type=int, default=3, metavar="N", help="central managers (default 3)")
+    sizes.add_argument("--gateways", type=int, default=2, metavar="N", help="gateways (default 2)")
+    sizes.add_argument("--execute", type=int, default=2, metavar="N", help="execute hosts (default 2)")
+    sizes.add_argument(
+        "--slots", type=int, default=SLOTS, metavar="N", help=f"slots on each of these (default {SLOTS})"
+    )
+    sizes.add_argument("--forward", choices=("proxy", "nat", "direct"), default="proxy")
+    sizes.add_argument("--condor-suite", choices=("trixie", "sid"), default="trixie", help="whose HTCondor")
+    parser.set_defaults(command=run, lab_function=measure)
+
+
+async def measure(chosen: argparse.Namespace) -> int:
+    """Run what was asked for; print the table at the end, also of a series that was broken off.
+
+    Raises:
+        LabError: a lab could not be had, or the arguments make no sense together.
+    """
+    from gateway.lab.errors import LabError
+    from gateway.lab.measure.table import table
+
+    names = DEMO_SCENARIOS if chosen.scenario == DEMO else (chosen.scenario,)
+    window_s = chosen.window or (DEMO_WINDOW_S if chosen.scenario == DEMO else WINDOW_S)
+    if chosen.repeat < 1 or chosen.had_repeat < 1:
+        raise LabError("a measurement is repeated at least once: --repeat 1")
+    if chosen.compare and any(name not in ("manager-kill", "manager-link-down") for name in names):
+        raise LabError("a pool with HTCondor's own HAD has no gateway to break: --with had goes with manager scenarios")
+    say = _clock()
+    results: list[Result] = []
+    with _json_file(chosen.json) as json_file:
+        try:
+            async with _lab(_topology(chosen), chosen, say) as lab:
+                await _series(lab, names, chosen.repeat, window_s, say, results, json_file)
+            if chosen.compare == "had":
+                async with _lab(_had_topology(chosen), chosen, say) as lab:
+                    await _series(lab, names, chosen.had_repeat, window_s, say, results, json_file)
+        finally:
+            if results:
+                print(f"\n{table(results)}\n")
+    return OK if results and all(result.healthy_before for result in results) else REFUSED
+
+
+async def _series(
+    lab: "Lab",
+    names: Sequence[str],
+    repeats: int,
+    window_s: float,
+    say: Progress,
+    results: "list[Result]",
+    json_file: TextIO | None,
+) -> None:
+    """Measure each scenario `repeats` times under one load; the first refusal ends the series."""
+    import trio
+
+    from gateway.lab.measure.load import Load
+    from gateway.lab.measure.records import json_line
+    from gateway.lab.measure.scenarios import SCENARIOS, Measurement
+
+    load = Load(lab, f"{os.getpid()}-{lab.topology.name}")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load.feed)
+        measurement = Measurement(lab, load, say, window_s)
+        for name in names:
+            for repeat in range(1, repeats + 1):
+                say(f"{name}, {lab.topology.system.value}, repeat {repeat} of {repeats}")
+                found = await measurement.measure(SCENARIOS[name], repeat)
+                results.append(found)
+                if json_file is not None:
+                    json_file.write(f"{json_line(found)}\n")
+                    json_file.flush()
+                if not found.healthy_before:
+                    break
+        nursery.cancel_scope.cancel()
+    await load.remove()
+
+
+@contextlib.asynccontextmanager
+async def _lab(topology: "Topology", chosen: argparse.Namespace, say: Progress) -> "AsyncIterator[Lab]":
+    """Yield the lab of that name; one that is brought up for this is taken down again."""
+    import trio
+
+    from gateway.lab import teardown
+    from gateway.lab.errors import LabError
+    from gateway.lab.measure import had
+    from gateway.lab.pool import Lab
+    from gateway.lab.topology import System
+
+    if teardown.exists(topology.name):
+        lab = Lab.attach(topology.name)
+        if lab.topology.system is System.PLAIN:
+            raise LabError(
+                f"lab {topology.name!r} has one manager and nobody to take over: there is nothing to measure"
+            )
+        if topology.system is System.HAD and lab.topology.system is not System.HAD:
+            raise LabError(f"lab {topology.name!r} is up, but without HTCondor's HAD: take it down first")
+        yield lab
+        return
+    files = had.files(topology) if topology.system is System.HAD else None
+    lab = await Lab.up(topology, say, files=files)
+    try:
+        await lab.wait_ready(READY_S_MAX, say)
+        yield lab
+    finally:
+        if not chosen.keep:
+            say(f"taking lab {topology.name!r} down")
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 60):
+                await lab.down()
+
+
+def _topology(chosen: argparse.Namespace) -> "Topology":
+    from gateway.config.settings import Forward
+    from gateway.lab.topology import Topology
+
+    return Topology(
+        name=chosen.name,
+        managers=chosen.managers,
+        gateways=chosen.gateways,
+        execute=chosen.execute,
+        slots=chosen.slots,
+        forward=Forward(chosen.forward),
+        suite=chosen.condor_suite,
+    ).checked()
+
+
+def _had_topology(chosen: argparse.Namespace) -> "Topology":
+    from gateway.lab.measure import had
+
+    ours = _topology(chosen)
+    return had.topology_of(ours, ours.name[: NAME_MAX - len(HAD_SUFFIX)] + HAD_SUFFIX).checked()
+
+
+@contextlib.contextmanager
+def _json_file(path: Path | None) -> Any:
+    """Open the file for the results before anything is brought up: an unwritable one is known at once."""
+    from gateway.lab.errors import LabError
+
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise LabError(f"cannot write {str(path)!r}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _clock() -> Progress:
+    """Return what prints a line of progress with the seconds since now."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - started:7.1f} s  {text}", flush=True)
+
+    return say
