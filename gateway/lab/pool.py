@@ -3,11 +3,12 @@
 A `Lab` remembers nothing but its name and topology; what is up, frozen or cut is asked of the kernel each time.
 """
 
-import fcntl
+import errno
 import functools
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -367,18 +368,15 @@ _FIRST_JOB = "universe = vanilla\nexecutable = /usr/bin/true\nshould_transfer_fi
 
 @contextmanager
 def _only_maker(name: str) -> Iterator[None]:
-    """One `up` of a lab at a time. The lock file lies beside the lab's folder and goes with it."""
-    path = Path("/run/lock") / f"condor-gateway-lab-{name}"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w") as lock:
+    """One `up` of a lab at a time. The lock is a name in the kernel: it ends with this process and leaves no file."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.bind(f"\0condor-gateway-lab-{name}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             raise LabError(f"lab {name!r} is being brought up by another process: wait for it") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield
 
 
 __all__ = ["VIRTUAL_ADDRESS", "Files", "HostStatus", "Lab", "Spawned", "State"]

@@ -1,0 +1,74 @@
+"""Promises of the lab's topology: names, addresses, limits."""
+
+import pytest
+
+from gateway.lab.errors import LabError
+from gateway.lab.topology import Kind, System, Topology, lab_of_namespace
+
+
+def test_the_default_lab_has_the_hosts_of_the_documentation():
+    hosts = {host.name: host.address for host in Topology().hosts}
+    assert hosts == {
+        "cm1": "10.77.0.11",
+        "cm2": "10.77.0.12",
+        "cm3": "10.77.0.13",
+        "gw1": "10.77.0.91",
+        "gw2": "10.77.0.92",
+        "submit1": "10.77.0.21",
+        "exec1": "10.77.0.31",
+        "exec2": "10.77.0.32",
+    }
+
+
+def test_addresses_and_ethernet_addresses_are_never_given_twice():
+    hosts = Topology(managers=9, gateways=9, execute=50).checked().hosts
+    assert len({host.address for host in hosts}) == len(hosts) == 69
+    assert len({host.mac for host in hosts}) == len(hosts)
+    assert "10.77.0.100" not in {host.address for host in hosts}
+
+
+def test_host_names_fit_the_kernels_limit_for_interfaces():
+    assert all(len(host.name) <= 15 for host in Topology(managers=9, gateways=9, execute=50).hosts)
+
+
+@pytest.mark.parametrize("system", [System.HAD, System.PLAIN])
+def test_only_our_system_has_gateways(system):
+    assert Topology(system=system).of_kind(Kind.GATEWAY) == ()
+
+
+def test_entities_look_for_the_matchmaker_where_the_system_has_it():
+    assert Topology().condor_host == "10.77.0.100"
+    assert Topology(system=System.PLAIN).condor_host == "10.77.0.11"
+    assert Topology(system=System.HAD, managers=2).condor_host == "cm1.lab.internal,cm2.lab.internal"
+
+
+@pytest.mark.parametrize("name", ["", "Lab", "a-b", "1lab", "l" * 17, "../etc", "lab\n"])
+def test_a_name_that_could_be_taken_for_something_else_is_refused(name):
+    with pytest.raises(LabError, match="cannot name a lab"):
+        Topology(name=name).checked()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"managers": 0}, "0 managers: a lab has 1 to 9"),
+        ({"gateways": 0}, "0 gateways: a lab has 1 to 9"),
+        ({"execute": 51}, "51 execute hosts: a lab has 1 to 50"),
+        ({"slots": 65}, "65 slots on each execute host: a lab has 1 to 64"),
+    ],
+)
+def test_a_number_out_of_its_limits_is_refused_with_the_limits(wrong, message):
+    with pytest.raises(LabError, match=message):
+        Topology(**wrong).checked()
+
+
+def test_an_unknown_host_is_answered_with_those_there_are():
+    with pytest.raises(LabError, match=r"no host 'cm4' in lab 'lab': it has cm1, cm2, cm3, gw1"):
+        Topology().host("cm4")
+
+
+def test_only_the_labs_own_namespaces_are_taken_for_its_own():
+    assert lab_of_namespace(Topology(name="one").namespace("cm1")) == "one"
+    assert lab_of_namespace("cglab-one-switch") == "one"
+    for foreign in ("cglab", "cglab-one", "cglab-one-two-three", "other-one-cm1", "cglab--cm1", "xcglab-one-cm1"):
+        assert lab_of_namespace(foreign) is None
