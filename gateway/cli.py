@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.config import ConfigError, Loaded, identify, load, render_all
+from gateway.lab import command as lab
 
 CONFIG_FILE = "/etc/condor-gateway/gateway.cfg"
 
@@ -61,12 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="the whole document, for programs")
     status.set_defaults(command=_status)
 
-    try:
-        from gateway.lab import command as lab
-
-        lab.add_arguments(commands)
-    except ImportError:
-        pass
+    lab.add_arguments(commands)
     return parser
 
 
@@ -120,13 +116,13 @@ def _run(chosen: argparse.Namespace) -> int:
     from gateway.kernel.address import local_addresses
     from gateway.keyfiles import read_key_file
 
-    loaded = _load(chosen.file)
-    print(render_all(loaded.diagnostics), end="", file=sys.stderr)
-    if loaded.settings is None:
-        return REFUSED
-    settings = loaded.settings
     try:
         require_root()
+        loaded = _load(chosen.file)
+        print(render_all(loaded.diagnostics), end="", file=sys.stderr)
+        if loaded.settings is None:
+            return REFUSED
+        settings = loaded.settings
         me = identify(settings, node=chosen.node, host_name=socket.gethostname(), local_addresses=local_addresses())
         keys = read_key_file(settings.key_file)
         start_log(settings.log_format, me.name)

@@ -46,8 +46,8 @@ def require_free_ports(listeners: Iterable[Listener]) -> None:
                 where = f"{listener.protocol.upper()} port {listener.host}:{listener.port} of '{listener.name}'"
                 if error.errno == errno.EADDRINUSE:
                     raise StartRefused(
-                        f"{where} is in use on this host: stop what listens there ('ss -lnp sport = :{listener.port}'), "
-                        "or bind that program to this host's own address"
+                        f"{where} is in use on this host: stop what listens there "
+                        f"('ss -lnp sport = :{listener.port}' shows it), or bind it to this host's own address"
                     ) from error
                 raise StartRefused(f"cannot listen on {where}: {error.strerror}") from error
 
@@ -72,6 +72,6 @@ async def require_no_stranger(settings: Settings, address: Address, me: Peer) ->
     if macs:
         strangers = ", ".join(sorted(macs))
         raise StartRefused(
-            f"address {address.ip} of '{address.name}' is answered on {address.device} by {strangers}, which is none of "
-            f"its holders ({', '.join(address.holders)}): find that host and take the address from it"
+            f"address {address.ip} of '{address.name}' is answered on {address.device} by {strangers}, which is none "
+            f"of its holders ({', '.join(address.holders)}): find that host and take the address from it"
         )

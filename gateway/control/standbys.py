@@ -4,7 +4,7 @@ Two parts: the routes of the local relays (a standby that is silent or unfit is 
 this host's collector), and priming (a standby that came back gets what was advertised while it was away).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -15,13 +15,17 @@ from gateway.control.forwarding import Forwarding
 from gateway.core.node import Node
 from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.condor import ToolFailed
+from gateway.matchmaker.prime import prime, refresh
 from gateway.wire.messages import Standing
 
 LOOK_MS = 50  # how often the standbys' heartbeats are looked at: a dead one is refused within this and the lease
 # After taking over, the standbys lack what came between the last forward of the old leader and the first of this one.
-PRIME_AFTER_MS = 3_000
+PRIME_AFTER_MS = 2_000
 PRIME_RETRY_MS = 2_000
 PRIME_RETRY_MS_MAX = 60_000
+PRIME_MS_MAX = 20_000  # a schedd answers after SCHEDD_MIN_INTERVAL, 5 s
+REFRESH_MS_MAX = 20_000
+NEVER_MS = 2**62
 
 
 class Standbys:
@@ -30,6 +34,7 @@ class Standbys:
     def __init__(self, settings: Settings, backend: Backend, me: Peer, forwarding: Forwarding) -> None:
         self._name = backend.name
         self._silent_ms = settings.lease_ms
+        self._own = next(server for server in backend.servers if server.name == me.name)
         self._servers: tuple[Server, ...] = tuple(server for server in backend.servers if server.name != me.name)
         self._forwarding = forwarding
         self._open: dict[str, bool] = {}
@@ -65,7 +70,7 @@ class Standbys:
             self._due_ms[server.name] = now_ms + PRIME_AFTER_MS
             self._delay_ms[server.name] = PRIME_RETRY_MS
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._prime_all, node, primed)
+            nursery.start_soon(self._prime_all, node)
             while True:
                 self._look(node)
                 primed(tuple(sorted(self._primed.values())))
@@ -95,36 +100,61 @@ class Standbys:
 
     def _due_again(self, due_ms: int) -> None:
         for server in self._servers:
-            self._due_ms[server.name] = max(self._due_ms[server.name], due_ms)
+            self._due_ms[server.name] = min(self._due_ms[server.name], due_ms)
 
-    async def _prime_all(self, node: Node, primed: Callable[[tuple[str, ...]], None]) -> None:
-        """Prime, one at a time, whoever is due; ends by cancellation."""
+    async def _prime_all(self, node: Node) -> None:
+        """Bring this collector up to date, then prime whoever is due, again and again; ends by cancellation."""
+        await self._refresh()
         while True:
+            due = {}
             for server in self._servers:
                 standing = self._standing(node, server.name)
-                if standing is None or not standing.fit or boot_ms() < self._due_ms[server.name]:
-                    continue
-                if await self._prime(server, standing):
-                    self._primed[server.name] = standing.instance
+                if standing is not None and standing.fit and boot_ms() >= self._due_ms[server.name]:
+                    due[server.name] = (server, standing.instance)
+            if due:
+                await self._prime(due)
             await trio.sleep(LOOK_MS / 1000)
 
-    async def _prime(self, server: Server, standing: Standing) -> bool:
-        """Prime one standby; return whether it holds everything now."""
+    async def _refresh(self) -> None:
+        """Have the daemons send again what went into the old leader's last moments: they do not know it is lost."""
         try:
-            complete = await self._prime_once(server)
+            report = await refresh(self._own.endpoint, timeout_ms=REFRESH_MS_MAX)
         except ToolFailed as failure:
-            self._log.warning("standby.prime-failed", standby=server.name, reason=str(failure))
-            complete = False
-        self.primes_total += 1
-        delay_ms = self._delay_ms[server.name]
-        if complete:
-            self._due_ms[server.name] = boot_ms() + 10**12
-            self._delay_ms[server.name] = PRIME_RETRY_MS
-            self._log.info("standby.primed", standby=server.name, instance=standing.instance)
-        else:
-            self._due_ms[server.name] = boot_ms() + delay_ms
-            self._delay_ms[server.name] = min(2 * delay_ms, PRIME_RETRY_MS_MAX)
-        return complete
+            self._log.warning("collector.refresh-failed", reason=str(failure))
+            return
+        self._log.info(
+            "collector.refreshed",
+            daemons=report.total,
+            silent=report.silent,
+            asked=report.asked,
+            failed=dict(report.failed),
+            took_ms=report.took_ms,
+        )
 
-    async def _prime_once(self, server: Server) -> bool:
-        return True
+    async def _prime(self, due: Mapping[str, tuple[Server, str]]) -> None:
+        """Prime some standbys at once; who is not complete then is due again, ever later."""
+        standbys = {name: server.endpoint for name, (server, _) in due.items()}
+        self.primes_total += 1
+        try:
+            report = await prime(self._own.endpoint, standbys, timeout_ms=PRIME_MS_MAX)
+        except ToolFailed as failure:
+            self._log.warning("standby.prime-failed", reason=str(failure))
+            complete: Mapping[str, bool] = {}
+        else:
+            complete = report.complete
+            self._log.info(
+                "standby.primed",
+                complete=dict(complete),
+                lacking=dict(report.lacking),
+                unreachable=dict(report.unreachable),
+                ads=report.total,
+                asked=report.asked,
+                took_ms=report.took_ms,
+            )
+        for name, (_, instance) in due.items():
+            if complete.get(name, False):
+                self._primed[name] = instance
+                self._due_ms[name], self._delay_ms[name] = NEVER_MS, PRIME_RETRY_MS
+            else:
+                self._due_ms[name] = boot_ms() + self._delay_ms[name]
+                self._delay_ms[name] = min(2 * self._delay_ms[name], PRIME_RETRY_MS_MAX)

@@ -1,0 +1,83 @@
+"""The address on real nodes: one holder, moved when it ends, announced, and given up in good order."""
+
+import signal
+import time
+
+import pytest
+
+from tests.control.conftest import ADDRESS, NODES, Cluster
+
+pytestmark = pytest.mark.kernel
+
+
+def _start_all(cluster: Cluster) -> str:
+    for name in NODES:
+        cluster.start(name)
+    return cluster.wait_holder("w1")
+
+
+def _holds(cluster: Cluster, name: str) -> bool:
+    return f"{ADDRESS}/32" in cluster.segment.hosts[name].ip("-o", "-4", "address", "show", "dev", "lan0").stdout
+
+
+def test_exactly_one_gateway_holds_the_address_and_it_answers(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    client = cluster.segment.hosts["client"]
+    assert client.ping(ADDRESS, 5)
+    assert [name for name in ("gw1", "gw2", "gw3") if _holds(cluster, name)] == [holder]
+
+
+def test_a_killed_holder_is_replaced_and_the_neighbours_learn_the_new_mac(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    client = cluster.segment.hosts["client"]
+    assert client.ping(ADDRESS, 5)
+    assert client.neighbour(ADDRESS) == cluster.segment.hosts[holder].mac
+    cluster.end(holder, signal.SIGKILL)
+    successor = cluster.wait_holder("w1", other_than=holder)
+    assert _holds(cluster, successor)
+    assert client.ping(ADDRESS, 5)
+    assert client.neighbour(ADDRESS) == cluster.segment.hosts[successor].mac
+
+
+def test_a_stopped_holder_drops_the_address_before_another_takes_it(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    assert cluster.end(holder, signal.SIGTERM) == 0
+    assert not _holds(cluster, holder)
+    successor = cluster.wait_holder("w1", other_than=holder)
+    (dropped,) = cluster.events(holder, "address.dropped")
+    (held,) = cluster.events(successor, "address.held")
+    assert dropped["at"] <= held["at"]
+
+
+def test_a_holder_that_was_killed_removes_its_stale_address_when_it_starts_again(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    cluster.end(holder, signal.SIGKILL)
+    cluster.wait_holder("w1", other_than=holder)
+    assert _holds(cluster, holder), "the kernel keeps the address of a killed process"
+    cluster.start(holder)
+    until = time.monotonic() + 15
+    while _holds(cluster, holder) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _holds(cluster, holder)
+    assert cluster.events(holder, "address.stale-removed")
+
+
+def test_a_holder_whose_cable_is_pulled_gives_the_address_up(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    cluster.segment.hosts[holder].cut()
+    successor = cluster.wait_holder("w1", other_than=holder)
+    assert successor != holder
+    until = time.monotonic() + 10
+    while _holds(cluster, holder) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _holds(cluster, holder)
+
+
+def test_an_address_that_another_tool_removes_is_put_back(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    cluster.segment.hosts[holder].ip("address", "del", f"{ADDRESS}/32", "dev", "lan0")
+    until = time.monotonic() + 10
+    while not _holds(cluster, holder) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert _holds(cluster, holder)
+    assert cluster.holder("w1") == holder
