@@ -4,7 +4,6 @@ The lease is kept at its end by `kill`, which is one system call; everything gen
 to have stopped (`ServingStopped`) only when the negotiator is dead and HTCondor can't start another.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -132,7 +131,7 @@ class MatchmakerService:
         assert self.node is not None, "the core is known before any task runs"
         await self._negotiator.reset_at_start()
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._accounting.receive)
+            await nursery.start(self._accounting.receive, self._tell)
             nursery.start_soon(self._run_probes)
             nursery.start_soon(self._keep)
             task_status.started()
@@ -281,8 +280,6 @@ async def open_matchmaker(
     """
     host = await discover()
     accounting = Accounting(settings=settings, backend=backend, me=me, keyring=keyring)
-    with contextlib.suppress(OSError):
-        await accounting.load()
     return MatchmakerService(
         settings=settings, backend=backend, me=me, host=host, accounting=accounting, forwarding=forwarding, post=post
     )
