@@ -72,6 +72,7 @@ class Keyring:
             if len(key) != KEY_BYTES:
                 raise ValueError(f"key {key_id} has {len(key)} bytes; a key has {KEY_BYTES}")
         self.active = active
+        self._keys = dict(keys)
         self._ciphers = {key_id: AESGCMSIV(key) for key_id, key in keys.items()}
 
     def encrypt(self, nonce: bytes, plain: bytes, associated: bytes) -> bytes:
@@ -87,6 +88,13 @@ class Keyring:
             return cipher.decrypt(nonce, sealed, associated)
         except InvalidTag:
             raise Malformed(Reason.BAD_SEAL) from None
+
+    def session_cipher(self, key_id: int, transcript: bytes) -> AESGCMSIV:
+        """Return a cipher for one session: its key depends on all of `transcript`. Raises `Malformed` (UNKNOWN_KEY)."""
+        key = self._keys.get(key_id)
+        if key is None:
+            raise Malformed(Reason.UNKNOWN_KEY, f"key id {key_id}")
+        return AESGCMSIV(hashlib.blake2b(transcript, key=key, digest_size=KEY_BYTES, person=b"session").digest())
 
 
 class Opened(msgspec.Struct, frozen=True):
