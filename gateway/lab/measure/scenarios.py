@@ -153,8 +153,9 @@ class Measurement:
         Raises:
             Unhealthy: not within `HEALTHY_S_MAX`.
         """
-        steady_from = max(self._steady_since + self.window_s, time.time())
         limit = time.time() + HEALTHY_S_MAX[self.system] + self.window_s
+        await self._first_job(limit)
+        steady_from = max(self._steady_since + self.window_s, time.time())
         self.say(f"jobs run for {max(0.0, steady_from - time.time()):.0f} s before anything is broken")
         await self._wait_saying(steady_from)
         reasons: tuple[str, ...] = ()
@@ -168,6 +169,14 @@ class Measurement:
             reasons = found
             await self._wait_saying(time.time() + 3.0)
         raise Unhealthy((*reasons, *self.load.failures[-1:]))
+
+    async def _first_job(self, limit: float) -> None:
+        """Wait for the first job to complete: until then the queue is being filled, and rates mean nothing."""
+        while not self.load.look().completed_at:
+            if time.time() >= limit:
+                raise Unhealthy(("no job has completed", *self.load.failures[-1:]))
+            await trio.sleep(LOOK_S)
+        self._steady_since = max(self._steady_since, self.load.ledger.completed_at[0])
 
     async def _watch(self, fault: Fault) -> None:
         """Watch the window after the fault go by, and longer when nothing was matched in it; say what happens."""
