@@ -15,6 +15,7 @@ DISCOVER_MS = (
     10_000  # condor_config_val takes 20 ms; a configuration that runs scripts (`include : ... |`) may take seconds
 )
 OUTPUT_BYTES_MAX = 64 << 20  # a pool of 10,000 slots prints some 40 MB with -long
+SAID_CHARACTERS_MAX = 300  # condor_status explains a refused connection in half a page
 
 # What is asked, in this order: `-macro` expands each on a line of its own, with a default where HTCondor has none.
 _QUESTIONS = (
@@ -36,7 +37,7 @@ class CondorMissing(Exception):  # noqa: N818 (the condition's name)
 
 
 class ToolFailed(Exception):  # noqa: N818 (an outcome, not an error of this program)
-    """A tool of HTCondor ended badly or not in time. `detail` holds the last line that it said."""
+    """A tool of HTCondor ended badly or not in time. `detail` holds what it said, for a log."""
 
     def __init__(self, tool: str, detail: str) -> None:
         super().__init__(f"{tool}: {detail}")
@@ -78,8 +79,8 @@ async def run_tool(*command: str, stdin: bytes = b"", timeout_ms: int) -> str:
     if len(done.stdout) > OUTPUT_BYTES_MAX:
         raise ToolFailed(tool, f"printed {len(done.stdout)} bytes, more than {OUTPUT_BYTES_MAX}")
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise ToolFailed(tool, f"exit status {done.returncode}: {said[-1].strip()}")
+        said = " ".join(done.stderr.decode(errors="replace").split()) or "it said nothing"
+        raise ToolFailed(tool, f"exit status {done.returncode}: {said[:SAID_CHARACTERS_MAX]}")
     return done.stdout.decode(errors="replace")
 
 

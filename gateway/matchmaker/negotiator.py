@@ -9,6 +9,7 @@ listed are stopped, the running ones told to reconfigure, the new ones started).
 """
 
 import enum
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -28,6 +29,9 @@ KILLED_MS_MAX = 2_000  # from SIGKILL to the end: a process in an uninterruptibl
 # After a SIGHUP of which nothing shows: as long as a negotiator that an earlier SIGHUP had ordered may still appear.
 # A master handles SIGHUP within some 30 ms.
 SETTLE_MS = 500
+# How soon condor_master starts a daemon again that has ended: 10 s by default, and never below this (masterDaemon.cpp,
+# daemon::NextStart: whole seconds, MASTER_BACKOFF_CEILING is at least 1). Until then a SIGHUP takes it back.
+RESTART_MS_MIN = 1_000
 CONFIG_MS_MAX = 10_000  # one condor_config_val
 
 
@@ -58,7 +62,8 @@ class Negotiator:
         self._file = nodefile.path(host.config_dir)
         self._master: Master | None = None
         self._process: Held | None = None
-        self._may_appear = True  # a SIGHUP may have ordered one whose process has not been seen
+        self._may_appear = True  # an earlier order may have started one whose process has not been seen
+        self._ended_at = -math.inf  # when the one that was held was last known to have ended just then (monotonic)
 
     @property
     def running(self) -> bool:
@@ -120,8 +125,10 @@ class Negotiator:
         except NegotiatorFailed:
             self.kill()  # the file still lists it: condor_master starts it again after its back-off
             raise
+        if not self.running and time.monotonic() - self._ended_at > RESTART_MS_MIN / 1000:
+            self._may_appear = True  # it ended some time ago: condor_master may be about to start it again
         master = await self._order_no_negotiator()
-        if master is not None and self._process is None:
+        if master is not None and not self.running:
             self._adopt(master)
         await self._await_end(grace_ms)
         if master is not None and self._may_appear:
@@ -136,14 +143,19 @@ class Negotiator:
         (10 s by default); the SIGHUP of `stop` takes that restart back.
         """
         if self._process is not None and self._process.signal(signal.SIGKILL):
+            self._ended_at = time.monotonic()
             log.warning("negotiator.killed", pid=self._process.pid)
 
     async def wait_exit(self) -> None:
         """Return when its process has ended, whoever ended it; at once where none is held."""
-        if self._process is None:
+        process = self._process
+        if process is None:
             await trio.lowlevel.checkpoint()
             return
-        await self._process.wait_exit()
+        lived = process.running
+        await process.wait_exit()
+        if lived:
+            self._ended_at = time.monotonic()
 
     def close(self) -> None:
         """Let go of the processes; the negotiator is left as it is."""

@@ -1,0 +1,76 @@
+"""The node's file in HTCondor's configuration: its text in each role, and its way to the disk."""
+
+import os
+
+import pytest
+
+from gateway.matchmaker import nodefile
+
+
+def settings(text):
+    """Return {name: value} of the lines that HTCondor would read."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+
+
+def test_standby_lists_no_negotiator_and_forwards_nothing():
+    assert settings(nodefile.render(negotiator=False, view_hosts=())) == {
+        "COLLECTOR.SEC_DEFAULT_SESSION_DURATION": "5",
+    }
+
+
+def test_leader_adds_the_negotiator_to_what_the_administrator_listed():
+    assert settings(nodefile.render(negotiator=True, view_hosts=()))["DAEMON_LIST"] == "$(DAEMON_LIST) NEGOTIATOR"
+
+
+def test_leader_forwards_every_ad_with_its_claim_ids_to_every_relay_by_tcp():
+    text = nodefile.render(negotiator=True, view_hosts=("127.0.0.1:19002", "127.0.0.1:19003"))
+    said = settings(text)
+    assert said["CONDOR_VIEW_HOST"] == "$(CONDOR_VIEW_HOST) 127.0.0.1:19002 127.0.0.1:19003"
+    assert said["COLLECTOR_FORWARD_CLAIMED_PRIVATE_ADS"] == "True"
+    assert said["UPDATE_VIEW_COLLECTOR_WITH_TCP"] == "True"
+    types = {name.strip() for name in said["CONDOR_VIEW_CLASSAD_TYPES"].split(",")}
+    assert types == {"Machine", "Submitter", "Scheduler", "DaemonMaster", "StartD", "Slot"}
+
+
+def test_a_standby_never_forwards():
+    with pytest.raises(AssertionError, match="in circles"):
+        nodefile.render(negotiator=False, view_hosts=("127.0.0.1:19002",))
+
+
+def test_every_setting_has_a_comment_right_above_it():
+    blocks = nodefile.render(negotiator=True, view_hosts=("127.0.0.1:19002",)).strip().split("\n\n")
+    for block in blocks[1:]:
+        assert block.startswith("# "), block
+        assert block.count("\n") >= 1, block
+
+
+def test_written_file_replaces_the_old_one_whole(tmp_path):
+    target = nodefile.path(str(tmp_path))
+    nodefile.write(target, "old = 1\n" * 100)
+    nodefile.write(target, "new = 1\n")
+    assert (tmp_path / "zz-condor-gateway.config").read_text() == "new = 1\n"
+    assert os.listdir(tmp_path) == ["zz-condor-gateway.config"]
+    assert (tmp_path / "zz-condor-gateway.config").stat().st_mode & 0o777 == 0o644
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    target = nodefile.path(str(tmp_path))
+    nodefile.write(target, "old = 1\n")
+
+    def no_space(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        nodefile.write(target, "new = 1\n")
+    assert os.listdir(tmp_path) == ["zz-condor-gateway.config"]
+    assert (tmp_path / "zz-condor-gateway.config").read_text() == "old = 1\n"
+
+
+def test_half_written_file_of_a_crash_is_one_that_htcondor_skips(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "rename", lambda old, new: seen.append(os.path.basename(old)))
+    nodefile.write(nodefile.path(str(tmp_path)), "new = 1\n")
+    # LOCAL_CONFIG_DIR_EXCLUDE_REGEXP begins with ^((\..*)|
+    assert [name[0] for name in seen] == ["."]
