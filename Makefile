@@ -41,7 +41,7 @@ lint: .venv/ready
 	.venv/bin/lint-imports
 
 lab: setup
-	@$(GATEWAY) lab up && $(GATEWAY) lab exec submit1 -- condor_status -total; status=$$?; $(GATEWAY) lab down && exit $$status
+	@$(GATEWAY) lab measure demo
 
 lab-up: setup
 	@$(GATEWAY) lab up

@@ -6,8 +6,6 @@ A `Lab` remembers nothing but its name and topology; what is up, frozen or cut i
 import errno
 import functools
 import os
-import secrets
-import shutil
 import socket
 import subprocess
 import time
@@ -19,19 +17,19 @@ from typing import Any
 import msgspec
 import trio
 
-from gateway.lab import cluster, condor, network, rootfs, teardown
+from gateway.console.admin import AdminUnreachable, ask_admin
+from gateway.lab import cluster, disks, network, readiness, rootfs, teardown
+from gateway.lab.disks import Files
 from gateway.lab.errors import LabError
 from gateway.lab.host import HostControl, HostDisk, Service, Spawned
 from gateway.lab.packages import Progress
-from gateway.lab.topology import VIRTUAL_ADDRESS, Host, Kind, System, Topology
+from gateway.lab.topology import VIRTUAL_ADDRESS, Host, Kind, Topology
 
 STATE_FILE = "state.json"
 DISK_MEMORY_MAX = "75%"  # of the machine's memory, at most, for what all hosts write
-READY_POLL_S = 0.25
-STATUS_S_MAX = 3.0
+ADMIN_SOCKET = "admin.sock"
+STATUS_S_MAX = 2.0
 EXEC_S_MAX = 30.0
-
-Files = Mapping[str, Mapping[str, str]]  # host -> path on it -> text
 
 CONDOR_MASTER = Service(("/usr/sbin/condor_master", "-f"), "/var/log/condor-master.log")
 GATEWAY = Service(("/usr/bin/condor-gateway", "run", "-f", cluster.CONFIG_FILE), cluster.LOG_FILE)
@@ -132,57 +130,30 @@ class Lab:
         progress(f"cabling {len(topology.hosts)} hosts")
         await network.build(topology)
         (self.folder / "hosts").mkdir()
-        await trio.to_thread.run_sync(self._copy_gateway)
-        await self._compile_gateway()
-        await trio.to_thread.run_sync(self._write_disks, files)
-        progress("booting the hosts")
-        async with trio.open_nursery() as nursery:
-            for host in topology.hosts:
-                nursery.start_soon(self.revive, host.name)
+        await trio.to_thread.run_sync(disks.copy_gateway, self._gateway_folder)
+        await disks.compile_gateway(self._gateway_folder, self.tree)
+        await trio.to_thread.run_sync(disks.write, topology, lambda name: self._control(name).disk, files)
+        progress("booting the central managers and gateways")
+        await self._boot(Kind.MANAGER, Kind.GATEWAY)
+        await readiness.wait_for_matchmaker(self, progress)
+        progress("booting the submit and execute hosts")
+        await self._boot(Kind.SUBMIT, Kind.EXECUTE)
         # Written last: a lab that can be attached to is whole.
         (self.folder / STATE_FILE).write_bytes(msgspec.json.encode(State(topology, str(self.tree))))
 
-    def _copy_gateway(self) -> None:
-        # A copy, so that edits while the lab is up do not reach half of its hosts.
-        source = Path(__file__).parents[1]
-        shutil.copytree(source, self._gateway_folder, ignore=shutil.ignore_patterns("__pycache__"))
+    async def _boot(self, *kinds: Kind) -> None:
+        async with trio.open_nursery() as nursery:
+            for host in self.topology.hosts:
+                if host.kind in kinds:
+                    nursery.start_soon(self.revive, host.name)
 
     @property
     def _gateway_folder(self) -> Path:
         return self.folder / "gateway"
 
-    async def _compile_gateway(self) -> None:
-        # By the hosts' own Python, in a mount namespace that lasts as long as the command.
-        inside = f"{rootfs.LIBRARY}/gateway"
-        script = 'mount --bind "$1" "$2$3" && exec chroot "$2" python3 -m compileall -q "$3"'
-        shell = ["sh", "-c", script, "sh", str(self._gateway_folder), str(self.tree), inside]
-        await network.command(["unshare", "--mount", "--propagation=private", *shell], what="compiling the gateway")
-
-    def _write_disks(self, files: Files) -> None:
-        signing_key = condor.signing_key_file(secrets.token_bytes(32))
-        cluster_key = cluster.key_file(secrets.token_bytes(32)).encode()
-        hosts = cluster.hosts_file(self.topology).encode()
-        gateway_config = cluster.gateway_config(self.topology).encode()
-        for host in self.topology.hosts:
-            disk = self._control(host.name).disk
-            disk.place("/etc/hosts", hosts)
-            disk.place("/etc/hostname", f"{host.name}\n".encode())
-            if host.kind is not Kind.GATEWAY:
-                disk.place(condor.LAB_FILE, condor.lab_config(self.topology, host).encode())
-                disk.place(condor.POOL_FILE, condor.pool_config(self.topology, host).encode())
-                disk.place(condor.SIGNING_KEY_FILE, signing_key, 0o600)
-            if self._runs_gateway(host):
-                disk.place(cluster.CONFIG_FILE, gateway_config)
-                disk.place(cluster.KEY_FILE, cluster_key, 0o600)
-            for path, text in files.get(host.name, {}).items():
-                disk.place(path, text.encode())
-
-    def _runs_gateway(self, host: Host) -> bool:
-        return self.topology.system is System.OURS and host.kind in (Kind.GATEWAY, Kind.MANAGER)
-
     def _services(self, host: Host) -> list[Service]:
         condor_master = [CONDOR_MASTER] if host.kind is not Kind.GATEWAY else []
-        return condor_master + ([GATEWAY] if self._runs_gateway(host) else [])
+        return condor_master + ([GATEWAY] if disks.runs_gateway(self.topology, host) else [])
 
     def _control(self, name: str) -> HostControl:
         host = self.topology.host(name)
@@ -297,7 +268,7 @@ class Lab:
         found: dict[str, HostStatus] = {}
 
         async def ask(host: Host) -> None:
-            said = await self._gateway_status(host.name) if self._runs_gateway(host) else None
+            said = await self.gateway_status(host.name)
             found[host.name] = HostStatus(
                 name=host.name, kind=host.kind, address=host.address, up=self.is_up(host.name), gateway=said
             )
@@ -307,13 +278,22 @@ class Lab:
                 nursery.start_soon(ask, host)
         return [found[host.name] for host in self.topology.hosts]
 
-    async def _gateway_status(self, host: str) -> dict[str, Any] | None:
-        argv = ["condor-gateway", "status", "-f", cluster.CONFIG_FILE, "--json"]
-        try:
-            done = await self.exec(host, argv, timeout_s=STATUS_S_MAX)
-            return msgspec.json.decode(done.stdout, type=dict[str, Any]) if done.returncode == 0 else None
-        except (LabError, msgspec.DecodeError):
+    async def gateway_status(self, host: str) -> dict[str, Any] | None:
+        """What `condor-gateway status --json` says on a host; None: it runs no gateway, or does not answer.
+
+        Asked at the node's own socket, from the machine: it takes milliseconds and starts nothing on the host.
+        """
+        control = self._control(host)
+        first = control.first_process()
+        if first is None or not disks.runs_gateway(self.topology, self.topology.host(host)):
             return None
+        path = Path(f"/proc/{first.pid}/root{cluster.STATE_DIR}/{ADMIN_SOCKET}")
+        try:
+            ask = functools.partial(ask_admin, path, "status", wait_s=STATUS_S_MAX)
+            said = await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+        except (AdminUnreachable, OSError):
+            return None
+        return said if isinstance(said, dict) else None
 
     async def submit(self, description: str) -> str:
         """Submit jobs from the submit host as its user; return what `condor_submit -terse` says ("1.0 - 1.9").
@@ -332,38 +312,7 @@ class Lab:
         Raises:
             LabError: not within `timeout_s`; it says what was missing.
         """
-        missing = "the pool has not answered"
-        submitted = False
-        with trio.move_on_after(timeout_s):
-            while missing:
-                said, missing = missing, await self._missing(submitted=submitted)
-                if not missing and not submitted:
-                    await self.submit(_FIRST_JOB)
-                    submitted, missing = True, "the first job has not run"
-                if missing and missing != said:
-                    progress(f"waiting: {missing}")
-                await trio.sleep(READY_POLL_S)
-            return
-        raise LabError(f"the pool of lab {self.topology.name!r} is not ready after {timeout_s:g} s: {missing}")
-
-    async def _missing(self, *, submitted: bool) -> str:
-        """What the pool lacks before it can run jobs, or the first job to have run; "" when it lacks nothing."""
-        ask = functools.partial(self.exec, "submit1", timeout_s=10)
-        try:
-            if submitted:
-                done = await ask(["condor_q", "-allusers", "-af", "ClusterId"])
-                return "the first job has not run" if done.returncode != 0 or done.stdout.strip() else ""
-            done = await ask(["condor_status", "-af", "Name"])
-            slots = len(done.stdout.split()) if done.returncode == 0 else 0
-            if slots < (wanted := self.topology.execute * self.topology.slots):
-                return f"{slots} of {wanted} slots seen"
-            done = await ask(["condor_status", "-schedd", "-af", "Name"])
-            return "" if done.returncode == 0 and done.stdout.strip() else "no schedd seen"
-        except LabError as error:
-            return str(error)
-
-
-_FIRST_JOB = "universe = vanilla\nexecutable = /usr/bin/true\nshould_transfer_files = NO\nqueue 1\n"
+        await readiness.wait_for_pool(self, timeout_s, progress)
 
 
 @contextmanager
