@@ -185,7 +185,7 @@ class Connection:
         A server that resets before a byte went either way has died with our connection in its backlog: the client
         has not noticed anything, so it waits for a living one.
         """
-        untouched = self.server is end and not self.client.moved and not end.moved
+        untouched = end is self.server and not (self.client.moved or end.moved or end.finished)
         if untouched and self.listener.settings.when_down is WhenDown.HOLD:
             self._connect_failed()
         else:

@@ -3,7 +3,6 @@
 import itertools
 import socket
 
-import msgspec
 import trio
 from relay_harness import (
     ask,
@@ -15,15 +14,14 @@ from relay_harness import (
     how_it_ended,
     is_reset,
     listener,
+    relay_in_this_process,
     tcp_server,
     wait_until,
 )
 
 import gateway.relay.route
 from gateway.config.settings import Endpoint
-from gateway.relay.engine import Engine
 from gateway.relay.messages import Configure, Route
-from gateway.relay.worker import Worker
 
 
 async def test_held_connection_is_served_after_the_election(harness):
@@ -109,24 +107,14 @@ async def test_first_answer_of_a_server_that_is_back_serves_everybody_who_waits(
     monkeypatch.setattr(gateway.relay.route, "RETRIES_PER_TICK_MAX", 1)
     port = free_port()
     front = listener(hold_ms=3_000)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        engine = Engine()
-        Worker(theirs, engine)  # in this process, for the sake of the patches
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(engine.run)
-            for order in (
-                Route(route="pool", server_host="127.0.0.1", server_port=port, epoch=1),
-                Configure(listeners=(front,)),
-            ):
-                ours.send(msgspec.msgpack.encode(order))
-            await trio.sleep(0.1)
-            streams = [await connect(front.port) for _ in range(20)]
-            async with tcp_server(echo, port=port):
-                for stream in streams:
-                    assert await ask_on(stream) == b"?"
-                    await stream.aclose()
-            nursery.cancel_scope.cancel()
+    async with relay_in_this_process(
+        Route(route="pool", server_host="127.0.0.1", server_port=port, epoch=1), Configure(listeners=(front,))
+    ):
+        streams = [await connect(front.port) for _ in range(20)]
+        async with tcp_server(echo, port=port):
+            for stream in streams:
+                assert await ask_on(stream) == b"?"
+                await stream.aclose()
 
 
 async def test_hold_ends_also_while_the_server_refuses(harness):

@@ -4,9 +4,25 @@ import hashlib
 import os
 import random
 import signal
+import socket
 
 import trio
-from relay_harness import ask, ask_on, connect, echo, how_it_ended, is_reset, listener, reset, tcp_server, wait_until
+from relay_harness import (
+    ask,
+    ask_on,
+    connect,
+    echo,
+    how_it_ended,
+    is_reset,
+    listener,
+    relay_in_this_process,
+    reset,
+    tcp_server,
+    wait_until,
+)
+
+import gateway.relay.sockets
+from gateway.relay.messages import Configure, Route
 
 MIB = 1 << 20
 
@@ -32,6 +48,38 @@ async def test_bytes_arrive_unchanged_in_both_directions_at_once(harness):
     stats = await harness.stats_when(lambda stats: stats.connections_now == 0)
     assert stats.bytes_to_server_total == stats.bytes_to_client_total == len(sent)
     assert stats.connections_total == 1
+
+
+async def test_bytes_that_are_taken_in_pieces_arrive_unchanged(monkeypatch):
+    """With a send buffer this small, what waits for a slow reader is never taken at once."""
+    sent = random.Random(2).randbytes(2 * MIB)
+
+    def listen_with_small_buffers(settings):
+        sock = listen(settings)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return sock
+
+    listen = gateway.relay.sockets.listen
+    monkeypatch.setattr(gateway.relay.sockets, "listen", listen_with_small_buffers)
+
+    async def pour(stream):
+        await stream.send_all(sent)
+        await stream.send_eof()
+
+    front = listener()
+    async with (
+        tcp_server(pour) as server,
+        relay_in_this_process(
+            Route(route="pool", server_host="127.0.0.1", server_port=server, epoch=1),
+            Configure(listeners=(front,)),
+        ),
+        await connect(front.port) as stream,
+    ):
+        received = bytearray()
+        with trio.fail_after(60):
+            while chunk := await stream.receive_some(7_001):
+                received += chunk
+    assert received == sent
 
 
 async def test_one_byte_writes_arrive(harness):
@@ -181,6 +229,26 @@ async def test_answer_still_arrives_when_the_next_question_finds_the_server_dead
             os.kill(harness.relay.pid, signal.SIGCONT)
             assert await how_it_ended(stream) == b"answer"
             assert await how_it_ended(stream) == "reset"
+
+
+async def test_client_that_was_told_the_end_is_not_given_to_another_server(harness):
+    """The server closes without a word, then resets: the client has seen the end, and must not see a beginning."""
+    told = trio.Event()
+
+    async def close_then_reset(stream):
+        await stream.send_eof()
+        await told.wait()
+        reset(stream)
+
+    async with tcp_server(close_then_reset) as server:
+        front = listener()
+        await harness.switch(server)
+        await harness.listen(front)
+        async with await connect(front.port) as stream:
+            assert await how_it_ended(stream) == "closed"
+            told.set()
+            stats = await harness.stats_when(lambda stats: stats.connections_now == 0)
+            assert stats.held_total == 0
 
 
 async def test_client_that_dies_in_the_middle_resets_the_server(harness):

@@ -103,6 +103,22 @@ async def test_oldest_flow_makes_room_for_a_new_one(harness):
         assert stats.flows_now == 2
 
 
+async def test_flow_whose_server_never_answers_counts_as_used_all_the_same(harness):
+    """Updates by UDP are not answered."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(DEADLINE_S)
+        front = listener("udp", flows_max=2)
+        await harness.switch(silent.getsockname()[1])
+        await harness.listen(front)
+        clients = [await connected_datagrams(front.port) for _ in range(3)]
+        sources = []
+        for client in (*clients[:2], clients[0], clients[2], clients[0]):
+            await client.send(b"?")
+            sources.append(await trio.to_thread.run_sync(silent.recvfrom, 100))
+        assert sources[0] == sources[2] == sources[4]
+
+
 async def test_idle_flow_is_forgotten(harness):
     async with udp_server() as (server, _heard):
         front = listener("udp", flow_idle_ms=200)
