@@ -21,7 +21,7 @@ from gateway.console.admin import serve_admin
 from gateway.control.address import AddressService
 from gateway.control.forwarding import ElectedServers, Forwarding, frontend_listeners, view_listeners
 from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
-from gateway.control.matchmaker import MatchmakerService, open_matchmaker
+from gateway.control.matchmaker import open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
 from gateway.control.shell import Service, Shell
 from gateway.control.status import Status
@@ -118,7 +118,7 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
         {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name},
         Seal(settings.cluster, keyring, me.name, boot_id, names),
     )
-    Path(settings.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    Path(settings.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (nothing beats yet)
     votes = VoteFiles(Path(settings.state_dir))
     plans = election_plans(settings)
     node = Node(
@@ -159,7 +159,9 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
     )
 
     for address in addresses:
-        address.remove_stale()
+        if (unfenced := await address.prepare()) is not None:
+            warnings.append(unfenced)
+            log.warning("node.warning", reason=unfenced)
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_admin, admin_socket(settings), {"status": status.document})
         for matchmaker in matchmakers:
@@ -203,5 +205,5 @@ async def _resign(shell: Shell) -> None:
     with trio.move_on_after(STOP_S_MAX):
         for election in elections:
             shell.post(ResignationRequested(election.name, "the node is stopping"))
-        while any(election.serving_term is not None for election in elections):
+        while any(election.serving_term is not None for election in elections):  # noqa: ASYNC110 (core has no events)
             await trio.sleep(0.005)

@@ -3,6 +3,7 @@
 Names and fields, not sentences: `{"at": 1763851200.123, "level": "info", "event": "election.won", "node": "cm1", ...}`.
 """
 
+import logging
 import queue
 import sys
 import threading
@@ -74,6 +75,7 @@ def start_log(form: LogFormat, node: str) -> None:
             _add_wall_clock,
             render,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: _writer,
         cache_logger_on_first_use=False,
     )

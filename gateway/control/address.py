@@ -10,10 +10,11 @@ import trio
 
 from gateway.config.settings import Address
 from gateway.core.actions import Cause
-from gateway.core.events import Event, ServingStopped, StandingChanged
+from gateway.core.events import Event, ResignationRequested, ServingStopped, StandingChanged
 from gateway.kernel.address import VirtualAddress
 from gateway.kernel.announce import Announcer
 from gateway.kernel.clock import boot_ms
+from gateway.kernel.fence import Fence
 from gateway.kernel.link import AddressRemoved, LinkChanged, link_up
 from gateway.kernel.link import Event as LinkEvent
 from gateway.kernel.neighbour import ConflictWatch
@@ -40,6 +41,7 @@ class AddressService:
         self._post = post
         self._virtual = VirtualAddress(address.ip, address.prefix_length, address.device)
         self._announcer = Announcer(address.ip, address.device)
+        self._fence: Fence | None = None
         self._log = structlog.get_logger().bind(address=str(self._virtual), device=address.device)
         self._term: int | None = None
         self._until_ms = 0
@@ -56,10 +58,22 @@ class AddressService:
         """Name of the address and of its election."""
         return self.settings.name
 
-    def remove_stale(self) -> None:
-        """Remove what an earlier process has left on the device. Called before the first election."""
+    async def prepare(self) -> str | None:
+        """Remove what an earlier process has left on the device and shut the fence, before the first election.
+
+        Returns:
+            A warning where this kernel can't keep the lease by itself: a killed or frozen process then leaves the
+            address answering until another gateway has announced it.
+        """
         if self._virtual.remove():
             self._log.warning("address.stale-removed")
+        try:
+            fence = Fence(self.settings.ip, self.settings.device, self.name)
+            await trio.to_thread.run_sync(fence.install)
+        except KernelRefused as error:
+            return f"the lease of '{self.name}' is not kept by the kernel: {error}"
+        self._fence = fence
+        return None
 
     def holds(self) -> bool:
         """Tell whether the address is this node's, now."""
@@ -73,6 +87,8 @@ class AddressService:
         if not self.holds():
             return  # too late already: the core is about to say so
         try:
+            if self._fence is not None and not self._fence.grant(until_ms - boot_ms()):
+                return
             self._virtual.add()
         except KernelRefused as error:
             self._log.error("address.refused", reason=str(error))
@@ -84,8 +100,18 @@ class AddressService:
         self._held.set()
 
     def extend(self, until_ms: int) -> None:
-        """Take the new end of the lease."""
+        """Take the new end of the lease; let the kernel have it too, unless its own count has run out."""
         self._until_ms = until_ms
+        if self._fence is None or self.held_since_ms is None:
+            return
+        try:
+            renewed = self._fence.renew(until_ms - boot_ms())
+        except KernelRefused as error:
+            self._log.error("fence.refused", reason=str(error))
+            renewed = False
+        if not renewed:
+            # Frozen until the kernel's lease had ended, or robbed of the fence: what another may hold is not defended.
+            self._post(ResignationRequested(self.name, "the kernel's lease has ended"))
 
     def stop(self, term: int, cause: Cause, *, at_once: bool) -> None:
         """Drop the address, in microseconds."""
@@ -93,6 +119,8 @@ class AddressService:
         self._held = trio.Event()
         self._hold.cancel()
         try:
+            if self._fence is not None:
+                self._fence.revoke()
             self._virtual.remove()
         except KernelRefused as error:
             self._log.error("address.stuck", reason=str(error))
@@ -150,6 +178,8 @@ class AddressService:
                     await self._defend(self._term)
         finally:
             self._virtual.remove()
+            if self._fence is not None:
+                self._fence.remove()
 
     async def _defend(self, term: int | None) -> None:
         """Announce the address and watch it for as long as it is held in `term`."""

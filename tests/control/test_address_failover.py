@@ -81,3 +81,42 @@ def test_an_address_that_another_tool_removes_is_put_back(cluster: Cluster) -> N
         time.sleep(0.02)
     assert _holds(cluster, holder)
     assert cluster.holder("w1") == holder
+
+
+def test_a_killed_holder_stops_answering_by_itself(cluster: Cluster) -> None:
+    """The kernel keeps the lease: nobody else need announce anything, and no line of the dead process runs."""
+    holder = _start_all(cluster)
+    client = cluster.segment.hosts["client"]
+    client.ip("neighbour", "replace", ADDRESS, "lladdr", cluster.segment.hosts[holder].mac, "dev", "lan0")
+    assert client.ping(ADDRESS, 5)
+    for name in [name for name in cluster.running if name != holder]:
+        cluster.end(name, signal.SIGKILL)
+    cluster.end(holder, signal.SIGKILL)
+    time.sleep(0.5)  # a lease is 300 ms
+    client.ip("neighbour", "replace", ADDRESS, "lladdr", cluster.segment.hosts[holder].mac, "dev", "lan0")
+    assert _holds(cluster, holder)
+    assert not client.ping(ADDRESS, 1)
+
+
+def test_a_frozen_holder_stops_answering_and_gives_the_address_up_when_it_wakes(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    client = cluster.segment.hosts["client"]
+    assert client.ping(ADDRESS, 5)
+    cluster.running[holder].send_signal(signal.SIGSTOP)
+    successor = cluster.wait_holder("w1", other_than=holder)
+    assert client.ping(ADDRESS, 5)
+    assert client.neighbour(ADDRESS) == cluster.segment.hosts[successor].mac
+    cluster.running[holder].send_signal(signal.SIGCONT)
+    until = time.monotonic() + 10
+    while _holds(cluster, holder) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _holds(cluster, holder)
+    assert cluster.holder("w1") == successor
+
+
+def test_a_clean_stop_leaves_no_rule_of_ours(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    host = cluster.segment.hosts[holder]
+    assert "condor-gateway-vip" in host.run("nft", "list", "tables").stdout
+    cluster.end(holder, signal.SIGTERM)
+    assert "condor-gateway" not in host.run("nft", "list", "tables").stdout
