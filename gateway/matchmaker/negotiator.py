@@ -62,6 +62,7 @@ class Negotiator:
         self._file = nodefile.path(host.config_dir)
         self._master: Master | None = None
         self._process: Held | None = None
+        self._written = ""  # what the node's file says, where this object wrote it
         self._may_appear = True  # an earlier order may have started one whose process has not been seen
         self._ended_at = -math.inf  # when the one that was held was last known to have ended just then (monotonic)
 
@@ -93,16 +94,19 @@ class Negotiator:
     async def start(self, view_hosts: tuple[str, ...]) -> None:
         """Start it, and the collector's forwarding to `view_hosts` ("address:port"): returns when its process exists.
 
-        Where it runs already, only the forwarding changes. After any failure, and on cancellation, `stop` is due.
+        Where it runs already, only the forwarding changes: the collector then connects to every standby anew, also to
+        those that were well. After any failure, and on cancellation, `stop` is due.
 
         Raises:
             NegotiatorFailed: FILE_NOT_WRITTEN, DID_NOT_START.
             MasterMissing: condor_master does not run.
         """
         started = time.monotonic()
-        self._may_appear = True
-        await self._write(negotiator=True, view_hosts=view_hosts)
+        if self.running and self._written == nodefile.render(negotiator=True, view_hosts=view_hosts):
+            return
         master = await self._hold_master()
+        self._may_appear = not self.running
+        await self._write(negotiator=True, view_hosts=view_hosts)
         master.reconfigure()
         if self.running:
             return
@@ -137,11 +141,13 @@ class Negotiator:
         log.info("negotiator.stopped", took_ms=_since_ms(started))
 
     def kill(self) -> None:
-        """Kill it: one system call, to be made at the end of a lease. `stop` must follow, within seconds.
+        """Kill it: microseconds, to be called at the end of a lease. `stop` must follow, within seconds.
 
         Killed before the file has changed, condor_master starts it again after MASTER_NEGOTIATOR_BACKOFF_CONSTANT + 1
         (10 s by default); the SIGHUP of `stop` takes that restart back.
         """
+        if not self.running and self._master is not None:
+            self._adopt(self._master)  # `start` may have been cancelled before it saw the process
         if self._process is not None and self._process.signal(signal.SIGKILL):
             self._ended_at = time.monotonic()
             log.warning("negotiator.killed", pid=self._process.pid)
@@ -166,12 +172,14 @@ class Negotiator:
 
     async def _write(self, *, negotiator: bool, view_hosts: tuple[str, ...]) -> None:
         text = nodefile.render(negotiator=negotiator, view_hosts=view_hosts)
+        self._written = ""  # until the write is known to have succeeded, nobody knows what stands there
         try:
             # Shielded: half an order is worse than a late cancellation. A file system that hangs is the guard's case.
             await trio.to_thread.run_sync(nodefile.write, self._file, text)
         except OSError as error:
-            text = f"{self._file} cannot be written: {error.strerror or error}"
-            raise NegotiatorFailed(NegotiatorReason.FILE_NOT_WRITTEN, text) from None
+            detail = f"{self._file} cannot be written: {error.strerror or error}"
+            raise NegotiatorFailed(NegotiatorReason.FILE_NOT_WRITTEN, detail) from None
+        self._written = text
 
     async def _hold_master(self) -> Master:
         if self._master is None or not self._master.running:

@@ -183,6 +183,51 @@ async def test_frozen_negotiator_is_stopped_when_its_grace_is_over(lab):
     assert found == 0
 
 
+async def test_negotiator_whose_start_was_cut_short_is_killed_and_stays_dead(lab):
+    """The lease ends while condor_master is about to start it."""
+    found = await on(
+        lab,
+        "cm1",
+        """
+        seen = []
+        for delay_ms in range(0, 40, 4):
+            ours = await fresh()
+            with trio.move_on_after(delay_ms / 1000):
+                await ours.start(())
+            ours.kill()
+            await ours.stop(0)
+            seen.append(processes())
+            await trio.sleep(0.1)
+            seen.append(processes())
+        return sorted(set(seen))
+        """,
+    )
+    assert found == [0]
+
+
+async def test_order_that_is_given_twice_leaves_the_collector_alone(lab):
+    found = await on(
+        lab,
+        "cm1",
+        """
+        def reconfigured():
+            with open("/var/log/condor/CollectorLog") as log:
+                return log.read().count("In CollectorDaemon::Config()")
+        ours = await fresh()
+        await ours.start(())
+        await trio.sleep(0.5)
+        before, pid = reconfigured(), ours.pid
+        await ours.start(())
+        await trio.sleep(0.5)
+        same = reconfigured()
+        await ours.start(("10.77.0.12:9618",))
+        await trio.sleep(0.5)
+        return [same - before, reconfigured() - same, ours.pid == pid]
+        """,
+    )
+    assert found == [0, 1, True]
+
+
 async def test_killed_negotiator_stays_dead_after_stop(lab):
     found = await on(
         lab,
