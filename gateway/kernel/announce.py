@@ -2,8 +2,8 @@
 
 The frames are built once, with scapy, when the node starts; what is sent later is those bytes on a raw socket. Each
 round sends the request *and* the reply form, because some systems heed only one of them, and rounds are repeated:
-at least 1.1 s apart, because Linux ignores a second change within its ARP locktime of 1 s, and slowly for ever,
-because switches and routers forget.
+at least 1.1 s apart, because older Linux ignores a second change within its ARP locktime of 1 s, and slowly for
+ever, because switches and routers forget.
 """
 
 import ipaddress
@@ -96,7 +96,8 @@ class Announcer:
 def arp_frames(ip: str, mac: str) -> tuple[bytes, ...]:
     """Return the gratuitous ARP request (RFC 5227 §3) and reply for `ip` at `mac`.
 
-    Linux heeds a gratuitous reply only if its target MAC is the sender's (RFC 5944 §4.6 asks for that too).
+    Linux takes a reply for gratuitous, and then overrides an entry that is younger than its locktime, only if the
+    target MAC is the sender's; RFC 5944 §4.6 asks for that too.
     """
     ethernet_header = Ether(src=mac, dst=_BROADCAST)
     request = ethernet_header / ARP(op=1, hwsrc=mac, psrc=ip, hwdst=_NO_MAC, pdst=ip)

@@ -54,6 +54,16 @@ def test_our_own_address_is_no_conflict(host: Host, stranger: Host) -> None:
     assert host.call(ask) == frozenset()
 
 
+def test_our_own_answer_by_another_device_is_no_conflict(segment: Segment, host: Host) -> None:
+    """Linux answers for any of its addresses on any of its devices."""
+    segment.plug(host, "lan1")
+    host.ip("address", "add", f"{IP}/32", "dev", "lan1")
+    capture = host.capture()
+    assert host.call(ask) == frozenset()
+    answered = [Ether(frame.data)[ARP] for frame in capture.frames(protocol=0x0806, outgoing=False)]
+    assert any(one.op == 2 and one.psrc == IP for one in answered)
+
+
 def test_the_probe_claims_nothing_and_changes_nobodys_cache(segment: Segment, host: Host, stranger: Host) -> None:
     stranger.ip("address", "add", f"{IP}/32", "dev", DEVICE)
     client = segment.host("client", "10.77.0.5/24")
@@ -117,6 +127,14 @@ def test_a_claim_that_goes_on_does_not_end(host: Host, stranger: Host) -> None:
     assert seen[0] == ("claim", STRANGER_MAC)
     assert set(seen) == {("claim", STRANGER_MAC)}
     assert 2 <= len(seen) <= 5  # reported again, once a second at most
+
+
+def test_our_own_announcement_by_another_device_is_no_claim(segment: Segment, host: Host) -> None:
+    segment.plug(host, "lan1")
+    watching = host.start(watch, 1.5)
+    time.sleep(0.3)
+    host.call(lambda: Announcer(IP, "lan1").burst(2))
+    assert watching.result() == []
 
 
 def test_ordinary_questions_for_the_address_are_no_claim(host: Host, stranger: Host) -> None:

@@ -146,7 +146,7 @@ class Host:
     def __init__(self, namespace: str, port: str, switch: str) -> None:
         self.namespace = namespace
         self.device = DEVICE
-        self._port = port
+        self.port = port
         self._switch = switch
         self._children: list[Child] = []
         self._captures: list[Capture] = []
@@ -198,11 +198,11 @@ class Host:
 
     def cut(self) -> None:
         """Take the carrier away: pull the cable out of the switch."""
-        ip("-n", self._switch, "link", "set", self._port, "down")
+        ip("-n", self._switch, "link", "set", self.port, "down")
 
     def heal(self) -> None:
         """Put the cable back."""
-        ip("-n", self._switch, "link", "set", self._port, "up")
+        ip("-n", self._switch, "link", "set", self.port, "up")
 
     def neighbour(self, address: str) -> str | None:
         """Return the MAC that this host's kernel has for `address`, None where it has none."""
@@ -231,6 +231,7 @@ class Segment:
     def __init__(self, prefix: str = "cgk") -> None:
         self.prefix = prefix
         self.hosts: dict[str, Host] = {}
+        self._ports = itertools.count()
         remove_leftovers(prefix)
         self._switch = self._add_namespace()
         try:
@@ -248,20 +249,26 @@ class Segment:
 
     def host(self, name: str, *addresses: str, mac: str | None = None) -> Host:
         """Add a host with `addresses` (each with its prefix length) to the segment."""
-        port = f"p{len(self.hosts)}"
-        host = Host(self._add_namespace(), port, self._switch)
+        host = Host(self._add_namespace(), f"p{next(self._ports)}", self._switch)
         self.hosts[name] = host
-        with_mac = ["address", mac] if mac else []
-        peer = ["type", "veth", "peer", "name", port, "netns", self._switch]
-        ip("-n", host.namespace, "link", "add", DEVICE, *with_mac, *peer)
-        ip("-n", self._switch, "link", "set", port, "master", _SWITCH, "up")
         host.ip("link", "set", "lo", "up")
-        # Duplicate address detection would keep IPv6 addresses silent for a second.
-        host.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.lan0.accept_dad=0", check=False)
-        host.ip("link", "set", DEVICE, "up")
+        self._plug(host, DEVICE, host.port, mac)
         for address in addresses:
             host.ip("address", "add", address, "dev", DEVICE)
         return host
+
+    def plug(self, host: Host, device: str) -> None:
+        """Give a host one more device on the segment."""
+        self._plug(host, device, f"p{next(self._ports)}", None)
+
+    def _plug(self, host: Host, device: str, port: str, mac: str | None) -> None:
+        with_mac = ["address", mac] if mac else []
+        peer = ["type", "veth", "peer", "name", port, "netns", self._switch]
+        ip("-n", host.namespace, "link", "add", device, *with_mac, *peer)
+        ip("-n", self._switch, "link", "set", port, "master", _SWITCH, "up")
+        # Duplicate address detection would keep IPv6 addresses silent for a second.
+        host.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", f"net.ipv6.conf.{device}.accept_dad=0", check=False)
+        host.ip("link", "set", device, "up")
 
     def close(self) -> None:
         """Remove all hosts and the switch."""
