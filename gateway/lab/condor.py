@@ -4,6 +4,7 @@ Two files a host: what makes HTCondor run in a network namespace at all, and wha
 second, on submit and execute hosts, says where the matchmaker is and how to trust it, and nothing else, ever.
 """
 
+from gateway.lab.measure import had
 from gateway.lab.topology import DOMAIN, Host, Kind, System, Topology
 
 LAB_FILE = "/etc/condor/config.d/00-lab.config"
@@ -91,8 +92,7 @@ def pool_config(topology: Topology, host: Host) -> str:
         case System.OURS:
             text = f"CONDOR_HOST = {own}\n{_SECURITY}{_NEGOTIATOR}{_MANAGER}"
         case System.HAD:
-            # COLLECTOR_HOST and the rest of HTCondor's own high availability stand in a file of their own.
-            text = f"CONDOR_HOST = {topology.condor_host}\n{_SECURITY}{_NEGOTIATOR}"
+            text = f"CONDOR_HOST = {topology.condor_host}\n{_SECURITY}{_NEGOTIATOR}{had.manager_config(topology, host)}"
         case System.PLAIN:
             text = f"CONDOR_HOST = {own}\n{_SECURITY}{_NEGOTIATOR}"
             if host == topology.hosts[0]:

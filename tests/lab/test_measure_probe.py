@@ -1,5 +1,7 @@
 """What a probe's file says of the address."""
 
+import struct
+
 import pytest
 
 from gateway.lab.measure import probe
@@ -63,15 +65,24 @@ def test_probe_that_saw_nothing_gives_no_figures():
     assert probe.two_owner_ms(recorded({}), 100.0, 101.0) is None
 
 
-def test_own_echo_is_recognised_and_a_foreign_one_is_not():
-    request = probe.echo_request(77, 300_000)
-    assert probe.checksum(request) == 0
-    header = bytes([0x45]) + bytes(19)
-    reply = header + b"\x00" + request[1:]
-    assert probe.echo_answer(reply, 77) == 300_000
-    assert probe.echo_answer(reply, 78) is None
-    assert probe.echo_answer(header + request, 77) is None  # our own request, seen on the way out
-    assert probe.echo_answer(b"", 77) is None
+def segment(flags: int, *, port: int = 9618, number: int = 300_000) -> bytes:
+    """Return an IPv4 packet of the gateway's to the probe."""
+    source = probe.PORTS[number % len(probe.PORTS)]
+    return bytes([0x45]) + bytes(19) + struct.pack("!HHIIBBHHH", port, source, 1, number + 1, 0x50, flags, 1024, 0, 0)
+
+
+def test_syn_has_a_valid_checksum_and_the_probes_number():
+    sent = probe.syn(bytes([10, 77, 0, 21]), IP, 9618, 300_000)
+    pseudo = bytes([10, 77, 0, 21]) + IP + struct.pack("!BBH", 0, 6, len(sent))
+    assert probe.checksum(pseudo + sent) == 0
+    assert struct.unpack_from("!HHI", sent)[1:] == (9618, 300_000)
+
+
+def test_only_syn_ack_of_the_probed_port_is_an_answer():
+    assert probe.syn_answer(segment(0x12), 9618) == 300_000
+    assert probe.syn_answer(segment(0x14), 9618) is None  # RST-ACK: the address is there, and nobody behind it
+    assert probe.syn_answer(segment(0x12, port=9619), 9618) is None
+    assert probe.syn_answer(b"", 9618) is None
 
 
 def test_arp_answer_names_the_owner_and_announcements_do_not_count():

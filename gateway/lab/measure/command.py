@@ -129,7 +129,6 @@ async def _lab(topology: "Topology", chosen: argparse.Namespace, say: Progress) 
 
     from gateway.lab import teardown
     from gateway.lab.errors import LabError
-    from gateway.lab.measure import had
     from gateway.lab.pool import Lab
     from gateway.lab.topology import System
 
@@ -143,8 +142,7 @@ async def _lab(topology: "Topology", chosen: argparse.Namespace, say: Progress) 
             raise LabError(f"lab {topology.name!r} is up, but without HTCondor's HAD: take it down first")
         yield lab
         return
-    files = had.files(topology) if topology.system is System.HAD else None
-    lab = await Lab.up(topology, say, files=files)
+    lab = await Lab.up(topology, say)
     try:
         await lab.wait_ready(READY_S_MAX, say)
         yield lab

@@ -6,7 +6,6 @@ Pure text. Everything is at its default, HAD_CONNECTION_TIMEOUT (5 s) included; 
 
 from gateway.lab.topology import CONDOR_PORT, DOMAIN, Host, Kind, System, Topology
 
-CONFIG_FILE = "/etc/condor/config.d/60-had.config"
 MANAGERS = 2  # the smallest pool that has a backup; more make condor_had slower, 12 s a manager at least
 
 # "High Availability of the Central Manager" in HTCondor's manual, the sample with a shared port.
@@ -39,17 +38,10 @@ def topology_of(other: Topology, name: str) -> Topology:
 
 
 def manager_config(topology: Topology, host: Host) -> str:
-    """Return what a manager has beyond a plain pool's configuration. It is the same on all of them."""
+    """Return what a manager has beyond a plain pool's configuration; the same on all of them.
+
+    Submit and execute hosts have only `CONDOR_HOST`, with every manager by name: what a virtual address spares.
+    """
     assert host.kind is Kind.MANAGER, f"{host.name} is no manager"
     managers = ", ".join(f"{one.name}.{DOMAIN}:{CONDOR_PORT}" for one in topology.of_kind(Kind.MANAGER))
     return _MANAGER.format(managers=managers)
-
-
-def entity_config(topology: Topology) -> str:
-    """Return what a submit or execute host has: every manager by name, which is what a virtual address spares."""
-    return f"CONDOR_HOST = {topology.condor_host}\n"
-
-
-def files(topology: Topology) -> dict[str, dict[str, str]]:
-    """Return the files to write to the hosts' disks: host name -> path -> text."""
-    return {host.name: {CONFIG_FILE: manager_config(topology, host)} for host in topology.of_kind(Kind.MANAGER)}

@@ -1,8 +1,10 @@
-"""The address as a client sees it: ICMP echo and ARP every few milliseconds, every answer written down.
+"""The address as a client sees it: a TCP SYN and an ARP request every few milliseconds, every answer written down.
 
-Runs alone, with the standard library only, inside a host's network namespace: `python3 probe.py ADDRESS DEVICE FILE|-`.
-Any holder's kernel answers both questions, so what is measured is the address, not the service behind it. Each probe
-has a number, and a gap is counted from unanswered numbers: a probe process that was late itself makes no gap.
+Runs alone, with the standard library only, in a host's network namespace: `probe.py ADDRESS PORT DEVICE FILE|-`.
+Only a listening socket answers SYN with SYN-ACK; an address whose owner has died with its kernel alive answers ICMP for
+ever, and RST, and is no use to anybody. No connection comes of it: the kernel here, which knows of no such socket,
+resets each, so that no program over there wakes up. Each probe has a number, and a gap is counted from unanswered
+numbers: a probe process that was late itself makes no gap.
 """
 
 import contextlib
@@ -19,10 +21,13 @@ from collections.abc import Sequence
 PERIOD_S = 0.005
 # A probe with no answer after this is lost. Kernels on one bridge answer in 0.1 ms; the rest is a busy machine.
 ANSWER_S_MAX = 0.25
-ECHO_REQUEST, ECHO_REPLY = 8, 0
+SYN, SYN_ACK = 0x02, 0x12
+# Below the ephemeral ports (32768 on): never a port of a real connection. So many probes take 40 s to come round.
+PORTS = range(20_000, 28_000)
 ETH_ARP = 0x0806
 ARP_REQUEST, ARP_REPLY = 1, 2
-_ECHO = struct.Struct("!BBHHHQ")  # type, code, checksum, identifier, sequence; the payload is the probe's whole number
+_TCP = struct.Struct("!HHIIBBHHH")  # ports, sequence, acknowledged, header's length, flags, window, checksum, urgent
+_PSEUDO = struct.Struct("!4s4sBBH")  # RFC 9293 §3.1: addresses, zero, protocol, length
 _ARP = struct.Struct("!6s6sHHHBBH6s4s6s4s")
 _BROADCAST = b"\xff" * 6
 
@@ -34,19 +39,23 @@ def checksum(data: bytes) -> int:
     return int(~(total + (total >> 16)) & 0xFFFF)
 
 
-def echo_request(identifier: int, number: int) -> bytes:
-    """Return an ICMP echo request that carries `number`."""
-    blank = _ECHO.pack(ECHO_REQUEST, 0, 0, identifier, number & 0xFFFF, number)
-    return _ECHO.pack(ECHO_REQUEST, 0, checksum(blank), identifier, number & 0xFFFF, number)
+def syn(own_ip: bytes, ip: bytes, port: int, number: int) -> bytes:
+    """Return the TCP segment that asks for a connection; its sequence number is the probe's number."""
+    source = PORTS[number % len(PORTS)]
+    blank = _TCP.pack(source, port, number, 0, _TCP.size // 4 << 4, SYN, 1024, 0, 0)
+    pseudo = _PSEUDO.pack(own_ip, ip, 0, socket.IPPROTO_TCP, _TCP.size)
+    return _TCP.pack(source, port, number, 0, _TCP.size // 4 << 4, SYN, 1024, checksum(pseudo + blank), 0)
 
 
-def echo_answer(packet: bytes, identifier: int) -> int | None:
-    """Return the number that an IPv4 packet answers; None for everything that is no answer to us."""
-    body = packet[(packet[0] & 0x0F) * 4 :] if packet else b""
-    if len(body) < _ECHO.size:
+def syn_answer(packet: bytes, port: int) -> int | None:
+    """Return the number of the probe that an IPv4 packet grants a connection; None for all others, RST included."""
+    segment = packet[(packet[0] & 0x0F) * 4 :] if packet else b""
+    if len(segment) < _TCP.size:
         return None
-    kind, _, _, whose, _, number = _ECHO.unpack_from(body)
-    return int(number) if kind == ECHO_REPLY and whose == identifier else None
+    source, target, _, acknowledged, _, flags, _, _, _ = _TCP.unpack_from(segment)
+    if source != port or target not in PORTS or flags & 0x3F != SYN_ACK:
+        return None
+    return int(acknowledged - 1)
 
 
 def arp_request(mac: bytes, own_ip: bytes, ip: bytes) -> bytes:
@@ -67,33 +76,30 @@ def arp_answer(frame: bytes, mac: bytes, ip: bytes) -> str | None:
 class Probe:
     """Sends, receives and writes lines: `s NUMBER TIME`, `e NUMBER TIME`, `a NUMBER MAC TIME` (unix seconds)."""
 
-    def __init__(self, address: str, device: str, path: str) -> None:
+    def __init__(self, address: str, port: str, device: str, path: str) -> None:
         self.address = address
         self.ip = socket.inet_aton(address)
-        self.identifier = os.getpid() & 0xFFFF
-        self.icmp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        self.port = int(port)
+        self.tcp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        self.tcp.connect((address, 0))  # from now on it receives packets from this address only
+        self.own_ip = socket.inet_aton(self.tcp.getsockname()[0])
         self.arp = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_ARP))
         self.arp.bind((device, ETH_ARP))
         self.mac = self.arp.getsockname()[4]
-        self.own_ip = _own_ip(address)
         self.number = 0
-        for sock in (self.icmp, self.arp):
+        for sock in (self.tcp, self.arp):
             sock.setblocking(False)
         self.out = sys.stdout if path == "-" else open(path, "w")  # noqa: SIM115 (lives as long as the process)
         self.running = True
 
     def send(self) -> None:
-        """Send one echo and one ARP request. An error of the network (no route, no neighbour) is a lost probe."""
+        """Send one SYN and one ARP request. An error of the network (no route, no neighbour) is a lost probe."""
         self.number += 1
         self.out.write(f"s {self.number} {time.time():.6f}\n")
-        for sock, packet, to in (
-            (self.arp, arp_request(self.mac, self.own_ip, self.ip), None),
-            (self.icmp, echo_request(self.identifier, self.number), (self.address, 0)),
-        ):
-            try:
-                sock.send(packet) if to is None else sock.sendto(packet, to)
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):
+            self.arp.send(arp_request(self.mac, self.own_ip, self.ip))
+        with contextlib.suppress(OSError):
+            self.tcp.send(syn(self.own_ip, self.ip, self.port, self.number))
 
     def receive(self, sock: socket.socket) -> None:
         """Take all packets that wait on `sock`; ends when it would block."""
@@ -103,8 +109,8 @@ class Probe:
             except OSError:
                 return
             now = time.time()
-            if sock is self.icmp:
-                if (answered := echo_answer(packet, self.identifier)) is not None:
+            if sock is self.tcp:
+                if (answered := syn_answer(packet, self.port)) is not None:
                     self.out.write(f"e {answered} {now:.6f}\n")
             elif (mac := arp_answer(packet, self.mac, self.ip)) is not None:
                 self.out.write(f"a {self.number} {mac} {now:.6f}\n")
@@ -114,9 +120,9 @@ class Probe:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         poll = select.poll()
-        for sock in (self.icmp, self.arp):
+        for sock in (self.tcp, self.arp):
             poll.register(sock, select.POLLIN)
-        by_descriptor = {sock.fileno(): sock for sock in (self.icmp, self.arp)}
+        by_descriptor = {sock.fileno(): sock for sock in (self.tcp, self.arp)}
         due = flushed = time.monotonic()
         while self.running:  # ends by a signal
             now = time.monotonic()
@@ -134,41 +140,35 @@ class Probe:
         self.running = False
 
 
-def _own_ip(address: str) -> bytes:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect((address, 9))  # connecting a datagram socket sends nothing
-        return socket.inet_aton(sock.getsockname()[0])
-
-
 def read(text: str) -> tuple[dict[int, float], dict[int, float], dict[int, set[str]]]:
-    """Return (sent, echoed, owners) of a probe's file: times by number, MACs that answered by number."""
+    """Return (sent, answered, owners) of a probe's file: times by number, MACs that answered by number."""
     sent: dict[int, float] = {}
-    echoed: dict[int, float] = {}
+    answered: dict[int, float] = {}
     owners: dict[int, set[str]] = {}
     for line in text.splitlines():
         fields = line.split()
         if len(fields) == 3 and fields[0] == "s":
             sent[int(fields[1])] = float(fields[2])
         elif len(fields) == 3 and fields[0] == "e":
-            echoed[int(fields[1])] = float(fields[2])
+            answered[int(fields[1])] = float(fields[2])
         elif len(fields) == 4 and fields[0] == "a":
             owners.setdefault(int(fields[1]), set()).add(fields[2])
-    return sent, echoed, owners
+    return sent, answered, owners
 
 
 def blackout_ms(text: str, since: float, until: float) -> float | None:
-    """Return the longest time without an answered echo in [since, until); 0.0 when none was lost, null without probes.
+    """Return the longest time without an answered SYN in [since, until); 0.0 when none was lost, null without probes.
 
     From the last answered probe before a run of lost ones to the first answered after it: an upper bound, wide by
     one period on each side. A run that lasts to the end of the file counts to the last probe that was sent.
     """
-    sent, echoed, _ = read(text)
+    sent, answered, _ = read(text)
     numbers = [number for number in sorted(sent) if since <= sent[number] < until]
     if not numbers:
         return None
     longest, last_good, losing = 0.0, sent[numbers[0]], False
     for number in numbers:
-        if number in echoed and echoed[number] - sent[number] <= ANSWER_S_MAX:
+        if number in answered and answered[number] - sent[number] <= ANSWER_S_MAX:
             if losing:
                 longest = max(longest, sent[number] - last_good)
             last_good, losing = sent[number], False
@@ -204,9 +204,9 @@ def late_ms(text: str, since: float, until: float) -> float | None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Probe ADDRESS on DEVICE into FILE until a signal comes."""
-    if len(argv) != 3:
-        sys.stderr.write("usage: probe.py ADDRESS DEVICE FILE\n")
+    """Probe ADDRESS and PORT on DEVICE into FILE until a signal comes."""
+    if len(argv) != 4:
+        sys.stderr.write("usage: probe.py ADDRESS PORT DEVICE FILE|-\n")
         return 2
     # A probe that waits for a processor sees nothing: it goes first, where it may. It needs some 2 % of one.
     with contextlib.suppress(OSError):

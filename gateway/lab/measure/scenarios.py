@@ -21,7 +21,7 @@ from gateway.lab.measure.records import Result
 from gateway.lab.measure.view import ClusterView
 from gateway.lab.pool import VIRTUAL_ADDRESS, Lab, Spawned
 from gateway.lab.rootfs import LIBRARY
-from gateway.lab.topology import Kind, System
+from gateway.lab.topology import CONDOR_PORT, Kind, System
 
 Progress = Callable[[str], None]
 
@@ -234,7 +234,9 @@ class Measurement:
             yield None
             return
         path = self.lab.folder / f"probe-{os.getpid()}.txt"
-        probe: Spawned = await self.lab.spawn(SUBMIT_HOST, [*_PROBE, VIRTUAL_ADDRESS, "eth0", "-"], stdout=path)
+        probe: Spawned = await self.lab.spawn(
+            SUBMIT_HOST, [*_PROBE, VIRTUAL_ADDRESS, str(CONDOR_PORT), "eth0", "-"], stdout=path
+        )
         try:
             yield path
         finally:
