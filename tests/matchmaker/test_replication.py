@@ -272,6 +272,21 @@ async def test_a_stale_leader_is_refused_and_what_is_held_stays(nursery, standby
     assert (leader.reports, standby.stored, standby.store.held.version) == ([], [], (4, 1))
 
 
+async def test_a_stale_or_deposed_leader_is_refused_before_it_sends_its_file(nursery, standby, leader, monkeypatch):
+    async def never(session, snapshot):
+        pytest.fail("a file is on its way that nobody wants")
+
+    monkeypatch.setattr(replication, "_assemble", never)
+    await standby.store.put(make_replica("cm1", 3, 5, file(5)))
+    nursery.start_soon(leader.ship_to, peer("cm2", standby.endpoint))
+    leader.publish(4)
+    await trio.sleep(0.2)
+    standby.leader = ("cm3", 4)
+    leader.publish(6)
+    await trio.sleep(0.5)
+    assert leader.reports == []
+
+
 async def test_a_sender_that_is_not_the_leader_is_refused_until_the_standby_learns_of_it(nursery, standby, leader):
     standby.leader = ("cm3", 2)
     nursery.start_soon(leader.ship_to, peer("cm2", standby.endpoint))

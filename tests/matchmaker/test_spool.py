@@ -155,6 +155,16 @@ async def test_a_replica_is_on_the_disk_before_its_name_and_its_name_before_the_
     assert disk.operations == ["unlink", "open", "write", "write", "fsync", "replace", "replace", "fsync"]
 
 
+async def test_what_a_crash_left_half_done_is_on_the_disk_before_it_is_shown(tmp_path, monkeypatch):
+    store = await loaded(tmp_path)
+    await store.put(make_replica("cm1", 3, 1, GOOD))
+    await store.put(make_replica("cm1", 3, 2, OTHER))
+    (tmp_path / "accounting.replica").rename(tmp_path / "accounting.replica.new")
+    disk = Disk(monkeypatch)
+    assert (await loaded(tmp_path)).held.version == (3, 2)
+    assert disk.operations == ["fsync", "replace", "fsync"]
+
+
 async def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     store = await loaded(tmp_path)
     await store.put(make_replica("cm1", 3, 1, GOOD))

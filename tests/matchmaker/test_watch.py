@@ -5,6 +5,7 @@ import os
 
 import trio
 
+from gateway.matchmaker import watch as watch_module
 from gateway.matchmaker.watch import watch
 
 HEADER = b"107 3 CreationTimestamp 1795380800\n"
@@ -13,13 +14,22 @@ NEW = b"101 Customer.alice@lab * *\n"
 
 @contextlib.asynccontextmanager
 async def watching(path, generation=0):
-    async with contextlib.aclosing(watch(path, interval_ms=10, generation=generation)) as changes:
+    """Collect changes in the background; give a function that waits for the next one."""
+    shown, changes = trio.open_memory_channel(100)
+    async with trio.open_nursery() as nursery:
+
+        async def collect():
+            async with contextlib.aclosing(watch(path, interval_ms=10, generation=generation)) as watched:
+                async for change in watched:
+                    shown.send_nowait(change)
 
         async def following():
             with trio.fail_after(5):
-                return await anext(changes)
+                return await changes.receive()
 
+        nursery.start_soon(collect)
         yield following
+        nursery.cancel_scope.cancel()
 
 
 def append(path, data: bytes) -> None:
@@ -63,9 +73,10 @@ async def test_an_open_transaction_is_shown_only_when_it_has_ended(tmp_path):
     path.write_bytes(HEADER)
     async with watching(path) as following:
         await following()
-        for part in (b"105 \n" + NEW, b"106 ", b"\n"):
+        for part in (b"105 \n" + NEW, b"106 "):
             append(path, part)
-            await trio.sleep(0.1)
+            assert await nothing(following)
+        append(path, b"\n")
         change = await following()
         assert (change.generation, change.data) == (2, HEADER + b"105 \n" + NEW + b"106 \n")
 
@@ -82,27 +93,32 @@ async def test_a_touched_file_is_not_a_change(tmp_path):
 
 async def test_a_file_that_comes_later_is_shown_then(tmp_path):
     path = tmp_path / "Accountantnew.log"
-    async with trio.open_nursery() as nursery, watching(path) as following:
-
-        async def negotiator_starts():
-            await trio.sleep(0.1)
-            path.write_bytes(HEADER)
-
-        nursery.start_soon(negotiator_starts)
+    async with watching(path) as following:
+        assert await nothing(following)
+        path.write_bytes(HEADER)
         assert (await following()).data == HEADER
 
 
 async def test_a_corrupt_file_is_not_shown_until_it_is_good_again(tmp_path):
     path = tmp_path / "Accountantnew.log"
     path.write_bytes(HEADER)
-    async with trio.open_nursery() as nursery, watching(path) as following:
+    async with watching(path) as following:
         await following()
-        path.write_bytes(HEADER + b"1o3 corrupt\n" + NEW)
-
-        async def repair():
-            await trio.sleep(0.1)
-            path.write_bytes(HEADER + NEW)
-
-        nursery.start_soon(repair)
+        for corrupt in (HEADER + NEW + b"1o3 corrupt\n", HEADER + b"1o3 corrupt\n105 \n106 \n"):
+            path.write_bytes(corrupt)
+            assert await nothing(following)
+        path.write_bytes(HEADER + NEW)
         change = await following()
         assert (change.generation, change.data) == (2, HEADER + NEW)
+
+
+async def test_an_unchanged_file_is_not_read_again(tmp_path, monkeypatch):
+    reads = []
+    scan = watch_module.scan_untrusted
+    monkeypatch.setattr(watch_module, "scan_untrusted", lambda data: reads.append(len(data)) or scan(data))
+    path = tmp_path / "Accountantnew.log"
+    path.write_bytes(HEADER)
+    async with watching(path) as following:
+        await following()
+        assert await nothing(following)
+    assert reads == [len(HEADER)]

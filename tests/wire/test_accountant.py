@@ -140,6 +140,7 @@ def test_every_form_that_htcondor_writes_is_whole(line):
 def test_an_unmatched_or_nested_transaction_mark_is_only_noise_as_it_is_to_htcondor():
     assert scan_untrusted(HEADER + b"106 \n").stop is Stop.END
     assert scan_untrusted(HEADER + b"105 \n105 \n" + PRIORITY + b"106 \n").stop is Stop.END
+    assert scan_untrusted(HEADER + b"105 \n105 \n" + PRIORITY).stop_offset == len(HEADER)
 
 
 def test_a_corrupt_line_that_itself_seems_to_end_a_transaction_is_fatal():
