@@ -1,0 +1,42 @@
+"""Shapes: the clusters that are simulated, and the periods that they run with. Data only."""
+
+import random
+
+import msgspec
+
+from gateway.core.node import ElectionPlan
+from gateway.core.timing import Timing
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A cluster: who is in it, who may lead what, and the periods to choose from."""
+
+    voters: tuple[str, ...]
+    plans: tuple[ElectionPlan, ...]
+    timings: tuple[tuple[int, int], ...]  # (heartbeat_ms, lease_ms)
+
+    def timing(self, rng: random.Random) -> Timing:
+        heartbeat_ms, lease_ms = rng.choice(self.timings)
+        return Timing(heartbeat_ms=heartbeat_ms, lease_ms=lease_ms)
+
+
+def _both(*names: str) -> tuple[ElectionPlan, ...]:
+    """Every host is gateway and manager at once; the preferences are opposite, so that the leaders differ."""
+    return (ElectionPlan("address", names), ElectionPlan("matchmaker", names[::-1]))
+
+
+def _apart(gateways: tuple[str, ...], managers: tuple[str, ...]) -> tuple[ElectionPlan, ...]:
+    return (ElectionPlan("address", gateways), ElectionPlan("matchmaker", managers))
+
+
+_GATEWAYS = ("gw1", "gw2", "gw3")
+_MANAGERS = ("cm1", "cm2", "cm3", "cm4", "cm5", "cm6")
+
+SHAPES: dict[int, Shape] = {
+    1: Shape(("n1",), _both("n1"), ((50, 300),)),
+    2: Shape(("n1", "n2"), _both("n1", "n2"), ((20, 120), (50, 300), (200, 2000))),
+    3: Shape(("n1", "n2", "n3"), _both("n1", "n2", "n3"), ((20, 120), (50, 300), (50, 300), (200, 2000))),
+    5: Shape(_GATEWAYS[:2] + _MANAGERS[:3], _apart(_GATEWAYS[:2], _MANAGERS[:3]), ((50, 300),)),
+    # Nine nodes send 72 pulses a beat: longer beats keep the run affordable.
+    9: Shape(_GATEWAYS + _MANAGERS, _apart(_GATEWAYS, _MANAGERS), ((200, 1200),)),
+}

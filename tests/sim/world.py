@@ -1,0 +1,160 @@
+"""World: hosts, network and time in one heap of events. The only place where simulated time moves."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from gateway.core.actions import Action, StartServing
+from gateway.core.events import Event
+from gateway.core.election import Role
+from gateway.wire.messages import Message
+
+from .audit import Audit, Violation
+from .clock import SimClock
+from .host import Host
+from .network import FAIR, Network
+from .report import fault_line, step_line
+from .shapes import Shape
+
+SECOND_US = 1_000_000
+AUDIT_EVERY_STEPS = 4_096  # memory is counted so often; it could not grow past notice between
+
+
+class World:
+    """A cluster in virtual time.
+
+    Args:
+        shape: who is in it.
+        seed: all chance comes from it.
+        trace: called with one line for each event; None: no lines are made.
+    """
+
+    MESSAGE, TIMER, DISK, EVENT, STOPPED, CALL = range(6)
+
+    def __init__(self, shape: Shape, seed: int, trace: Callable[[str], None] | None = None) -> None:
+        self.shape = shape
+        self.rng = random.Random(seed)
+        self.trace = trace
+        self.timing = shape.timing(self.rng)
+        self.now_us = 0
+        self.steps = 0
+        self.performed = 0
+        self.digest = seed
+        self.faults: Counter[str] = Counter()
+        self._heap: list[tuple[int, int, int, int, Any, Any]] = []
+        self._sequence = 0
+        self.index = {name: number for number, name in enumerate(shape.voters)}
+        self.network = Network(len(shape.voters), self.rng, FAIR)
+        self.audit = Audit(tuple(plan.name for plan in shape.plans), shape.voters)
+        self.on_serving: Callable[[Host, StartServing], None] | None = None
+        # An error of 1 % is the worst that is promised for; half of the clusters have clocks at both ends of it.
+        worst = self.rng.random() < 0.5
+        self.hosts = [
+            Host(self, number, SimClock(self.rng.randrange(SECOND_US, 10**12), self._rate_ppm(worst)))
+            for number in range(len(shape.voters))
+        ]
+
+    def _rate_ppm(self, worst: bool) -> int:
+        return self.rng.choice((-10_000, 10_000)) if worst else self.rng.randint(-10_000, 10_000)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def at(self, true_us: int, kind: int, host: int, life: Any, what: Any) -> None:
+        self._sequence += 1
+        heappush(self._heap, (true_us, self._sequence, kind, host, life, what))
+
+    def later(self, delay_us: int, kind: int, host: int, life: Any, what: Any) -> None:
+        self.at(self.now_us + delay_us, kind, host, life, what)
+
+    def call(self, delay_us: int, function: Callable[[], None]) -> None:
+        """Call `function` later."""
+        self.at(self.now_us + delay_us, self.CALL, -1, 0, function)
+
+    def post(self, source: Host, to: str, message: Message) -> None:
+        """Carry a datagram, or lose it. What a host has sent before it died arrives all the same."""
+        destination = self.index[to]
+        for delay_us in self.network.arrivals_us(source.index, destination):
+            self._sequence += 1
+            heappush(
+                self._heap, (self.now_us + delay_us, self._sequence, self.MESSAGE, destination, source.name, message)
+            )
+
+    def run(self, until_us: int) -> None:
+        """Let time pass, event by event."""
+        heap, hosts = self._heap, self.hosts
+        audit_at = self.steps + AUDIT_EVERY_STEPS
+        while heap and heap[0][0] <= until_us:
+            self.now_us, _, kind, number, life, what = heappop(heap)
+            if kind == self.MESSAGE:
+                hosts[number].receive(life, what)
+            elif kind == self.CALL:
+                what()
+            elif life == hosts[number].life and hosts[number].core is not None:
+                self._own(kind, hosts[number], what)
+            if self.steps >= audit_at:
+                audit_at = self.steps + AUDIT_EVERY_STEPS
+                self.check_bounds()
+        self.now_us = until_us
+
+    def _own(self, kind: int, host: Host, what: Any) -> None:
+        if kind == self.TIMER:
+            host.timer()
+        elif kind == self.DISK:
+            host.disk_done(what)
+        elif kind == self.STOPPED:
+            host.stopped(what)
+        else:
+            host.take(what)
+
+    # -- what hosts report ---------------------------------------------------------------------------------------
+
+    def fuse_blown(self, host: Host) -> None:
+        """A fault waited for this action boundary."""
+        if host.fuse_freezes:
+            host.freeze()
+            self.note("freeze-at-boundary", host.name)
+        else:
+            host.crash()
+            self.note("crash-at-boundary", host.name)
+
+    def serving_started(self, host: Host, action: StartServing) -> None:
+        if self.on_serving is not None:
+            self.on_serving(host, action)
+
+    def note(self, fault: str, detail: str = "") -> None:
+        self.faults[fault] += 1
+        self.digest = hash((self.digest, self.now_us, len(fault), len(detail)))
+        if self.trace is not None:
+            self.trace(fault_line(self.now_us, fault, detail))
+
+    def trace_step(self, host: Host, event: Event, actions: list[Action]) -> None:
+        assert self.trace is not None, "the caller has looked"
+        self.trace(step_line(self.now_us, host, event, actions))
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def check_bounds(self) -> None:
+        for host in self.hosts:
+            if host.core is not None:
+                self.audit.bounded(host.core)
+
+    def settled(self) -> str | None:
+        """Return why not every election has exactly one leader whom every host follows, or None: it has."""
+        for plan in self.shape.plans:
+            leaders = [
+                host.name for host in self.hosts if host.core and host.core.elections[plan.name].role is Role.LEADER
+            ]
+            serving = [self.hosts[number].name for number in self.audit.serving(plan.name, self.now_us)]
+            follows = [host.core.elections[plan.name].leader if host.core else "down" for host in self.hosts]
+            if len(leaders) != 1 or serving != leaders or any(name != leaders[0] for name in follows):
+                return f"{plan.name}: leaders {leaders}, serving {serving}, followed {follows}"
+        return None
+
+    def require_settled(self, promise: str) -> None:
+        reason = self.settled()
+        if reason is not None:
+            raise Violation(f"{promise}: {reason}")
