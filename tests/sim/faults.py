@@ -36,7 +36,7 @@ class Faults:
         self.lease_us = world.timing.lease_ms * 1000
         kinds = list(self._kinds())
         self.kinds = [kind for kind in kinds if rng.random() < 0.5] or [rng.choice(kinds)]
-        self.interval_us = int(self.lease_us * 30 ** rng.uniform(0.0, 1.0))
+        self.interval_us = int(self.lease_us * 12 ** rng.uniform(0.0, 1.0))
         self.span_us_max = min(self.interval_us * rng.choice((1, 3, 8)), SPAN_US_MAX)
         self.bursts = rng.choice((0.0, 0.2, 0.6))
         self.on_leader = rng.choice((0.2, 0.5, 0.8))
@@ -70,6 +70,8 @@ class Faults:
             self.flap,
             self.swizzle,
             self.clog,
+            self.strand_leader,
+            self.return_during_stop,
             self.storm,
             self.slow_disk,
             self.slow_stop,
@@ -289,6 +291,41 @@ class Faults:
                 world.network.clogged_us[one][other] = 0
 
         self._later(self._span_us(), clear)
+
+    def strand_leader(self) -> None:
+        """The answers to a leader are slow; then nobody hears it any more, while they still come in."""
+        leader, world = self._victim().index, self.world
+        inward = [other for other in range(len(world.hosts)) if other != leader]
+        for other in inward:
+            world.network.clogged_us[other][leader] = self.rng.randrange(self.lease_us // 2)
+
+        def clear() -> None:
+            for other in inward:
+                world.network.clogged_us[other][leader] = 0
+
+        mute = isolate(len(world.hosts), leader, hears=True, is_heard=False)
+        begin_us, span_us = self.rng.randrange(self.lease_us), 2 * self.lease_us
+        self._later(begin_us, lambda: self._cut("stranded", mute, span_us))
+        self._later(begin_us + span_us, clear)
+
+    def return_during_stop(self) -> None:
+        """A candidate that was cut off is back while the leader, told to resign, has not stopped yet."""
+        leader, other = self._victim(), self.rng.choice(self.world.hosts)
+        away_us = int(self.lease_us * self.rng.uniform(0.5, 2.0))
+        cut = isolate(len(self.world.hosts), other.index, hears=False, is_heard=False)
+        self._cut("away", cut, away_us)
+        leader.stop_us = (self.lease_us // 3, 3 * self.lease_us)
+
+        def quick() -> None:
+            leader.stop_us = self.stop_us
+
+        self._later(max(away_us - self.rng.randrange(self.lease_us // 2), 0), lambda: self._ask(leader))
+        self._later(away_us + 2 * self.lease_us, quick)
+
+    def _ask(self, host: Host) -> None:
+        for plan in self.world.shape.plans:
+            if host.running():
+                host.take(ResignationRequested(plan.name, "told to"))
 
     def storm(self) -> None:
         """Worse weather for a while."""
