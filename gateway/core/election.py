@@ -6,7 +6,8 @@ The rules, and why at most one node serves at a time
    depends on it leaves; so a node votes once a term, also across crashes, and two majorities share a voter: at most one
    leader a term. Acknowledging a leader needs no write: the majority that made it leader has written already.
 2. A vote, and an acknowledgement of a leader's heartbeat, is a *promise*: no vote for and no acknowledgement of another
-   node until `lease x (1 + drift)` later on the voter's clock. A node has one promise at a time.
+   node until `lease x (1 + drift)` later on the voter's clock. A node has one promise at a time; its term never falls
+   while it is bound to the same node, for a resignation ends the promises of its own term alone.
 3. A leader's lease runs from the moment it *sent* the request or heartbeat that a majority then answered, for
    `lease - margin`; at its end it stops by itself. A voter's promise begins when it answers, which is later than the
    sending, and lasts longer than the lease on any clock within the drift. The majority of the next leader shares a
@@ -220,6 +221,10 @@ class Election:
         What decides is whether this node is bound to another (rule 2), not the number.
         """
         if term < self.leader_term or term <= self.resigned_term or sender not in self.candidates:
+            return False, []
+        if self.promise.to == sender and term < self.promise.term:
+            # It has asked for a vote of a later term since: this heartbeat is late. Taking it would turn the promise
+            # into one of the older term, which a late resignation of that term would end while the later one serves.
             return False, []
         assert not (self.role is Role.LEADER and term == self.term), f"two leaders in term {term} of {self.name}"
         actions: list[Action] = []

@@ -15,6 +15,7 @@ class Promise:
 
     def make(self, to: str, term: int, until_ms: int) -> None:
         """Bind this node; the caller has made sure that it is free or bound to `to` already."""
+        assert to != self.to or term >= self.term, f"the promise to {to} goes back from term {self.term} to {term}"
         self.to, self.term, self.until_ms = to, term, until_ms
 
     def release(self, now_ms: int) -> None:
