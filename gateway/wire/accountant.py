@@ -42,15 +42,20 @@ _RECORD: Final = re.compile(
 _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
 
 # The Accountant itself writes integers, "%f" and quoted strings only. A backslash before the last quote of a line is
-# a backslash, not an escape (old ClassAd syntax).
-_LITERAL: Final = re.compile(rb"-?\d+(?:\.\d+)?|\"(?:[^\"\\]|\\.)*\\?\"|[A-Za-z_]\w*")
+# a backslash, not an escape (old ClassAd syntax). A number with a leading zero would be octal: HTCondor refuses it.
+_NUMBER: Final = rb"(?:0|[1-9]\d*)(?:\.\d+)?"
+_LITERAL: Final = re.compile(rb"-?" + _NUMBER + rb"|\"(?:[^\"\\]|\\.)*\\?\"")
+_RESERVED: Final = rb"(?i:true|false|undefined|error)\b"
+_NAME: Final = rb"(?:(?!(?i:is|isnt)\b|" + _RESERVED + rb")[A-Za-z_]\w*|'(?:[^'\\]|\\.)+')"
 _TOKEN: Final = re.compile(
-    rb"\s*(?:(?P<operand>(?:0[xX][0-9a-fA-F]+|\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[BKMGTbkmgt]?(?!\w)|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
-    rb"|(?!(?i:is|isnt)\b)[A-Za-z_]\w*)"
-    rb"|(?P<binary>=\?=|\?:|=!=|\|\||&&|<<|>>>?|[<>=!]=|(?i:isnt|is)\b|[*/%<>|&^?:.])"
-    rb"|(?P<sign>[-+])|(?P<prefix>[!~])|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<separator>[,;=]))"
+    rb"\s*(?:(?P<field>" + _NAME + rb"\s*=(?![=?!]))"
+    rb"|(?P<name>" + _NAME + rb")"
+    rb"|(?P<operand>" + _NUMBER + rb"(?:[eE][-+]\d+)?(?![\w.])|\"(?:[^\"\\]|\\.)*\"|" + _RESERVED + rb")"
+    rb"|(?P<select>\.\s*" + _NAME + rb")"
+    rb"|(?P<binary>=\?=|=!=|\?:|\|\||&&|<<|>>>?|[<>=!]=|(?i:isnt|is)\b|[*/%<>|&^])"
+    rb"|(?P<sign>[-+])|(?P<prefix>[!~])|(?P<open>[(\[{])|(?P<close>[)\]}])"
+    rb"|(?P<when>\?)|(?P<otherwise>:)|(?P<comma>,)|(?P<semicolon>;))"
 )
-_CLOSES: Final = {b"(": b")", b"[": b"]", b"{": b"}"}
 
 
 class Stop(enum.StrEnum):
@@ -175,43 +180,78 @@ def _why_stopped(data: bytes, position: int, open_at: int | None) -> tuple[Stop,
     return (Stop.END, position) if open_at is None else (Stop.OPEN, open_at)
 
 
+class _Inside(enum.Enum):
+    """What an expression stands in, with the token that ends it."""
+
+    GROUP = b")"
+    CALL = b") "  # told from GROUP by the blank
+    SUBSCRIPT = b"]"
+    RECORD = b"] "
+    LIST = b"}"
+    CONDITION = b":"
+
+
 def _is_expression(value: bytes) -> bool:
     """Whether `value` has the shape of a ClassAd expression: operands and operators in turn, brackets in pairs.
 
-    HTCondor parses it when it loads the file, and takes what does not parse for a corrupt record.
+    HTCondor parses it when it loads the file, and takes what does not parse for a corrupt record. This is a little
+    stricter (no octal or hexadecimal numbers, no unit suffixes): the Accountant writes nothing but literals.
     """
-    position, brackets, wants_operand, text = 0, bytearray(), True, b""
+    inside: list[_Inside] = []
+    complete, kind, position = False, None, 0  # complete: an operator, a separator or the end may follow
     value = value.rstrip()
     while position < len(value):
         token = _TOKEN.match(value, position)
         if token is None:
             return False
-        position = token.end()
-        before, kind, text = text, token.lastgroup, token[0].strip()
+        before, kind, position = kind, token.lastgroup, token.end()
+        at_field = bool(inside) and inside[-1] is _Inside.RECORD and before in ("open", "semicolon")
+        if at_field and kind not in ("field", "close"):
+            return False
         match kind:
-            case "operand":
-                if not wants_operand:
-                    return False
-                wants_operand = False
-            case "open":
-                # After an operand: a call or a subscript; before one: a group, a list or a record.
-                if not wants_operand and text == b"{":
-                    return False
-                brackets += text
-                wants_operand = True
-            case "close":
-                empty = before in (b"(", b"[", b"{", b";")
-                if not brackets or _CLOSES[bytes(brackets[-1:])] != text or (wants_operand and not empty):
-                    return False
-                del brackets[-1]
-                wants_operand = False
-            case "prefix":
-                if not wants_operand:
-                    return False
+            case "field":
+                fits, complete = at_field, False
+            case "name" | "operand" | "prefix":
+                fits, complete = not complete, kind != "prefix"
+            case "select":
+                fits, complete = True, True
             case "sign":
-                wants_operand = True
+                fits, complete = True, False
+            case "binary":
+                fits, complete = complete, False
+            case "open":
+                context = _opened(token["open"], complete, before)
+                fits, complete = context is not None, False
+                if context is not None:
+                    inside.append(context)
+            case "close":
+                fits = bool(inside) and inside[-1].value.strip() == token["close"]
+                # Empty: f(), {} and []; a record may end with its last semicolon.
+                fits = fits and (complete or (before == "open" and inside[-1] is not _Inside.GROUP) or at_field)
+                fits = fits and (complete or inside[-1] is not _Inside.SUBSCRIPT)
+                complete = True
+                del inside[-1:]
+            case "when":
+                fits, complete = complete, False
+                inside.append(_Inside.CONDITION)
+            case "otherwise":
+                fits, complete = complete and inside[-1:] == [_Inside.CONDITION], False
+                del inside[-1:]
+            case "comma":
+                fits, complete = complete and inside[-1:] in ([_Inside.CALL], [_Inside.LIST]), False
             case _:
-                if (wants_operand and text != b".") or (kind == "separator" and not brackets):
-                    return False
-                wants_operand = True
-    return not brackets and not wants_operand
+                fits, complete = complete and inside[-1:] == [_Inside.RECORD], False
+        if not fits:
+            return False
+    return complete and not inside
+
+
+def _opened(bracket: bytes, after_operand: bool, before: str | None) -> _Inside | None:
+    """Return what a bracket begins there; None where it can't stand."""
+    if bracket == b"(":
+        if after_operand:
+            return _Inside.CALL if before == "name" else None
+        return _Inside.GROUP
+    if bracket == b"[":
+        return _Inside.SUBSCRIPT if after_operand else _Inside.RECORD
+    return None if after_operand else _Inside.LIST

@@ -137,6 +137,31 @@ def test_every_form_that_htcondor_writes_is_whole(line):
     assert scan_untrusted(data).closed_length == len(data)
 
 
+# The first two lines were seen to stop a real negotiator (HTCondor 23.9.6); the third is no expression either.
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"007", b"09", b"5.", b"1.K", b"0x1F", b"1.2.3", b"a = 1", b"{a=1}", b"is", b"(1,2)", b"1 ? 2", b"a : b",
+        b"[1]", b"1(2)", b"{1,}", b"f(1,)", b".true", b"a.error", b"true()", b"error()",
+        b"TRUE.x.undefined", b"()", b"x[]", b"(a}", b"a b", b"!", b"'unfinished", b"[a=1; b]",
+    ],
+)  # fmt: skip
+def test_a_value_that_stops_a_negotiator_is_corrupt(value):
+    assert scan_untrusted(HEADER + NEW + b"103 Customer.alice@lab X " + value + b"\n105 \n106 \n").fatal
+
+
+# On these, or others of their form, it started; also on 9000 random expressions that this scanner takes.
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"0", b"-1", b"- - 1", b"0.514293", b"inf", b"-nan", b".a", b"'a b'", b'"a\\x"', b"parent.x", b"f()", b"{}",
+        b"[]", b"a ? b : c ? d : e", b"x[0].y", b"true", b"False", b"1.5e+3", b"99999999999999999999999",
+    ],
+)  # fmt: skip
+def test_a_value_that_a_negotiator_takes_is_whole(value):
+    assert scan_untrusted(HEADER + NEW + b"103 Customer.alice@lab X " + value + b"\n105 \n106 \n").stop is Stop.END
+
+
 def test_an_unmatched_or_nested_transaction_mark_is_only_noise_as_it_is_to_htcondor():
     assert scan_untrusted(HEADER + b"106 \n").stop is Stop.END
     assert scan_untrusted(HEADER + b"105 \n105 \n" + PRIORITY + b"106 \n").stop is Stop.END
