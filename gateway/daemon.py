@@ -76,7 +76,9 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
     def post(event: Event) -> None:
         posted[0](event)
 
-    addresses = tuple(AddressService(address, post) for address in settings.addresses if me.name in address.holders)
+    addresses = tuple(
+        AddressService(settings.cluster, address, post) for address in settings.addresses if me.name in address.holders
+    )
     backends = tuple(
         backend for backend in settings.backends if any(server.name == me.name for server in backend.servers)
     )

@@ -29,6 +29,7 @@ class AddressService:
     """One virtual address on one gateway.
 
     Args:
+        cluster: the cluster's name.
         address: its section of the configuration; the section's name is the election's.
         post: takes the service's events.
 
@@ -36,7 +37,8 @@ class AddressService:
         KernelRefused: no such device, no permission, or the kernel can't do it.
     """
 
-    def __init__(self, address: Address, post: Callable[[Event], None]) -> None:
+    def __init__(self, cluster: str, address: Address, post: Callable[[Event], None]) -> None:
+        self._cluster = cluster
         self.settings = address
         self._post = post
         self._virtual = VirtualAddress(address.ip, address.prefix_length, address.device)
@@ -68,7 +70,7 @@ class AddressService:
         if self._virtual.remove():
             self._log.warning("address.stale-removed")
         try:
-            fence = Fence(self.settings.ip, self.settings.device, self.name)
+            fence = Fence(self.settings.ip, self.settings.device, f"{self._cluster}-{self.name}")
             await trio.to_thread.run_sync(fence.install)
         except KernelRefused as error:
             return f"the lease of '{self.name}' is not kept by the kernel: {error}"
@@ -119,14 +121,23 @@ class AddressService:
         self._held = trio.Event()
         self._hold.cancel()
         try:
-            if self._fence is not None:
-                self._fence.revoke()
             self._virtual.remove()
         except KernelRefused as error:
             self._log.error("address.stuck", reason=str(error))
             raise  # whoever can't drop the address must not live on pretending that it did
+        finally:
+            self._shut_fence()
         self._log.info("address.dropped", term=term, cause=cause)
         self._post(ServingStopped(self.name, term))
+
+    def _shut_fence(self) -> None:
+        if self._fence is None:
+            return
+        try:
+            self._fence.revoke()
+        except KernelRefused as error:
+            # Gone with its device, or taken away: there is nothing left that could let a frame pass or stop it.
+            self._log.warning("fence.refused", reason=str(error))
 
     # -- fitness -------------------------------------------------------------------------------------------------
 
@@ -140,6 +151,8 @@ class AddressService:
         match event:
             case LinkChanged(device, up) if device == self.settings.device:
                 self._link_up = up
+                if up:
+                    self._mend_fence()
                 self._tell_fitness()
             case AddressRemoved(ip, prefix_length, device) if self.holds() and (ip, prefix_length, device) == (
                 self.settings.ip,
@@ -150,6 +163,16 @@ class AddressService:
                 self._log.warning("address.removed-by-other")
                 if self._virtual.add():
                     self._announcer.burst(BURST_ROUNDS, self.holds)
+
+    def _mend_fence(self) -> None:
+        """Build the fence again where the device took it along when it vanished. Some milliseconds, while not holding."""
+        if self._fence is None or self.holds() or self._fence.intact():
+            return
+        try:
+            self._fence.install()
+            self._log.info("fence.rebuilt")
+        except KernelRefused as error:
+            self._log.error("fence.refused", reason=str(error))
 
     def _tell_fitness(self, reason: str = "") -> None:
         if not self._link_up:

@@ -117,6 +117,6 @@ def test_a_frozen_holder_stops_answering_and_gives_the_address_up_when_it_wakes(
 def test_a_clean_stop_leaves_no_rule_of_ours(cluster: Cluster) -> None:
     holder = _start_all(cluster)
     host = cluster.segment.hosts[holder]
-    assert "condor-gateway-vip" in host.run("nft", "list", "tables").stdout
+    assert "condor-gateway-tests-vip" in host.run("nft", "list", "tables").stdout
     cluster.end(holder, signal.SIGTERM)
     assert "condor-gateway" not in host.run("nft", "list", "tables").stdout

@@ -1,0 +1,234 @@
+# ruff: noqa: ASYNC110 (what is waited for happens in other processes)
+"""The product on a real pool: managers and the gateway fail, the pool's users and hosts do not notice.
+
+One lab for all tests, in the order of the file: each test leaves the pool healthy. The first execute host updates the
+collector by UDP, the second by TCP.
+"""
+
+import json
+import os
+
+import pytest
+import trio
+
+from gateway.lab.pool import Lab
+from gateway.lab.topology import System, Topology
+
+pytestmark = [
+    pytest.mark.pool,
+    pytest.mark.timeout(280),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+NAME = f"s{os.getpid()}"
+ENTITIES = ("submit1", "exec1", "exec2")
+MANAGERS = ("cm1", "cm2", "cm3")
+JOBS = (
+    "universe = vanilla\nexecutable = /usr/bin/sleep\narguments = $RANDOM_INTEGER(2,4)\n"
+    "should_transfer_files = NO\nqueue {count}\n"
+)
+UDP = "UPDATE_COLLECTOR_WITH_TCP = False\n"
+RECOVERY_S_MAX = 60
+
+
+@pytest.fixture(scope="module")
+def lab():
+    async def up():
+        made = await Lab.up(
+            Topology(name=NAME, system=System.OURS, slots=4),
+            files={"exec1": {"/etc/condor/config.d/60-udp.config": UDP}},
+        )
+        try:
+            await made.wait_ready(90)
+        except BaseException:
+            await made.down()
+            raise
+        return made
+
+    made = trio.run(up)
+    try:
+        yield made
+    finally:
+        trio.run(made.down)
+
+
+async def run(lab: Lab, host: str, *argv: str, user: str | None = None) -> str:
+    done = await lab.exec(host, list(argv), timeout_s=30, user=user)
+    assert done.returncode == 0, f"{argv} on {host}: {done.stdout}{done.stderr}"
+    return str(done.stdout)
+
+
+async def status(lab: Lab, host: str) -> dict:
+    return json.loads(await run(lab, host, "condor-gateway", "status", "--json"))
+
+
+async def leader(lab: Lab, election: str, asked: str = "gw2") -> str | None:
+    return (await status(lab, asked))["elections"][election]["leader"]
+
+
+async def wait_leader(lab: Lab, election: str, *, other_than: str, asked: str) -> str:
+    with trio.fail_after(RECOVERY_S_MAX):
+        while (found := await leader(lab, election, asked)) in (None, other_than):
+            await trio.sleep(0.1)
+    return found
+
+
+async def wait_healthy(lab: Lab) -> None:
+    """Wait until every candidate of every election is fit and warm."""
+    with trio.fail_after(RECOVERY_S_MAX):
+        while True:
+            elections = (await status(lab, "gw1"))["elections"].values()
+            candidates = [found for election in elections for found in election["candidates"].values()]
+            if all(found and found["fit"] and found["warm"] and found["heard_ms_ago"] < 1000 for found in candidates):
+                return
+            await trio.sleep(0.3)
+
+
+def configuration(lab: Lab) -> dict[tuple[str, str], bytes]:
+    """Every byte of HTCondor's configuration on the submit and execute hosts."""
+    found = {}
+    for host in ENTITIES:
+        folder = lab.file(host, "/etc/condor")
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                found[host, str(path.relative_to(folder))] = path.read_bytes()
+    assert found
+    return found
+
+
+async def use_every_tool(lab: Lab) -> None:
+    """What a user and an administrator do, all through the address."""
+    assert (await run(lab, "submit1", "condor_status", "-af", "Name")).count("slot") == 8
+    cluster = (await lab.submit(JOBS.format(count=2))).split(".")[0]
+    assert "Total for" in await run(lab, "submit1", "condor_q", "-totals")
+    await run(lab, "submit1", "condor_reschedule")
+    with trio.fail_after(RECOVERY_S_MAX):
+        while (await run(lab, "submit1", "condor_q", cluster, "-af", "ClusterId")).strip():
+            await trio.sleep(0.3)
+    history = await run(lab, "submit1", "condor_history", cluster, "-af", "JobStatus", "ExitCode")
+    assert history.splitlines() == ["4 0", "4 0"]
+    assert "physicist@lab.internal" in await run(lab, "submit1", "condor_userprio", "-all")
+
+
+async def negotiators(lab: Lab) -> list[str]:
+    """The managers on which a negotiator runs."""
+    found = []
+    for host in MANAGERS:
+        if lab.is_up(host) and "condor_negotiat" in await run(lab, host, "ps", "-eo", "comm"):
+            found.append(host)
+    return found
+
+
+async def heard(lab: Lab) -> dict[str, str]:
+    """For each slot: how many updates of it the pool's collector has counted by the slot's own number."""
+    out = await run(lab, "submit1", "condor_status", "-af", "Name", "UpdateSequenceNumber", "DaemonStartTime")
+    return {line.split()[0]: line for line in out.splitlines()}
+
+
+async def test_the_pools_hosts_know_the_address_and_nothing_else(lab: Lab) -> None:
+    for host in ENTITIES:
+        assert (await run(lab, host, "condor_config_val", "CONDOR_HOST")).strip() == "10.77.0.100"
+        whole = await run(lab, host, "condor_config_val", "-dump")
+        for manager in (*MANAGERS, "10.77.0.11", "10.77.0.12", "10.77.0.13", "gw1", "gw2"):
+            assert manager not in whole
+
+
+async def test_one_negotiator_runs_and_every_tool_works(lab: Lab) -> None:
+    assert await negotiators(lab) == [await leader(lab, "managers")]
+    await use_every_tool(lab)
+
+
+@pytest.mark.parametrize("fault", ["kill", "link"])
+async def test_the_pool_survives_its_elected_manager(lab: Lab, fault: str) -> None:
+    await wait_healthy(lab)
+    before = configuration(lab)
+    elected = await leader(lab, "managers")
+    cluster = (await lab.submit(JOBS.format(count=24))).split(".")[0]
+    await (lab.kill(elected) if fault == "kill" else lab.link_down(elected))
+    successor = await wait_leader(lab, "managers", other_than=elected, asked="gw2")
+    await use_every_tool(lab)
+    with trio.fail_after(RECOVERY_S_MAX):
+        while (await run(lab, "submit1", "condor_q", cluster, "-af", "ClusterId")).strip():
+            await trio.sleep(0.5)
+    ended = (await run(lab, "submit1", "condor_history", cluster, "-af", "JobStatus", "NumJobStarts")).splitlines()
+    assert ended == ["4 1"] * 24, "every job has run, once"
+    await (lab.revive(elected) if fault == "kill" else lab.link_up(elected))
+    await wait_healthy(lab)
+    assert await leader(lab, "managers") == successor, "who comes back disturbs nobody"
+    assert await negotiators(lab) == [successor]
+    assert configuration(lab) == before
+
+
+async def test_updates_by_udp_and_by_tcp_reach_the_new_manager(lab: Lab) -> None:
+    await wait_healthy(lab)
+    elected = await leader(lab, "managers")
+    await lab.kill(elected)
+    await wait_leader(lab, "managers", other_than=elected, asked="gw2")
+    before = await heard(lab)
+    await lab.submit(JOBS.format(count=40))
+    with trio.fail_after(RECOVERY_S_MAX):
+        while True:
+            now = await heard(lab)
+            if all(now[slot] != before[slot] for slot in before):
+                break
+            await trio.sleep(0.5)
+    assert {slot.split("@")[1] for slot in before} == {"exec1.lab.internal", "exec2.lab.internal"}
+    relay = (await status(lab, await leader(lab, "pool-vip")))["relay"]["listeners"]
+    udp = [listener for name, listener in relay.items() if name.endswith("/udp")]
+    assert udp[0]["datagrams_to_server_total"] > 0, "the first execute host speaks UDP"
+    await lab.revive(elected)
+    await wait_healthy(lab)
+
+
+async def test_an_administrators_edit_survives_the_manager_that_took_it(lab: Lab) -> None:
+    await wait_healthy(lab)
+    elected = await leader(lab, "managers")
+    await run(lab, elected, "condor_userprio", "-setfactor", "physicist@lab.internal", "4321")
+    await trio.sleep(1.0)  # what a change may take to every standby's disk
+    await lab.kill(elected)
+    successor = await wait_leader(lab, "managers", other_than=elected, asked="gw2")
+    with trio.fail_after(RECOVERY_S_MAX):
+        while await negotiators(lab) != [successor]:
+            await trio.sleep(0.1)
+    assert "4321" in await run(lab, "submit1", "condor_userprio", "-all")
+    await lab.revive(elected)
+    await wait_healthy(lab)
+
+
+async def test_the_pool_survives_the_gateway_that_holds_its_address(lab: Lab) -> None:
+    await wait_healthy(lab)
+    before = configuration(lab)
+    holder = await leader(lab, "pool-vip", asked="cm1")
+    await lab.kill(holder)
+    await wait_leader(lab, "pool-vip", other_than=holder, asked="cm1")
+    await use_every_tool(lab)
+    await lab.revive(holder)
+    await wait_healthy(lab)
+    assert configuration(lab) == before
+
+
+async def test_a_frozen_manager_is_replaced_and_has_no_negotiator_when_it_wakes(lab: Lab) -> None:
+    await wait_healthy(lab)
+    elected = await leader(lab, "managers")
+    await lab.freeze(elected)
+    successor = await wait_leader(lab, "managers", other_than=elected, asked="gw2")
+    await use_every_tool(lab)
+    await lab.thaw(elected)
+    await wait_healthy(lab)
+    assert await leader(lab, "managers") == successor
+    with trio.fail_after(RECOVERY_S_MAX):
+        while await negotiators(lab) != [successor]:
+            await trio.sleep(0.2)
+
+
+async def test_a_collector_that_dies_takes_its_manager_out_of_office(lab: Lab) -> None:
+    await wait_healthy(lab)
+    elected = await leader(lab, "managers")
+    pids = (await run(lab, elected, "pgrep", "-x", "condor_collecto")).split()
+    # Stopped, not killed: its port stays open and HTCondor notices nothing for an hour.
+    await run(lab, elected, "kill", "-STOP", *pids)
+    successor = await wait_leader(lab, "managers", other_than=elected, asked="gw2")
+    assert successor != elected
+    await use_every_tool(lab)
+    await run(lab, elected, "kill", "-CONT", *pids)
+    await wait_healthy(lab)
