@@ -13,6 +13,7 @@ HEALTHY = Snapshot(
     jobs_idle=30,
     jobs_idle_min=16,
     jobs_per_minute=60.0,
+    jobs_per_minute_least=44.0,
     job_mean_s=6.0,
     leader="cm1",
     holder="gw1",
@@ -32,6 +33,10 @@ def test_healthy_pool_is_measured():
         ({"slots_seen": None}, "condor_status gave no answer"),
         ({"jobs_idle": 15}, "15 idle jobs in the queue, fewer than 16"),
         ({"jobs_per_minute": 12.0}, "12 jobs per minute, fewer than 34"),
+        (
+            {"jobs_per_minute_least": 24.0},
+            "jobs do not flow evenly: 60 per minute, but 24 in a quarter of that time",
+        ),
         ({"leader": None}, "no elected manager"),
         ({"holder": None}, "nobody holds the address"),
         ({"managers_unfit": ("cm2", "cm3")}, "not fit and warm: cm2, cm3"),

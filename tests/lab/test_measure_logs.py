@@ -107,6 +107,17 @@ def test_rejected_session_and_the_update_that_it_carried_count_once():
     assert [(one.kind, one.at) for one in found] == [("session", at("23:30:01.000")), ("session", at("23:30:09.000"))]
 
 
+def test_rejected_command_that_is_no_update_does_not_count():
+    # A schedd of 23.9.6 whose negotiator has been started anew.
+    now = "11/23/26 00:00:37.404 (pid:7)"
+    text = (
+        f"{now} SECMAN: Server rejected our session id\n"
+        f"{now} SECMAN: Invalidating negotiated session rejected by peer\n"
+        f"{now} Failed to send RESCHEDULE to negotiator cm1.lab.internal: SECMAN:2004:Server rejected our session id\n"
+    )
+    assert logs.client_rejections(text) == []
+
+
 def test_datagram_under_an_unknown_session_is_counted_by_the_server():
     line = (
         "11/22/26 23:30:01.500 DC_AUTHENTICATE: session cm1:43:1795:7 NOT FOUND; this session was requested by "

@@ -7,6 +7,10 @@ import msgspec
 
 # Jobs a minute that a healthy pool reaches at least, as a share of what its slots could do at best.
 RATE_SHARE_MIN = 0.6
+# A pool that stood still for a while within the window looks good after any fault. A quarter of a window is 8 to 15
+# jobs, give or take two or three; half of the mean is far outside that.
+QUARTER_SHARE_MIN = 0.5
+QUARTERS = 4
 # Between a slot's last job and its next one: the negotiation interval, claiming, starting a shadow and a starter.
 TURNAROUND_S = 2.5
 
@@ -19,7 +23,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     slots_expected: int
     jobs_idle: int
     jobs_idle_min: int
-    jobs_per_minute: float
+    jobs_per_minute: float  # over the whole window before the fault ...
+    jobs_per_minute_least: float  # ... and in the poorest quarter of it
     job_mean_s: float
     leader: str | None = None  # the elected manager
     holder: str | None = None  # who holds the address
@@ -49,6 +54,11 @@ def objections(snapshot: Snapshot) -> tuple[str, ...]:
     least = rate_min(snapshot.slots_expected, snapshot.job_mean_s)
     if snapshot.jobs_per_minute < least:
         found.append(f"{snapshot.jobs_per_minute:.0f} jobs per minute, fewer than {least:.0f}")
+    elif snapshot.jobs_per_minute_least < QUARTER_SHARE_MIN * snapshot.jobs_per_minute:
+        found.append(
+            f"jobs do not flow evenly: {snapshot.jobs_per_minute:.0f} per minute, "
+            f"but {snapshot.jobs_per_minute_least:.0f} in a quarter of that time"
+        )
     if snapshot.leader is None:
         found.append("no elected manager")
     if snapshot.has_address and snapshot.holder is None:

@@ -28,6 +28,7 @@ _NEGOTIATOR_START = re.compile(r"\*\* condor_negotiator\S* \(CONDOR_NEGOTIATOR\)
 _REJECTED = "Server rejected our session id"
 # ... and when an update did not leave, whatever the reason (dc_collector.cpp).
 _FAILED = re.compile(r"Failed to (?:send|start)(?: non-blocking)? update to (\S+)")
+_OTHER_COMMAND = "Failed to send RESCHEDULE to"
 # A datagram under an unknown session is dropped by the server, and only the server knows (daemon_command.cpp).
 _DROPPED = re.compile(r"DC_AUTHENTICATE: session \S+ NOT FOUND; this session was requested by (\S+)")
 
@@ -183,7 +184,11 @@ def client_rejections(log: str, ignoring: frozenset[str] = frozenset()) -> list[
         at = stamp(line)
         if at is None:
             continue
-        if _REJECTED in line:
+        if _OTHER_COMMAND in line:
+            # What was rejected was no update: a request to negotiate soon, which the next cycle makes good.
+            if _same_breath(lost, at, "session"):
+                lost.pop()
+        elif _REJECTED in line:
             if not _same_breath(lost, at, "session"):
                 lost.append(Rejection(at, "session", ""))
         elif found := _FAILED.search(line):

@@ -8,7 +8,7 @@ import trio
 
 from gateway.lab import cluster
 from gateway.lab.errors import LabError
-from gateway.lab.measure.health import Snapshot
+from gateway.lab.measure.health import QUARTERS, Snapshot
 from gateway.lab.measure.load import JOB_MEAN_S, SUBMIT_HOST, Load
 from gateway.lab.measure.view import ClusterView, cluster_view
 from gateway.lab.pool import Lab
@@ -128,6 +128,8 @@ async def snapshot(lab: Lab, load: Load, seen: ClusterView, window_s: float) -> 
     slots = await slots_seen(lab)
     ledger = load.look()
     now = time.time()
+    quarter_s = window_s / QUARTERS
+    quarters = [ledger.per_minute(now - (n + 1) * quarter_s, now - n * quarter_s) for n in range(QUARTERS)]
     return Snapshot(
         submitter_ads=None if submitters is None else len(submitters.split()),
         slots_seen=slots,
@@ -135,6 +137,7 @@ async def snapshot(lab: Lab, load: Load, seen: ClusterView, window_s: float) -> 
         jobs_idle=ledger.idle,
         jobs_idle_min=load.idle_min // 2,  # a batch may be on its way
         jobs_per_minute=ledger.per_minute(now - window_s, now),
+        jobs_per_minute_least=min(quarters),
         job_mean_s=JOB_MEAN_S,
         leader=seen.leader,
         holder=seen.holder,
