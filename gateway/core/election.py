@@ -328,6 +328,8 @@ class Election:
 
     def ask_votes(self, now_ms: int) -> list[Action]:
         """Ask for votes in the term that this node has just written down for itself."""
+        # The write may have taken longer than the promise: what stands for votes is bound to itself.
+        self.bind(now_ms, self.me, self.term)
         return self.begin(now_ms, Phase.VOTE, self.term, pre=False)
 
     def begin(self, now_ms: int, phase: Phase, term: int, *, pre: bool) -> list[Action]:

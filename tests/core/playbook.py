@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from gateway.core.actions import Action, PersistVote, Send
 from gateway.core.election import Election
-from gateway.core.events import Event, MessageReceived, StandingChanged, VotePersisted
+from gateway.core.events import DeadlineReached, Event, MessageReceived, StandingChanged, VotePersisted
 from gateway.core.node import ElectionPlan, Node, SavedVote
 from gateway.core.timing import Timing
 from gateway.wire.messages import Ack, Message, Pulse, Standing, VoteReply, VoteRequest
@@ -79,10 +79,10 @@ class Script:
     def fit(self, **what: int) -> list[Action]:
         return self.step(StandingChanged(standing(**what), ""))
 
-    def pulse(self, sender: str, *, term: int | None = None, sent_ms: int = 7, **what: int) -> list[Action]:
-        """Hear a peer's pulse; with `term` it leads."""
-        leads = () if term is None else ((E, term),)
-        return self.hear(sender, Pulse(sent_ms, leads, (standing(**what),), ()))
+    def pulse(self, sender: str, *, leads: int | None = None, sent_ms: int = 7, **what: int) -> list[Action]:
+        """Hear a peer's pulse; with `leads` it leads that term."""
+        led = () if leads is None else ((E, leads),)
+        return self.hear(sender, Pulse(sent_ms, led, (standing(**what),), ()))
 
     def ask(self, sender: str, term: int, *, pre: bool = False, sent_ms: int = 7) -> list[Action]:
         return self.hear(sender, VoteRequest(E, term, pre, sent_ms))
@@ -90,7 +90,9 @@ class Script:
     def grant(self, sender: str, term: int, *, pre: bool = False, sent_ms: int) -> list[Action]:
         return self.hear(sender, VoteReply(E, term, pre, sent_ms, True, term, 0))
 
-    def refuse(self, sender: str, term: int, *, pre: bool = False, sent_ms: int, highest: int, wait_ms: int = 0) -> list[Action]:
+    def refuse(
+        self, sender: str, term: int, *, pre: bool = False, sent_ms: int, highest: int, wait_ms: int = 0
+    ) -> list[Action]:
         return self.hear(sender, VoteReply(E, term, pre, sent_ms, False, highest, wait_ms))
 
     def ack(self, sender: str, sent_ms: int) -> list[Action]:
@@ -108,8 +110,6 @@ class Script:
 
     def pass_time(self, by_ms: int) -> list[Action]:
         """Let time pass with punctual timers; return what the node did of itself."""
-        from gateway.core.events import DeadlineReached
-
         end_ms, done = self.now_ms + by_ms, []
         while self.node.deadline_ms() <= end_ms:
             self.now_ms = max(self.now_ms, self.node.deadline_ms())
