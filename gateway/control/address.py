@@ -165,7 +165,7 @@ class AddressService:
                     self._announcer.burst(BURST_ROUNDS, self.holds)
 
     def _mend_fence(self) -> None:
-        """Build the fence again where the device took it along when it vanished. Some milliseconds, while not holding."""
+        """Build the fence again where the device took it along when it vanished. Takes milliseconds."""
         if self._fence is None or self.holds() or self._fence.intact():
             return
         try:
