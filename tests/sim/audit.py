@@ -95,9 +95,7 @@ class Audit:
     def _vote(self, host: int, election: str, term: int, candidate: str, disk: dict[str, SavedVote]) -> None:
         saved = disk.get(election)
         if saved != SavedVote(term, candidate):
-            raise Violation(
-                f"S5: {self.names[host]} votes for {candidate} in {election} {term}; its disk has {saved}"
-            )
+            raise Violation(f"S5: {self.names[host]} votes for {candidate} in {election} {term}; its disk has {saved}")
         before = self.ballots.setdefault((election, term, host), candidate)
         if before != candidate:
             raise Violation(f"S5: {self.names[host]} votes for {before} and {candidate} in {election} {term}")

@@ -1,8 +1,8 @@
 """Faults: what goes wrong in a run, when and for how long; drawn from the run's seed. Never touches the core.
 
-Each run draws which kinds it has, how often they come and how long they last ("swarm testing": a run that has every kind
-reaches fewer states than many runs that have some). Periods are multiples of the lease: a fault that lasts about one
-lease hurts most.
+Each run draws which kinds it has, how often they come and how long they last ("swarm testing": a run that has every
+kind reaches fewer states than many runs that have some). Periods are multiples of the lease: a fault that lasts about
+one lease hurts most.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Faults:
         self.rng = rng = world.rng
         self.lease_us = world.timing.lease_ms * 1000
         kinds = list(self._kinds())
-        self.kinds = [kind for kind in kinds if rng.random() < 0.5] or [rng.choice(kinds)]
+        density = rng.choice((0.1, 0.3, 0.6))
+        self.kinds = [kind for kind in kinds if rng.random() < density] or [rng.choice(kinds)]
         self.interval_us = int(self.lease_us * 12 ** rng.uniform(0.0, 1.0))
         self.span_us_max = min(self.interval_us * rng.choice((1, 3, 8)), SPAN_US_MAX)
         self.bursts = rng.choice((0.0, 0.2, 0.6))
@@ -72,6 +73,7 @@ class Faults:
             self.clog,
             self.strand_leader,
             self.return_during_stop,
+            self.slow_suitor,
             self.storm,
             self.slow_disk,
             self.slow_stop,
@@ -283,30 +285,19 @@ class Faults:
         links = [(one, other) for one in range(size) for other in range(size) if one != other]
         world.note("clog")
         slow = self.rng.sample(links, self.rng.randrange(1, len(links) + 1))
+        span_us = self._span_us()
         for one, other in slow:
-            world.network.clogged_us[one][other] = int(self.lease_us * self.rng.random() ** 2)
-
-        def clear() -> None:
-            for one, other in slow:
-                world.network.clogged_us[one][other] = 0
-
-        self._later(self._span_us(), clear)
+            self._slow_link(one, other, int(self.lease_us * self.rng.random() ** 2), span_us)
 
     def strand_leader(self) -> None:
         """The answers to a leader are slow; then nobody hears it any more, while they still come in."""
         leader, world = self._victim().index, self.world
         inward = [other for other in range(len(world.hosts)) if other != leader]
-        for other in inward:
-            world.network.clogged_us[other][leader] = self.rng.randrange(self.lease_us // 2)
-
-        def clear() -> None:
-            for other in inward:
-                world.network.clogged_us[other][leader] = 0
-
         mute = isolate(len(world.hosts), leader, hears=True, is_heard=False)
         begin_us, span_us = self.rng.randrange(self.lease_us), 2 * self.lease_us
+        for other in inward:
+            self._slow_link(other, leader, self.rng.randrange(self.lease_us // 2), begin_us + span_us)
         self._later(begin_us, lambda: self._cut("stranded", mute, span_us))
-        self._later(begin_us + span_us, clear)
 
     def return_during_stop(self) -> None:
         """A candidate that was cut off is back while the leader, told to resign, has not stopped yet."""
@@ -321,6 +312,50 @@ class Faults:
 
         self._later(max(away_us - self.rng.randrange(self.lease_us // 2), 0), lambda: self._ask(leader))
         self._later(away_us + 2 * self.lease_us, quick)
+
+    def slow_suitor(self) -> None:
+        """A candidate's round takes as long as a promise, and its voters hear their leader again in the middle of it.
+
+        One voter is free when it is asked in advance, hears the leader once more and is free again when the request
+        comes; the other votes, and only then hears the leader. But for its promise it would now serve two.
+        """
+        world, lease_us = self.world, self.lease_us
+        plan = self.rng.choice(world.shape.plans)
+        serving = world.audit.serving(plan.name, world.now_us)
+        suitors = [name for name in plan.candidates if serving and world.index[name] != serving[0]]
+        if len(world.hosts) < 5 or not suitors:
+            return
+        leader, suitor = serving[0], world.index[self.rng.choice(suitors)]
+        waverer, voter = self.rng.sample([x for x in range(len(world.hosts)) if x not in (leader, suitor)], 2)
+
+        def leases(number: float) -> int:
+            return int(lease_us * (number + self.rng.uniform(0.0, 0.05)))
+
+        def unheard(by: int, begin_us: int, end_us: int) -> None:
+            self._later(begin_us, lambda: self._cut("courted", ((leader, by),), end_us - begin_us))
+
+        unheard(suitor, 0, leases(3.0))
+        unheard(waverer, 0, leases(1.05))
+        unheard(waverer, leases(1.22), leases(2.8))
+        unheard(voter, leases(0.34), leases(1.9))
+        self._slow_link(suitor, voter, leases(0.38), leases(1.4))
+        self._later(leases(1.5), lambda: self._slow_link(suitor, waverer, leases(0.41), lease_us))
+        host = world.hosts[suitor]
+        host.fsync_us = (int(0.43 * lease_us), int(0.48 * lease_us))
+
+        def quick() -> None:
+            host.fsync_us = self.fsync_us
+
+        self._later(3 * lease_us, quick)
+
+    def _slow_link(self, one: int, other: int, delay_us: int, span_us: int) -> None:
+        clogged_us = self.world.network.clogged_us
+        clogged_us[one][other] = delay_us
+
+        def clear() -> None:
+            clogged_us[one][other] = 0
+
+        self._later(span_us, clear)
 
     def _ask(self, host: Host) -> None:
         for plan in self.world.shape.plans:

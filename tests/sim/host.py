@@ -47,7 +47,9 @@ class Host:
         self.disk: dict[str, SavedVote] = {}
         self.writing: dict[str, PersistVote] = {}
         self.standings: dict[str, Standing] = {
-            plan.name: Standing(plan.name, True, True, 0, 0, "") for plan in world.shape.plans if self.name in plan.candidates
+            plan.name: Standing(plan.name, True, True, 0, 0, "")
+            for plan in world.shape.plans
+            if self.name in plan.candidates
         }
         self.core: Node | None = None
         self.life = 0  # counts starts; what belongs to an earlier life is void
@@ -84,7 +86,9 @@ class Host:
         self.deadline_ms = self.core.deadline_ms()
         self.arm()
         for standing in self.standings.values():
-            world.later(world.rng.randrange(1_000, 100_000), world.EVENT, self.index, self.life, StandingChanged(standing))
+            world.later(
+                world.rng.randrange(1_000, 100_000), world.EVENT, self.index, self.life, StandingChanged(standing)
+            )
 
     def crash(self) -> None:
         """The process is gone; datagrams on their way are not, nor is, perhaps, a vote that it was writing."""

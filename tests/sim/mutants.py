@@ -6,8 +6,8 @@ A mutant changes classes of `gateway.core` for the length of a `with`. Names are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, ContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 from unittest.mock import patch
 
 from gateway.core.actions import Action, StopServing
@@ -28,7 +28,7 @@ def mutant(function: Callable[[], list[Patched]]) -> Callable[[], list[Patched]]
     return function
 
 
-def applied(name: str | None) -> ContextManager[None]:
+def applied(name: str | None) -> AbstractContextManager[None]:
     """Break the rule `name` inside the `with`; None breaks nothing."""
     return nullcontext() if name is None else _apply(MUTANTS[name]())
 
@@ -111,8 +111,22 @@ def acknowledges_while_bound_to_another() -> list[Patched]:
     def hear_leader(self: Election, now_ms: int, sender: str, term: int) -> tuple[bool, list[Action]]:
         accepted, actions = hear(self, now_ms, sender, term)
         if not accepted and self.leader == sender and self.serving_term is None and now_ms >= self.quiet_until_ms:
-            self.bind(now_ms, sender, term)
+            self.promise.to, self.promise.term = sender, term
+            self.promise.until_ms = now_ms + self.timing.promise_ms
             accepted = True
+        return accepted, actions
+
+    return [(Election, "hear_leader", hear_leader)]
+
+
+@mutant
+def acknowledges_without_a_promise() -> list[Patched]:
+    hear = Election.hear_leader
+
+    def hear_leader(self: Election, now_ms: int, sender: str, term: int) -> tuple[bool, list[Action]]:
+        before = (self.promise.to, self.promise.term, self.promise.until_ms)
+        accepted, actions = hear(self, now_ms, sender, term)
+        self.promise.to, self.promise.term, self.promise.until_ms = before
         return accepted, actions
 
     return [(Election, "hear_leader", hear_leader)]
