@@ -5,7 +5,7 @@ The same object runs in production, in the simulator and in the tests.
 
 import msgspec
 
-from gateway.core.actions import Action, Send
+from gateway.core.actions import Action, Send, StartServing
 from gateway.core.election import Election, Role
 from gateway.core.events import (
     DeadlineReached,
@@ -96,9 +96,8 @@ class Node:
         actions: list[Action] = []
         for election in self.elections.values():
             actions += election.expire(now_ms)
-        led = self._leads()
         actions += self._take(event, now_ms)
-        if now_ms >= self._pulse_at_ms or not set(self._leads()) <= set(led):
+        if now_ms >= self._pulse_at_ms or any(type(action) is StartServing for action in actions):
             actions += self._pulse(now_ms)  # a new leader is heard at once, not at the next beat
         return actions
 
