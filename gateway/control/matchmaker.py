@@ -123,6 +123,10 @@ class MatchmakerService:
         """Take a change of leader in any election."""
         if change.election == self.name:
             self._accounting.follow(change.leader, change.term)
+        elif change.leader is not None:
+            # Another gateway carries the pool's updates now. Those that the old one took with it are lost, and those
+            # that its kernel refused until its lease had ended.
+            self._standbys.refresh_soon()
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 

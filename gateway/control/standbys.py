@@ -42,6 +42,7 @@ class Standbys:
         self._due_ms: dict[str, int] = {}  # standby -> when it is to be primed (again)
         self._delay_ms: dict[str, int] = {}
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
+        self._refresh_due = False
         self.primes_total = 0
 
     def status(self) -> dict[str, Any]:
@@ -51,6 +52,10 @@ class Standbys:
             for server in self._servers
             if self._open
         }
+
+    def refresh_soon(self) -> None:
+        """Have the pool's daemons send their ads again: a gateway has died, and what it carried with it."""
+        self._refresh_due = True
 
     def stop_forwarding(self) -> None:
         """Refuse this host's collector at every relay, now."""
@@ -104,8 +109,11 @@ class Standbys:
 
     async def _prime_all(self, node: Node) -> None:
         """Bring this collector up to date, then prime whoever is due, again and again; ends by cancellation."""
-        await self._refresh()
+        self._refresh_due = True  # what was sent into the old leader's last moments is lost
         while True:
+            if self._refresh_due:
+                self._refresh_due = False
+                await self._refresh()
             due = {}
             for server in self._servers:
                 standing = self._standing(node, server.name)
@@ -116,7 +124,7 @@ class Standbys:
             await trio.sleep(LOOK_MS / 1000)
 
     async def _refresh(self) -> None:
-        """Have the daemons send again what went into the old leader's last moments: they do not know it is lost."""
+        """Have the daemons send their ads again: they do not know what was lost on its way."""
         try:
             report = await refresh(self._own.endpoint, timeout_ms=REFRESH_MS_MAX)
         except ToolFailed as failure:
