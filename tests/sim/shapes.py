@@ -34,7 +34,7 @@ _MANAGERS = ("cm1", "cm2", "cm3", "cm4", "cm5", "cm6")
 
 SHAPES: dict[int, Shape] = {
     1: Shape(("n1",), _both("n1"), ((50, 300),)),
-    2: Shape(("n1", "n2"), _both("n1", "n2"), ((20, 120), (50, 300), (200, 2000))),
+    2: Shape(("n1", "n2"), _both("n1", "n2"), ((20, 120), (50, 300), (50, 300), (200, 2000))),
     3: Shape(("n1", "n2", "n3"), _both("n1", "n2", "n3"), ((20, 120), (50, 300), (50, 300), (100, 600), (200, 2000))),
     5: Shape(_GATEWAYS[:2] + _MANAGERS[:3], _apart(_GATEWAYS[:2], _MANAGERS[:3]), ((50, 300),)),
     # Nine nodes send 72 pulses a beat: longer beats keep the run affordable.

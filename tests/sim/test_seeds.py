@@ -15,7 +15,7 @@ from tests.sim.run import Result, run_seed
 MINUTES = 10
 BATCH = 5
 FIRST_SEED = 0x1000
-SEEDS = {2: 20, 3: 30, 5: 35, 9: 15}  # nodes -> runs
+SEEDS = {2: 25, 3: 35, 5: 25, 9: 15}  # nodes -> runs
 BATCHES = [(nodes, FIRST_SEED + first) for nodes, count in SEEDS.items() for first in range(0, count, BATCH)]
 KINDS = (
     "crash",
