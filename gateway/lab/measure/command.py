@@ -22,7 +22,7 @@ DEMO = "demo"
 DEMO_SCENARIOS = ("manager-kill", "gateway-kill")
 DEMO_WINDOW_S = 30.0  # both scenarios within some three minutes; figures that are to be published take 60
 WINDOW_S = 60.0
-SLOTS = 4  # of each execute host: what two cores run beside five nodes without being the bottleneck themselves
+SLOTS = 8  # of each execute host: some two jobs a second, which two cores run beside the whole cluster
 HAD_SUFFIX = "had"
 NAME_MAX = 16
 
