@@ -263,6 +263,7 @@ class Election:
         if self.leader != sender or self.leader_term != resignation.term:
             return []
         self.resigned_term = max(self.resigned_term, resignation.term)
+        self.ranking.forget(sender)  # what it said of itself before it gave up makes nobody wait (rule 6)
         return self.forget_leader(now_ms)
 
     # -- voting --------------------------------------------------------------------------------------------------

@@ -26,6 +26,10 @@ class Ranking:
         if candidate in self.candidates:
             self.heard[candidate] = (standing, now_ms)
 
+    def forget(self, candidate: str) -> None:
+        """Leave a candidate out of the count until it is heard again."""
+        self.heard.pop(candidate, None)
+
     def rank(self, now_ms: int, me: str, mine: Standing) -> int:
         """Return how many live and fit candidates are better than `me` (0: none)."""
         my_key = rank_key(mine, self.candidates.index(me))
