@@ -46,6 +46,10 @@ class ThreeNodes(RuleBasedStateMachine):
         self.votes: dict[tuple[str, int], str] = {}
         for name in NAMES:
             self.start(name)
+        # Nothing happens in the first silence, but that they hear of each other; then the first of them leads.
+        self.true_ms += TIMING.promise_ms - 20
+        self.some_work_and_hear_each_other(set(NAMES), 12, 5)
+        assert self.led, "the story begins with a leader"
 
     def clock(self, name: str) -> int:
         return 10_000 + self.true_ms * (1_000 + RATES[name]) // 1_000
@@ -110,6 +114,29 @@ class ThreeNodes(RuleBasedStateMachine):
         flying, self.flying = self.flying, []
         for sender, to, message in flying:
             self.step(to, MessageReceived(sender, message))
+
+    @rule(working=st.sets(NODE, min_size=1), rounds=st.sampled_from((1, 3, 10)), round_ms=st.sampled_from((5, 35)))
+    def some_work_and_hear_each_other(self, working: set[str], rounds: int, round_ms: int) -> None:
+        """A partition, or none: the others neither hear, nor are heard, nor act."""
+        for _ in range(rounds):
+            self.true_ms += round_ms
+            for name in sorted(working):
+                self.timer_fires(name)
+                self.vote_is_written(name)
+            flying = [one for one in self.flying if {one[0], one[1]} <= working]
+            self.flying = [one for one in self.flying if one not in flying]
+            for sender, to, message in flying:
+                self.step(to, MessageReceived(sender, message))
+
+    @rule(one=NODE, round_ms=st.integers(20, 35))
+    def one_is_cut_off_for_about_a_lease(self, one: str, round_ms: int) -> None:
+        self.some_work_and_hear_each_other(set(NAMES) - {one}, 12, round_ms)
+
+    @rule(one=NODE)
+    def one_blinks(self, one: str) -> None:
+        """It dies and is back at once: what it had promised is forgotten, not over."""
+        self.node_crashes(one)
+        self.node_restarts(one)
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), again=st.booleans())
