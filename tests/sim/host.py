@@ -62,6 +62,8 @@ class Host:
         self.fuse = -1  # kill or freeze after so many more actions; -1: never
         self.fuse_freezes = False
         self.fsync_us = (500, 5_000)
+        self.confirm_us = (0, 500)  # from the disk's having a vote to the core's knowing
+        self.ready_us = (1_000, 100_000)  # from the start to the first health check
         self.stop_us = (0, 20_000)
         self.timer_us = 1_000  # how late a timer fires, at most
 
@@ -87,7 +89,7 @@ class Host:
         self.arm()
         for standing in self.standings.values():
             world.later(
-                world.rng.randrange(1_000, 100_000), world.EVENT, self.index, self.life, StandingChanged(standing)
+                world.rng.randint(*self.ready_us), world.EVENT, self.index, self.life, StandingChanged(standing)
             )
 
     def crash(self) -> None:
@@ -237,7 +239,7 @@ class Host:
         world.audit.persisting(self.index, action, self.disk)
         self.writing[action.election] = action
         taken_us = world.rng.randint(*self.fsync_us)
-        confirmed_us = taken_us + world.rng.randint(0, self.fsync_us[0])
+        confirmed_us = taken_us + world.rng.randint(*self.confirm_us)
         world.later(taken_us, world.DISK, self.index, self.life, action)
         confirmation = VotePersisted(action.election, action.term)
         world.later(confirmed_us, world.EVENT, self.index, self.life, confirmation)
