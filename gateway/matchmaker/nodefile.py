@@ -13,6 +13,12 @@ NAME = "zz-condor-gateway.config"  # read last in its folder, so that what stand
 SESSION_S = 5
 SESSION_NAME = "SEC_DEFAULT_SESSION_DURATION"
 
+# Authentication is Windows' own: no daemon here can do it, so a negotiator on which it is the only way of the DAEMON
+# level has none left where one is required, and ends such a handshake at once (src/condor_io/condor_secman.cpp,
+# filterAuthenticationMethods and FillInSecurityPolicyAd; src/condor_daemon_core.V6/daemon_command.cpp, ReadCommand).
+NO_METHOD = "NTSSPI"
+RESCHEDULE_NAME = "SEC_DAEMON_AUTHENTICATION_METHODS"
+
 # All that a negotiator or a tool asks a collector for. StartD and Slot are the types of HTCondor >= 23.2.
 FORWARDED_TYPES = ("Machine", "Submitter", "Scheduler", "DaemonMaster", "StartD", "Slot")
 
@@ -35,6 +41,17 @@ _NEGOTIATOR = """
 # The elected manager runs the negotiator, and no other does. It is never in this list at boot: two negotiators
 # would both match the pool's slots and both charge its users.
 DAEMON_LIST = $(DAEMON_LIST) NEGOTIATOR
+
+# The negotiator refuses RESCHEDULE, which every schedd sends after condor_submit, wherever it would have to be
+# authenticated. To a negotiator that has just been elected a schedd has no session: it authenticates, and does nothing
+# else until that is done; the negotiator, in the middle of a cycle, waits for that schedd's jobs and does nothing else
+# either. Both stood still for 20 s (SEC_DEFAULT_AUTHENTICATION_TIMEOUT), and the whole pool's matching with them, in
+# one of six failovers. {method} is authentication on Windows: nobody has it, so the schedd has its refusal in
+# milliseconds, and logs "Failed to send RESCHEDULE to negotiator". No harm is in that.
+# It opens nothing to anybody. condor_userprio and condor_off are not of this level (DAEMON), and work as ever.
+# What it costs: a new job waits for the next cycle, NEGOTIATOR_INTERVAL at most (60 s by default). Where that is too
+# long, set NEGOTIATOR_INTERVAL on the managers: 20 is what NEGOTIATOR_CYCLE_DELAY allows by default.
+NEGOTIATOR.{name} = {method}
 """
 
 _NO_NEGOTIATOR = """
@@ -65,7 +82,7 @@ def render(*, negotiator: bool, view_hosts: tuple[str, ...]) -> str:
     assert all(host.split() == [host] and "," not in host for host in view_hosts), f"view hosts {view_hosts}"
     text = _HEAD.format(role="is elected: it runs the pool's negotiator" if negotiator else "stands by")
     text += _SESSIONS.format(name=SESSION_NAME, seconds=SESSION_S)
-    text += _NEGOTIATOR if negotiator else _NO_NEGOTIATOR
+    text += _NEGOTIATOR.format(name=RESCHEDULE_NAME, method=NO_METHOD) if negotiator else _NO_NEGOTIATOR
     if view_hosts:
         text += _FORWARDING.format(hosts=" ".join(view_hosts), types=", ".join(FORWARDED_TYPES))
     return text

@@ -7,7 +7,10 @@ capability, the right to administrate. So the owners are asked to send, and the 
   (condor_update_machine_ad; src/condor_startd.V6/command.cpp, caUpdateMachineAd). It leaves two attributes in the
   machine's ads that mean nothing: Command and, empty, OfflineUniverses;
 - a schedd sends its own ad and its submitters' after RESCHEDULE (condor_reschedule), at most every SCHEDD_MIN_INTERVAL
-  (5 s).
+  (5 s). It tells the negotiator as well, so it is asked only where silence would do harm: where its ad or a submitter's
+  is missing, and, after a switch, where the collector knows of no idle job of it (the negotiator passes over a
+  submitter with IdleJobs = 0; src/condor_negotiator.V6/matchmaker.cpp, negotiateWithGroup). Any other old ad of a
+  schedd serves: the negotiator asks the schedd itself what it has.
 Both need WRITE, which HTCondor's recommended configuration gives to every authenticated host of the pool. The one
 exception are condor_master's ads, which nothing asks for: they are copied to the standby alone, and only where missing.
 """
@@ -47,7 +50,7 @@ class AskReport(msgspec.Struct, frozen=True, kw_only=True):
 class PrimeReport(msgspec.Struct, frozen=True, kw_only=True):
     """What priming came to. `lacking` holds up to NAMES_MAX names for each standby that is not complete."""
 
-    complete: Mapping[str, bool]  # standby -> whether its collector has every ad of the leader's, as new
+    complete: Mapping[str, bool]  # standby -> whether its collector has every ad of the leader's, and slots' as new
     lacking: Mapping[str, tuple[str, ...]]
     unreachable: Mapping[str, str]  # standby -> why its collector could not be asked
     total: int  # ads of the leader
@@ -60,7 +63,7 @@ class PrimeReport(msgspec.Struct, frozen=True, kw_only=True):
 class RefreshReport(msgspec.Struct, frozen=True, kw_only=True):
     """What bringing a collector up to date came to."""
 
-    total: int  # daemons that have ads in the collector
+    total: int  # daemons that had to be heard
     silent: tuple[str, ...]  # up to NAMES_MAX of those not heard since
     rounds: int
     asked: int
@@ -96,7 +99,7 @@ async def prime(leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_m
         ours = await census.take(leader, timeout_ms=QUERY_MS)
         state = await _compare_all(ours, standbys)
         comparisons = {name: found for name, found in state.items() if isinstance(found, Comparison)}
-        lacking = frozenset[Key]().union(*(found.lacking for found in comparisons.values()))
+        lacking = frozenset[Key]().union(*map(needed, comparisons.values()))
         late = trio.current_time() - started >= timeout_ms / 1000
         if late or not lacking:  # an unreachable standby is not waited for: it is primed when it is back
             break
@@ -105,8 +108,8 @@ async def prime(leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_m
             await _copy_masters(leader, standbys[name], found.missing)
         await trio.sleep(POLL_MS / 1000)
     return PrimeReport(
-        complete={name: isinstance(found, Comparison) and found.complete for name, found in state.items()},
-        lacking={name: _names(found.lacking) for name, found in comparisons.items() if not found.complete},
+        complete={name: isinstance(found, Comparison) and not needed(found) for name, found in state.items()},
+        lacking={name: _names(needed(found)) for name, found in comparisons.items() if needed(found)},
         unreachable={name: str(found) for name, found in state.items() if isinstance(found, ToolFailed)},
         total=len(ours),
         rounds=rounds,
@@ -117,10 +120,11 @@ async def prime(leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_m
 
 
 async def refresh(collector: Endpoint, *, timeout_ms: int) -> RefreshReport:
-    """Bring the collector of a new leader up to date: every startd and schedd is asked until it has been heard.
+    """Bring the collector of a new leader up to date: every startd is asked until it has been heard.
 
     For a switch after a silent death: updates that were sent into dead connections are lost, and their senders do
-    not know. Heard means: an ad newer than the one that was there at the beginning.
+    not know. Heard means: an ad newer than the one that was there at the beginning. Of the schedds only those are asked
+    that the negotiator would not ask: no idle job of theirs is known here.
 
     Raises:
         ToolFailed: the collector can't be asked.
@@ -128,7 +132,8 @@ async def refresh(collector: Endpoint, *, timeout_ms: int) -> RefreshReport:
     asking = _Asking()
     started = trio.current_time()
     before = await census.take(collector, timeout_ms=QUERY_MS)
-    before = {key: ad for key, ad in before.items() if key.kind in ("slot", "schedd")}
+    asked_anyway = await _schedds_with_idle_jobs(collector)
+    before = {key: ad for key, ad in before.items() if _must_be_heard(key, asked_anyway)}
     silent = dict(before)
     rounds = 0
     while silent and trio.current_time() - started < timeout_ms / 1000:
@@ -145,6 +150,33 @@ async def refresh(collector: Endpoint, *, timeout_ms: int) -> RefreshReport:
         failed=asking.failed,
         took_ms=round((trio.current_time() - started) * 1000),
     )
+
+
+def needed(found: Comparison) -> frozenset[Key]:
+    """Return what a standby must get before it could take over: what it has not, and slots of which it has old news.
+
+    An old ad of a schedd or a submitter is none of it: see this module's head, and `refresh`.
+    """
+    return found.missing | {key for key in found.stale if key.kind in _STARTD_KINDS}
+
+
+def _must_be_heard(key: Key, asked_anyway: Collection[str]) -> bool:
+    return key.kind == "slot" or (key.kind == "schedd" and key.name not in asked_anyway)
+
+
+async def _schedds_with_idle_jobs(collector: Endpoint) -> frozenset[str]:
+    """Return the names of the schedds that the negotiator asks in its next cycle, by the ads in `collector`."""
+    query = [
+        "condor_status",
+        "-pool",
+        str(collector),
+        "-submitters",
+        "-constraint",
+        "IdleJobs > 0",
+        "-af",
+        "ScheddName",
+    ]
+    return frozenset((await run_tool(*query, timeout_ms=QUERY_MS)).splitlines())
 
 
 async def ask_for_updates(startds: Collection[str], schedds: Collection[str]) -> AskReport:

@@ -23,6 +23,13 @@ def test_leader_adds_the_negotiator_to_what_the_administrator_listed():
     assert settings(nodefile.render(negotiator=True, view_hosts=()))["DAEMON_LIST"] == "$(DAEMON_LIST) NEGOTIATOR"
 
 
+def test_leader_lets_no_schedd_authenticate_for_a_reschedule():
+    """Both would wait for each other. No daemon on Unix can do NTSSPI; only this level, DAEMON, is closed."""
+    said = settings(nodefile.render(negotiator=True, view_hosts=()))
+    assert [name for name in said if name.startswith("NEGOTIATOR.")] == ["NEGOTIATOR.SEC_DAEMON_AUTHENTICATION_METHODS"]
+    assert said["NEGOTIATOR.SEC_DAEMON_AUTHENTICATION_METHODS"] == "NTSSPI"
+
+
 def test_leader_forwards_every_ad_with_its_claim_ids_to_every_relay_by_tcp():
     text = nodefile.render(negotiator=True, view_hosts=("127.0.0.1:19002", "127.0.0.1:19003"))
     said = settings(text)

@@ -53,6 +53,8 @@ should_transfer_files = NO
 queue 400
 """
 
+SCHEDD_LOG = "/var/log/condor/SchedLog"
+
 
 async def on(lab, host, body, *arguments, timeout_s=60):
     """Run the lines of `body`, an async function's, on `host`; return what it returned."""
@@ -341,8 +343,8 @@ async def test_cold_standby_is_complete_after_priming_under_load(lab):
         assert report["complete"] == {"cm2": True}, report
         assert report["failed"] == {}
         assert report["total"] >= 8 + 1 + 1 + 1  # slots, startd, schedd, submitter
-        lacking = await on(lab, "cm1", "return (await prime.compare(CM1, CM2)).counts()")
-        assert lacking == {}
+        lacking = await on(lab, "cm1", "return sorted(prime.needed(await prime.compare(CM1, CM2)))")
+        assert lacking == []
     await _new_leader_matches_with_what_it_was_given(lab)
 
 
@@ -394,8 +396,28 @@ async def test_refresh_replaces_an_ad_that_is_older_than_its_slot(lab):
     await eventually(lambda: _is(state, "Claimed"))
     report = await on(lab, "cm1", "return await prime.refresh(CM1, timeout_ms=20000)")
     assert report["silent"] == []
-    assert report["total"] == 2
     await eventually(lambda: _is(state, "Unclaimed"))
+
+
+async def test_refresh_asks_no_schedd_that_the_negotiator_asks_anyway(lab):
+    """It asks one that seems to have nothing to do: the update with its first jobs may be the one that was lost."""
+    waiting = JOBS.replace("queue 400", "requirements = false\nqueue 1")
+
+    async def idle_jobs():
+        said = await lab.exec("cm1", ["condor_status", "-submitters", "-af", "IdleJobs"])
+        return str(sum(map(int, said.stdout.split())))
+
+    await lab.exec("submit1", ["condor_reschedule"])  # jobs that were removed count until its next update
+    await eventually(lambda: _is(idle_jobs, "0"), limit_s=60)
+    report = await on(lab, "cm1", "return await prime.refresh(CM1, timeout_ms=20000)")
+    assert report["total"] == 2  # the startd and the schedd
+    await lab.submit(waiting)
+    try:
+        await eventually(lambda: _is(idle_jobs, "1"))
+        report = await on(lab, "cm1", "return await prime.refresh(CM1, timeout_ms=20000)")
+        assert report["total"] == 1
+    finally:
+        await lab.exec("submit1", ["condor_rm", "-all"])
 
 
 async def _is(ask, wanted):
@@ -406,3 +428,52 @@ async def test_daemon_that_cannot_be_asked_is_in_the_report(lab):
     nobody = "<10.77.0.31:9618?addrs=10.77.0.31-9618&alias=exec1.lab.internal&noUDP&sock=startd_0_0000>"
     report = await on(lab, "cm1", "return await prime.ask_for_updates([sys.argv[1]], [])", nobody)
     assert list(report["failed"]) == [nobody]
+
+
+async def test_negotiator_refuses_reschedule_and_obeys_the_administrator(lab):
+    """What the schedd sends would have to be authenticated, and a schedd that authenticates does nothing else."""
+
+    async def refusals():
+        pattern = "Failed to send RESCHEDULE to negotiator.*Connection closed"
+        return int((await lab.exec("submit1", ["grep", "-c", pattern, SCHEDD_LOG])).stdout)
+
+    async def refused():
+        await lab.exec("submit1", ["condor_reschedule"])  # the first may come before the negotiator's ad
+        return await refusals() > before
+
+    before = await refusals()
+    await on(lab, "cm1", "await (await fresh()).start(())")
+    try:
+        await eventually(refused)
+        for order in (["-setfactor", "physicist@lab.internal", "7"], ["-setprio", "physicist@lab.internal", "3"]):
+            done = await lab.exec("cm1", ["condor_userprio", *order])
+            assert done.returncode == 0, done.stderr
+            assert "was set to" in done.stdout
+    finally:
+        await on(lab, "cm1", "await fresh()")
+        await lab.exec("submit1", ["condor_rm", "-all"])
+
+
+async def test_schedd_answers_while_jobs_are_submitted_to_a_new_negotiator(lab):
+    """It stood still for 20 s: it authenticated its RESCHEDULE while the negotiator waited for its answer."""
+    slowest_s = 0.0
+
+    async def timed(*command):
+        nonlocal slowest_s
+        started = trio.current_time()
+        await lab.exec("submit1", command, timeout_s=60, user=rootfs.USER, input=JOBS.replace("queue 400", "queue 20"))
+        slowest_s = max(slowest_s, trio.current_time() - started)
+
+    try:
+        for _ in range(8):
+            await on(lab, "cm1", "await (await fresh()).start(())")
+            async with trio.open_nursery() as nursery:
+                for _ in range(16):
+                    nursery.start_soon(timed, "condor_submit", "-")
+                    nursery.start_soon(timed, "condor_q", "-totals")
+                    await trio.sleep(0.3)
+            await lab.exec("submit1", ["condor_rm", "-all"])
+    finally:
+        await on(lab, "cm1", "await fresh()")
+        await lab.exec("submit1", ["condor_rm", "-all"])
+    assert slowest_s < 10
