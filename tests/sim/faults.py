@@ -8,6 +8,7 @@ one lease hurts most.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -16,6 +17,7 @@ from gateway.core.events import ResignationRequested
 
 from .host import Host
 from .network import FAIR, Cut, Weather, isolate, ring, split
+from .staged import STAGED
 from .world import SECOND_US, World
 
 SPAN_US_MAX = 30 * SECOND_US  # no fault lasts longer: a cluster that is cut for ever shows nothing
@@ -34,7 +36,7 @@ class Faults:
         self.world = world
         self.rng = rng = world.rng
         self.lease_us = world.timing.lease_ms * 1000
-        kinds = list(self._kinds())
+        kinds = [*self._kinds(), *(partial(fault, self) for fault in STAGED)]
         density = rng.choice((0.1, 0.3, 0.6))
         self.kinds = [kind for kind in kinds if rng.random() < density] or [rng.choice(kinds)]
         self.interval_us = int(self.lease_us * 12 ** rng.uniform(0.0, 1.0))
@@ -51,6 +53,8 @@ class Faults:
         # how slow the hosts are on an ordinary day
         self.fsync_us = (500, rng.choice((5_000, 5_000, self.lease_us // 6, FSYNC_US_MAX)))
         self.stop_us = (0, rng.choice((20_000, self.lease_us // 3, 3 * self.lease_us)))
+        if rng.random() < 0.25:
+            self._only_staged()
         self.active = False
         self._era = 0  # a fault that outlives its era ends with it
         self._fuse_on_serving = -1
@@ -71,9 +75,6 @@ class Faults:
             self.flap,
             self.swizzle,
             self.clog,
-            self.strand_leader,
-            self.return_during_stop,
-            self.slow_suitor,
             self.storm,
             self.slow_disk,
             self.slow_stop,
@@ -82,6 +83,13 @@ class Faults:
             self.reshuffle,
             self.resign,
         )
+
+    def _only_staged(self) -> None:
+        """Make this a run of staged faults: they need a cluster that is otherwise well."""
+        self.kinds = [partial(fault, self) for fault in self.rng.sample(STAGED, self.rng.randrange(1, len(STAGED) + 1))]
+        self.interval_us, self.span_us_max, self.bursts = 6 * self.lease_us, 6 * self.lease_us, 0.0
+        self.weather = FAIR
+        self.fsync_us, self.stop_us = (500, 5_000), (0, 20_000)
 
     # -- eras ----------------------------------------------------------------------------------------------------
 
@@ -124,24 +132,24 @@ class Faults:
                 return
             self.rng.choice(self.kinds)()
             while self.rng.random() < self.bursts:
-                self._later(self.rng.randrange(self.lease_us), self.rng.choice(self.kinds))
+                self.later(self.rng.randrange(self.lease_us), self.rng.choice(self.kinds))
             self._plan()
 
         self.world.call(gap_us, strike)
 
-    def _later(self, delay_us: int, function: Callable[[], None]) -> None:
+    def later(self, delay_us: int, function: Callable[[], None]) -> None:
         """Call `function` later, unless everything has been healed before."""
         era = self._era
         self.world.call(delay_us, lambda: function() if era == self._era else None)
 
-    def _span_us(self, most_us: int = SPAN_US_MAX) -> int:
+    def span_us(self, most_us: int = SPAN_US_MAX) -> int:
         """Draw how long a fault lasts: around a lease, or anything, short ones as likely as long ones."""
         if self.rng.random() < 0.5:
             return int(self.lease_us * 4 ** self.rng.uniform(-1.0, 1.0))
         most_us = max(min(self.span_us_max, most_us), 100_000)
         return int(10_000 * (most_us / 10_000) ** self.rng.random())
 
-    def _victim(self) -> Host:
+    def victim(self) -> Host:
         """Draw a host; often one that leads."""
         if self.rng.random() < self.on_leader:
             election = self.rng.choice(self.world.shape.plans).name
@@ -153,7 +161,7 @@ class Faults:
     # -- processes -----------------------------------------------------------------------------------------------
 
     def crash(self) -> None:
-        host = self._victim()
+        host = self.victim()
         if host.core is not None:
             self.world.note("crash", host.name)
             host.crash()
@@ -165,13 +173,13 @@ class Faults:
         if host.core is not None:
             self.world.note("blink", host.name)
             host.crash()
-            self._later(self.rng.randrange(1_000, 50_000), lambda: self._restart(host))
+            self.later(self.rng.randrange(1_000, 50_000), lambda: self._restart(host))
 
     def crash_at_boundary(self) -> None:
-        self._set_fuse(self._victim(), freezes=False)
+        self._set_fuse(self.victim(), freezes=False)
 
     def freeze_at_boundary(self) -> None:
-        self._set_fuse(self._victim(), freezes=True)
+        self._set_fuse(self.victim(), freezes=True)
 
     def crash_new_leader(self) -> None:
         """Whoever leads next dies within its first actions: the moments around a change are where bugs live."""
@@ -195,14 +203,14 @@ class Faults:
             if host.core is None:
                 self._restart_later(host)
             elif host.frozen:
-                self._later(self._span_us(FREEZE_US_MAX), lambda: self._thaw(host))
+                self.later(self.span_us(FREEZE_US_MAX), lambda: self.thaw(host))
             else:
-                self._later(20_000, look)
+                self.later(20_000, look)
 
-        self._later(20_000, look)
+        self.later(20_000, look)
 
     def _restart_later(self, host: Host) -> None:
-        self._later(self._span_us(), lambda: self._restart(host))
+        self.later(self.span_us(), lambda: self._restart(host))
 
     def _restart(self, host: Host) -> None:
         if host.core is not None:
@@ -215,20 +223,20 @@ class Faults:
         host.start()
 
     def freeze(self) -> None:
-        host = self._victim()
+        host = self.victim()
         if host.running():
             self.world.note("freeze", host.name)
             host.freeze()
-            self._later(self._span_us(FREEZE_US_MAX), lambda: self._thaw(host))
+            self.later(self.span_us(FREEZE_US_MAX), lambda: self.thaw(host))
 
-    def _thaw(self, host: Host) -> None:
+    def thaw(self, host: Host) -> None:
         if host.core is not None and host.frozen:
             self.world.note("thaw", host.name)
             host.thaw()
 
     # -- network -------------------------------------------------------------------------------------------------
 
-    def _cut(self, name: str, links: Cut, span_us: int) -> None:
+    def cut(self, name: str, links: Cut, span_us: int) -> None:
         world = self.world
         world.note(name, " ".join(f"{world.shape.voters[a]}>{world.shape.voters[b]}" for a, b in links[:8]))
         world.network.cut(links)
@@ -237,37 +245,37 @@ class Faults:
             world.network.heal(links)
             world.note(f"{name}-ends")
 
-        self._later(span_us, heal)
+        self.later(span_us, heal)
 
     def cut_one_off(self) -> None:
         hears, is_heard = self.rng.choice(((False, False), (True, False), (False, True)))
         name = {(False, False): "isolated", (True, False): "mute", (False, True): "deaf"}[hears, is_heard]
-        links = isolate(len(self.world.hosts), self._victim().index, hears=hears, is_heard=is_heard)
-        self._cut(name, links, self._span_us())
+        links = isolate(len(self.world.hosts), self.victim().index, hears=hears, is_heard=is_heard)
+        self.cut(name, links, self.span_us())
 
     def cut_halves(self) -> None:
-        order = self._order()
+        order = self.order()
         where = self.rng.randrange(1, len(order))
-        self._cut("halves", split([order[:where], order[where:]]), self._span_us())
+        self.cut("halves", split([order[:where], order[where:]]), self.span_us())
 
     def cut_ring(self) -> None:
-        self._cut("ring", ring(self._order()), self._span_us())
+        self.cut("ring", ring(self.order()), self.span_us())
 
     def cut_pair(self) -> None:
-        one, other = self._order()[:2]
+        one, other = self.order()[:2]
         links: Cut = ((one, other),) if self.rng.random() < 0.5 else ((one, other), (other, one))
-        self._cut("pair", links, self._span_us())
+        self.cut("pair", links, self.span_us())
 
-    def _order(self) -> list[int]:
+    def order(self) -> list[int]:
         return self.rng.sample(range(len(self.world.hosts)), len(self.world.hosts))
 
     def flap(self) -> None:
         """A link that comes and goes around the length of a lease."""
-        links = isolate(len(self.world.hosts), self._victim().index, hears=False, is_heard=False)
+        links = isolate(len(self.world.hosts), self.victim().index, hears=False, is_heard=False)
         period_us = int(self.lease_us * 4 ** self.rng.uniform(-1.0, 1.0))
         self.world.note("flap", f"every {period_us} us")
         for turn in range(self.rng.randrange(2, 10)):
-            self._later(turn * 2 * period_us, lambda: self._cut("flap-cut", links, period_us))
+            self.later(turn * 2 * period_us, lambda: self.cut("flap-cut", links, period_us))
 
     def swizzle(self) -> None:
         """Cut links one by one, and heal them one by one in another order."""
@@ -276,7 +284,7 @@ class Faults:
         self.world.note("swizzle")
         for link in self.rng.sample(links, self.rng.randrange(1, len(links) + 1)):
             begin_us = self.rng.randrange(self.lease_us)
-            self._later(begin_us, lambda link=link: self._cut("swizzle-cut", (link,), self._span_us()))
+            self.later(begin_us, lambda link=link: self.cut("swizzle-cut", (link,), self.span_us()))
 
     def clog(self) -> None:
         """Some links, each way for itself, are slow for a while."""
@@ -285,82 +293,18 @@ class Faults:
         links = [(one, other) for one in range(size) for other in range(size) if one != other]
         world.note("clog")
         slow = self.rng.sample(links, self.rng.randrange(1, len(links) + 1))
-        span_us = self._span_us()
+        span_us = self.span_us()
         for one, other in slow:
-            self._slow_link(one, other, int(self.lease_us * self.rng.random() ** 2), span_us)
+            self.slow_link(one, other, int(self.lease_us * self.rng.random() ** 2), span_us)
 
-    def strand_leader(self) -> None:
-        """The answers to a leader are slow; then nobody hears it any more, while they still come in."""
-        leader, world = self._victim().index, self.world
-        inward = [other for other in range(len(world.hosts)) if other != leader]
-        mute = isolate(len(world.hosts), leader, hears=True, is_heard=False)
-        begin_us, span_us = self.rng.randrange(self.lease_us), 2 * self.lease_us
-        for other in inward:
-            self._slow_link(other, leader, self.rng.randrange(self.lease_us // 2), begin_us + span_us)
-        self._later(begin_us, lambda: self._cut("stranded", mute, span_us))
-
-    def return_during_stop(self) -> None:
-        """A candidate that was cut off is back while the leader, told to resign, has not stopped yet."""
-        leader, other = self._victim(), self.rng.choice(self.world.hosts)
-        away_us = int(self.lease_us * self.rng.uniform(0.5, 2.0))
-        cut = isolate(len(self.world.hosts), other.index, hears=False, is_heard=False)
-        self._cut("away", cut, away_us)
-        leader.stop_us = (self.lease_us // 3, 3 * self.lease_us)
-
-        def quick() -> None:
-            leader.stop_us = self.stop_us
-
-        self._later(max(away_us - self.rng.randrange(self.lease_us // 2), 0), lambda: self._ask(leader))
-        self._later(away_us + 2 * self.lease_us, quick)
-
-    def slow_suitor(self) -> None:
-        """A candidate's round takes as long as a promise, and its voters hear their leader again in the middle of it.
-
-        One voter is free when it is asked in advance, hears the leader once more and is free again when the request
-        comes; the other votes, and only then hears the leader. But for its promise it would now serve two.
-        """
-        world, lease_us = self.world, self.lease_us
-        plan = self.rng.choice(world.shape.plans)
-        serving = world.audit.serving(plan.name, world.now_us)
-        suitors = [name for name in plan.candidates if serving and world.index[name] != serving[0]]
-        if len(world.hosts) < 5 or not suitors:
-            return
-        leader, suitor = serving[0], world.index[self.rng.choice(suitors)]
-        waverer, voter = self.rng.sample([x for x in range(len(world.hosts)) if x not in (leader, suitor)], 2)
-
-        def leases(number: float) -> int:
-            return int(lease_us * (number + self.rng.uniform(0.0, 0.05)))
-
-        def unheard(by: int, begin_us: int, end_us: int) -> None:
-            self._later(begin_us, lambda: self._cut("courted", ((leader, by),), end_us - begin_us))
-
-        unheard(suitor, 0, leases(3.0))
-        unheard(waverer, 0, leases(1.05))
-        unheard(waverer, leases(1.22), leases(2.8))
-        unheard(voter, leases(0.34), leases(1.9))
-        self._slow_link(suitor, voter, leases(0.38), leases(1.4))
-        self._later(leases(1.5), lambda: self._slow_link(suitor, waverer, leases(0.41), lease_us))
-        host = world.hosts[suitor]
-        host.fsync_us = (int(0.43 * lease_us), int(0.48 * lease_us))
-
-        def quick() -> None:
-            host.fsync_us = self.fsync_us
-
-        self._later(3 * lease_us, quick)
-
-    def _slow_link(self, one: int, other: int, delay_us: int, span_us: int) -> None:
+    def slow_link(self, one: int, other: int, delay_us: int, span_us: int) -> None:
         clogged_us = self.world.network.clogged_us
         clogged_us[one][other] = delay_us
 
         def clear() -> None:
             clogged_us[one][other] = 0
 
-        self._later(span_us, clear)
-
-    def _ask(self, host: Host) -> None:
-        for plan in self.world.shape.plans:
-            if host.running():
-                host.take(ResignationRequested(plan.name, "told to"))
+        self.later(span_us, clear)
 
     def storm(self) -> None:
         """Worse weather for a while."""
@@ -374,45 +318,45 @@ class Faults:
         def calm() -> None:
             world.network.weather = fair
 
-        self._later(self._span_us(), calm)
+        self.later(self.span_us(), calm)
 
     # -- slowness ------------------------------------------------------------------------------------------------
 
     def slow_disk(self) -> None:
-        host = self._victim()
+        host = self.victim()
         self.world.note("slow-disk", host.name)
         host.fsync_us = (500, self.rng.choice((self.lease_us // 10, FSYNC_US_MAX)))
 
         def quick() -> None:
             host.fsync_us = self.fsync_us
 
-        self._later(self._span_us(), quick)
+        self.later(self.span_us(), quick)
 
     def slow_stop(self) -> None:
         """Stopping a service takes longer than its lease: only force ends it in time."""
-        host = self._victim()
+        host = self.victim()
         self.world.note("slow-stop", host.name)
         host.stop_us = (0, self.rng.choice((self.lease_us // 3, 3 * self.lease_us)))
 
         def quick() -> None:
             host.stop_us = self.stop_us
 
-        self._later(self._span_us(), quick)
+        self.later(self.span_us(), quick)
 
     def slow_timers(self) -> None:
-        host = self._victim()
+        host = self.victim()
         self.world.note("slow-timers", host.name)
         host.timer_us = self.rng.choice((20_000, self.lease_us))
 
         def quick() -> None:
             host.timer_us = 1_000
 
-        self._later(self._span_us(), quick)
+        self.later(self.span_us(), quick)
 
     # -- candidates ----------------------------------------------------------------------------------------------
 
     def unfit(self) -> None:
-        host = self._victim()
+        host = self.victim()
         if not host.standings or host.core is None:
             return
         standing = self.rng.choice(list(host.standings.values()))
@@ -425,11 +369,11 @@ class Faults:
             else:
                 host.standings[standing.election] = msgspec.structs.replace(standing, fit=True)
 
-        self._later(self._span_us(), fit)
+        self.later(self.span_us(), fit)
 
     def reshuffle(self) -> None:
         """Candidates become warmer, colder, fresher."""
-        host = self._victim()
+        host = self.victim()
         for standing in list(host.standings.values()):
             self.world.note("reshuffle", host.name)
             host.change(
@@ -442,7 +386,7 @@ class Faults:
             )
 
     def resign(self) -> None:
-        host = self._victim()
+        host = self.victim()
         if host.running():
             election = self.rng.choice(self.world.shape.plans).name
             self.world.note("asked-to-resign", f"{host.name} {election}")

@@ -38,6 +38,8 @@ KINDS = (
     "stranded",
     "away",
     "courted",
+    "late-resignation",
+    "deaf-to-leader",
     "storm",
     "slow-disk",
     "slow-stop",
