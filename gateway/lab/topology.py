@@ -95,6 +95,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         _within(self.gateways, 1 if self.system is System.OURS else 0, GATEWAYS_MAX, "gateways")
         _within(self.execute, 1, EXECUTE_MAX, "execute hosts")
         _within(self.slots, 1, SLOTS_MAX, "slots on each execute host")
+        if self.forward is not Forward.PROXY:
+            raise LabError(f"'forward {self.forward}' is not in this version: the lab's gateways forward by 'proxy'")
         return self
 
     @property

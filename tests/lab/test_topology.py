@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.config.settings import Forward
 from gateway.lab.errors import LabError
 from gateway.lab.topology import Kind, System, Topology, lab_of_namespace
 
@@ -72,3 +73,9 @@ def test_only_the_labs_own_namespaces_are_taken_for_its_own():
     assert lab_of_namespace("cglab-one-switch") == "one"
     for foreign in ("cglab", "cglab-one", "cglab-one-two-three", "other-one-cm1", "cglab--cm1", "xcglab-one-cm1"):
         assert lab_of_namespace(foreign) is None
+
+
+@pytest.mark.parametrize("forward", ["nat", "direct"])
+def test_a_way_to_forward_that_is_yet_to_come_is_refused_before_anything_is_made(forward):
+    with pytest.raises(LabError, match="is not in this version"):
+        Topology(forward=Forward(forward)).checked()
