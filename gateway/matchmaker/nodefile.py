@@ -13,8 +13,8 @@ NAME = "zz-condor-gateway.config"  # read last in its folder, so that what stand
 SESSION_S = 5
 SESSION_NAME = "SEC_DEFAULT_SESSION_DURATION"
 
-# Authentication is Windows' own: no daemon here can do it, so a negotiator on which it is the only way of the DAEMON
-# level has none left where one is required, and ends such a handshake at once (src/condor_io/condor_secman.cpp,
+# NTSSPI is for Windows only, no daemon here can do it: a negotiator on which it is the only method of the DAEMON level
+# has none left where one is required, and ends such a handshake at once (src/condor_io/condor_secman.cpp,
 # filterAuthenticationMethods and FillInSecurityPolicyAd; src/condor_daemon_core.V6/daemon_command.cpp, ReadCommand).
 NO_METHOD = "NTSSPI"
 RESCHEDULE_NAME = "SEC_DAEMON_AUTHENTICATION_METHODS"
