@@ -38,33 +38,11 @@ from gateway.core.actions import (
     StopServing,
 )
 from gateway.core.lease import Lease
-from gateway.core.promise import Promise
-from gateway.core.ranking import Ranking
 from gateway.core.timing import Timing
+from gateway.core.voter import Role, Voter
 from gateway.wire.messages import Resignation, Standing, VoteReply, VoteRequest
 
 RETRY_MS_MIN = 5  # between two pre-votes of one candidate: bounds what a losing candidate sends
-
-
-class Role(enum.Enum):
-    """What a node is in one election."""
-
-    PRE = "PRE"  # just started: bound by promises that it has forgotten
-    PASSIVE = "PASSIVE"
-    ELECTION = "ELECTION"  # asking for pre-votes or votes
-    LEADER = "LEADER"
-
-
-# Every other arrow is a bug.
-TRANSITIONS: frozenset[tuple[Role, Role]] = frozenset(
-    {
-        (Role.PRE, Role.PASSIVE),
-        (Role.PASSIVE, Role.ELECTION),
-        (Role.ELECTION, Role.PASSIVE),
-        (Role.ELECTION, Role.LEADER),
-        (Role.LEADER, Role.PASSIVE),
-    }
-)
 
 
 class Phase(enum.Enum):
@@ -75,19 +53,8 @@ class Phase(enum.Enum):
     VOTE = "vote"
 
 
-class Election:
-    """One election as one node sees it. Methods return actions; the caller gives the time with every call.
-
-    Args:
-        name: the election's name, shared by all nodes.
-        me: this node's name.
-        voters: every node of the cluster, this one included.
-        candidates: who may lead, best first.
-        timing: the cluster's periods.
-        term: highest term found on stable storage, 0 at first.
-        vote: whom this node voted for in that term.
-        now_ms: the present, on this node's CLOCK_BOOTTIME.
-    """
+class Election(Voter):
+    """One election as one node sees it, a candidate perhaps. Arguments are those of `Voter`."""
 
     def __init__(
         self,
@@ -101,29 +68,17 @@ class Election:
         vote: str | None,
         now_ms: int,
     ) -> None:
-        assert me in voters, "a node votes in every election of its cluster"
-        assert set(candidates) <= set(voters), "candidates are voters"
-        self.name = name
-        self.me = me
-        self.voters = voters
-        self.candidates = candidates
-        self.timing = timing
-        self.role = Role.PRE
-        self.term = term
-        self.vote = vote
-        self.leader: str | None = None
-        self.leader_term = 0  # highest term of a leader heard: an older one is over, whatever arrives late
-        self.leader_until_ms = now_ms  # without a heartbeat the leader is forgotten then
-        self.quiet_until_ms = now_ms + timing.promise_ms  # rule 4
+        super().__init__(
+            name=name,
+            me=me,
+            voters=voters,
+            candidates=candidates,
+            timing=timing,
+            term=term,
+            vote=vote,
+            now_ms=now_ms,
+        )
         self.standing = Standing(name, False, False, 0, 0, "")
-        self.ranking = Ranking(candidates, timing.lease_ms)
-        self.promise = Promise(now_ms)  # rule 2
-        self.resigned_term = 0  # leaders of terms up to this have resigned: late heartbeats of theirs bind nobody
-        self.courtesy_to: str | None = None  # last granted pre-vote (rule 6)
-        self.courtesy_until_ms = now_ms
-        # writing a vote
-        self.persisting: PersistVote | None = None
-        self.answer_when_persisted: Send | None = None
         # candidacy
         self.phase = Phase.PRE_VOTE
         self.granted: set[str] = set()
@@ -138,15 +93,6 @@ class Election:
     # -- views ---------------------------------------------------------------------------------------------------
 
     @property
-    def majority(self) -> int:
-        """Number of voters that any two decisions must share one of."""
-        return len(self.voters) // 2 + 1
-
-    def peers(self) -> tuple[str, ...]:
-        """Return every voter but this node."""
-        return tuple(voter for voter in self.voters if voter != self.me)
-
-    @property
     def lease_until_ms(self) -> int:
         """When this node's lease ends, or ended."""
         return self.lease.until_ms
@@ -155,7 +101,7 @@ class Election:
         """Return for how many ms more this node may not vote for `candidate`; 0: it may."""
         if self.serving_term is not None:
             return max(self.lease.until_ms - now_ms, RETRY_MS_MIN)
-        return max(self.quiet_until_ms - now_ms, self.promise.left_ms(now_ms, candidate), 0)
+        return super().bound(now_ms, candidate)
 
     def deadline_ms(self) -> int | None:
         """Return when this election next needs a call of `expire`, or None."""
@@ -205,102 +151,17 @@ class Election:
         rank = self.ranking.rank(now_ms, self.me, self.standing) if self.me in self.candidates else 0
         self.stand_at_ms = now_ms + extra_ms + rank * self.timing.stagger_ms
 
-    def become(self, role: Role) -> None:
-        """Change the role; an arrow that is not in `TRANSITIONS` is a bug of ours."""
-        if role is self.role:
-            return
-        assert (self.role, role) in TRANSITIONS, f"{self.role.value} -> {role.value} is not a transition"
-        self.role = role
-
-    # -- following -----------------------------------------------------------------------------------------------
-
-    def hear_leader(self, now_ms: int, sender: str, term: int) -> tuple[bool, list[Action]]:
-        """Take a leader's heartbeat; return whether to acknowledge it, and actions.
-
-        `self.term` may be above `term`: a candidacy of this node, or of one that it voted for, has failed meanwhile.
-        What decides is whether this node is bound to another (rule 2), not the number.
-        """
-        if term < self.leader_term or term <= self.resigned_term or sender not in self.candidates:
-            return False, []
-        if self.promise.to == sender and term < self.promise.term:
-            # It has asked for a vote of a later term since: this heartbeat is late. Taking it would turn the promise
-            # into one of the older term, which a late resignation of that term would end while the later one serves.
-            return False, []
-        assert not (self.role is Role.LEADER and term == self.term), f"two leaders in term {term} of {self.name}"
-        actions: list[Action] = []
+    def make_way(self, now_ms: int, sender: str, term: int) -> tuple[bool, list[Action]]:
+        """Stop serving, or end a candidacy, for the sake of a leader that was heard."""
         if self.serving_term is not None:
-            if term > self.serving_term:
-                actions += self.lose(now_ms, Cause.SUPERSEDED, f"{sender} leads term {term}", at_once=True)
-            return False, actions
+            if term <= self.serving_term:
+                return False, []
+            return False, self.lose(now_ms, Cause.SUPERSEDED, f"{sender} leads term {term}", at_once=True)
         if self.role is Role.ELECTION:
-            actions += self.abandon(now_ms, "a leader was heard")
-        if term > self.term:
-            self.term, self.vote = term, None
-        changed = self.leader != sender or self.leader_term != term
-        self.leader, self.leader_term = sender, term
-        self.leader_until_ms = now_ms + self.timing.promise_ms
-        if changed:
-            actions.append(FollowLeader(self.name, sender, term))
-        if self.bound(now_ms, sender):
-            return False, actions
-        self.bind(now_ms, sender, term)
-        return True, actions
+            return True, self.abandon(now_ms, "a leader was heard")
+        return True, []
 
-    def bind(self, now_ms: int, to: str, term: int) -> None:
-        """Promise `to` a promise period from now (rule 2)."""
-        self.promise.make(to, term, now_ms + self.timing.promise_ms)
-
-    def forget_leader(self, now_ms: int) -> list[Action]:
-        """Nobody leads any more, as far as this node knows."""
-        self.leader = None
-        self.stand_after(now_ms, 0)
-        return [FollowLeader(self.name, None, self.term)]
-
-    def hear_resignation(self, now_ms: int, sender: str, resignation: Resignation) -> list[Action]:
-        """Release the promise made to a leader (or candidate) that will not act in its term any more (rule 8)."""
-        if self.promise.to == sender and self.promise.term == resignation.term:
-            self.promise.release(now_ms)
-        if self.leader != sender or self.leader_term != resignation.term:
-            return []
-        self.resigned_term = max(self.resigned_term, resignation.term)
-        self.ranking.forget(sender)  # what it said of itself before it gave up makes nobody wait (rule 6)
-        return self.forget_leader(now_ms)
-
-    # -- voting --------------------------------------------------------------------------------------------------
-
-    def hear_vote_request(self, now_ms: int, sender: str, request: VoteRequest) -> list[Action]:
-        """Answer a candidate; a granted vote is answered only once it is on stable storage (rule 1)."""
-        wait_ms = self.bound(now_ms, sender)
-        granted = wait_ms == 0 and sender in self.candidates and self.persisting is None
-        if request.pre:
-            if granted and self.courtesy_to not in (None, sender) and now_ms < self.courtesy_until_ms:
-                granted, wait_ms = False, self.courtesy_until_ms - now_ms
-            granted = granted and request.term > self.term
-            if granted:  # rule 6
-                self.courtesy_to = sender
-                self.courtesy_until_ms = now_ms + self.timing.stagger_ms
-            return [self.reply(sender, request, granted=granted, wait_ms=wait_ms)]
-        granted = granted and (request.term > self.term or (request.term == self.term and self.vote in (None, sender)))
-        if not granted:
-            return [self.reply(sender, request, granted=False, wait_ms=wait_ms)]
-        actions: list[Action] = []
-        if self.role is Role.ELECTION:
-            self.become(Role.PASSIVE)  # a candidate that is free to vote has only asked for pre-votes
-        self.term, self.vote = request.term, sender
-        self.bind(now_ms, sender, request.term)
-        if self.leader is not None:
-            actions += self.forget_leader(now_ms)
-        self.stand_after(now_ms, self.timing.promise_ms)
-        self.persisting = PersistVote(self.name, request.term, sender)
-        self.answer_when_persisted = self.reply(sender, request, granted=True, wait_ms=0)
-        return [*actions, self.persisting]
-
-    def reply(self, to: str, request: VoteRequest, *, granted: bool, wait_ms: int) -> Send:
-        """Build the answer to a vote request."""
-        return Send(
-            to,
-            VoteReply(self.name, request.term, request.pre, request.sent_ms, granted, self.term, wait_ms),
-        )
+    # -- standing ------------------------------------------------------------------------------------------------
 
     def vote_persisted(self, now_ms: int, term: int) -> list[Action]:
         """Go on where `PersistVote` was waited for: send the vote, or ask for votes."""
@@ -312,8 +173,6 @@ class Election:
         if self.role is not Role.ELECTION or self.term != term:
             return []  # a leader was heard meanwhile
         return self.ask_votes(now_ms)
-
-    # -- standing ------------------------------------------------------------------------------------------------
 
     def ask_pre_votes(self, now_ms: int) -> list[Action]:
         """Begin a round: would a majority vote for this node (rule 5)?"""

@@ -6,7 +6,7 @@ The same object runs in production, in the simulator and in the tests.
 import msgspec
 
 from gateway.core.actions import Action, Send, StartServing
-from gateway.core.election import Election, Role
+from gateway.core.election import Election
 from gateway.core.events import (
     DeadlineReached,
     Event,
@@ -18,6 +18,7 @@ from gateway.core.events import (
     VotePersisted,
 )
 from gateway.core.timing import Timing
+from gateway.core.voter import Role
 from gateway.wire.messages import Ack, Message, Pulse, Resignation, VoteReply, VoteRequest
 
 

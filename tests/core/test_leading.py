@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.core.actions import Cause, ExtendServing, FollowLeader, PersistVote, StartServing, StopServing
-from gateway.core.election import Role
 from gateway.core.events import DeadlineReached, ResignationRequested, ServingStopped
+from gateway.core.voter import Role
 from gateway.wire.messages import Ack, Pulse, Resignation, VoteReply, VoteRequest
 from tests.core.playbook import TIMING, E, Script, only, sent
 

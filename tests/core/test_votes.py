@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.core.actions import PersistVote, StartServing
-from gateway.core.election import Role
 from gateway.core.events import DeadlineReached
+from gateway.core.voter import Role
 from gateway.wire.messages import Resignation, VoteReply, VoteRequest
 from tests.core.playbook import TIMING, E, Script, only, sent
 

@@ -6,8 +6,8 @@ kernel's fence lives as long.
 """
 
 from gateway.core.actions import Action, ExtendServing, PersistVote, StartServing
-from gateway.core.election import Role
 from gateway.core.node import Node, SavedVote
+from gateway.core.voter import Role
 from gateway.wire.messages import Message, Resignation, VoteReply, VoteRequest
 
 

@@ -9,8 +9,8 @@ from heapq import heappop, heappush
 from typing import Any
 
 from gateway.core.actions import Action, StartServing
-from gateway.core.election import Role
 from gateway.core.events import Event
+from gateway.core.voter import Role
 from gateway.wire.messages import Message
 
 from .audit import Audit, Violation
