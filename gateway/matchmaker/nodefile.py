@@ -56,7 +56,7 @@ NEGOTIATOR.{name} = {method}
 
 _NO_NEGOTIATOR = """
 # No NEGOTIATOR in DAEMON_LIST: only the elected manager runs one. condor_on will say that it has started it, and
-# nothing will happen. To move the matchmaker: condor-gateway switchover.
+# nothing will happen. `condor-gateway status` shows which manager is elected.
 """
 
 _FORWARDING = """
