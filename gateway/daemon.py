@@ -19,7 +19,13 @@ from gateway.config.keyfile import Keys
 from gateway.config.settings import Peer, Role, Settings
 from gateway.console.admin import serve_admin
 from gateway.control.address import AddressService
-from gateway.control.forwarding import ElectedServers, Forwarding, frontend_listeners, view_listeners
+from gateway.control.forwarding import (
+    ElectedServers,
+    Forwarding,
+    frontend_listeners,
+    replica_listeners,
+    view_listeners,
+)
 from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
 from gateway.control.matchmaker import open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
@@ -36,6 +42,8 @@ from gateway.kernel.link import LinkWatch
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.realtime import prefer_realtime
 from gateway.matchmaker.condor import CondorMissing
+from gateway.matchmaker.master import MasterMissing
+from gateway.matchmaker.negotiator import NegotiatorFailed
 from gateway.wire.seal import BOOT_ID_BYTES, Keyring, Seal
 
 REALTIME_PRIORITY = 10  # above everything that is not realtime; below what an administrator runs on purpose
@@ -62,7 +70,14 @@ async def run_node(settings: Settings, me: Peer, keys: Keys) -> None:
     log = structlog.get_logger()
     try:
         await _run_node(settings, me, keys)
-    except* (KernelRefused, HeartbeatPortTaken, VoteFileBroken, CondorMissing) as group:
+    except* (
+        KernelRefused,
+        HeartbeatPortTaken,
+        VoteFileBroken,
+        CondorMissing,
+        NegotiatorFailed,
+        MasterMissing,
+    ) as group:
         # Answers to the operator, wherever they come from; the first is the one to read.
         raise StartRefused(str(_first(group))) from group
     log.info("node.ended")
@@ -91,7 +106,7 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
             for listener in view_listeners(settings, backend, me)
         ),
     )
-    require_free_ports(listeners)
+    require_free_ports((*listeners, *replica_listeners(backends, me)))
     for service in addresses:
         await require_no_stranger(settings, service.settings, me)
 

@@ -73,3 +73,9 @@ def test_every_command_of_the_readme_exists():
     makefile = (ROOT / "Makefile").read_text()
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"README: make {target}"
+
+
+def test_no_two_test_modules_share_a_name():
+    """Pytest imports them by their names alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -49,6 +49,8 @@ class AddressService:
         self._until_ms = 0
         self._held = trio.Event()
         self._hold = trio.CancelScope()  # of the tasks of the present hold
+        self._mending = False
+        self._mend = trio.Event()  # the device is back: is the fence still there?
         self._relay_ready = False
         self._link_up = link_up(address.device)
         self._told: tuple[bool, str] | None = None
@@ -152,7 +154,7 @@ class AddressService:
             case LinkChanged(device, up) if device == self.settings.device:
                 self._link_up = up
                 if up:
-                    self._mend_fence()
+                    self._mend.set()
                 self._tell_fitness()
             case AddressRemoved(ip, prefix_length, device) if self.holds() and (ip, prefix_length, device) == (
                 self.settings.ip,
@@ -164,18 +166,27 @@ class AddressService:
                 if self._virtual.add():
                     self._announcer.burst(BURST_ROUNDS, self.holds)
 
-    def _mend_fence(self) -> None:
+    async def _mend_fence(self) -> None:
         """Build the fence again where the device took it along when it vanished. Takes milliseconds."""
-        if self._fence is None or self.holds() or self._fence.intact():
-            return
-        try:
-            self._fence.install()
-            self._log.info("fence.rebuilt")
-        except KernelRefused as error:
-            self._log.error("fence.refused", reason=str(error))
+        while True:  # ends by cancellation
+            await self._mend.wait()
+            self._mend = trio.Event()
+            if self._fence is None or self.holds() or self._fence.intact():
+                continue
+            self._mending = True  # unfit meanwhile: nobody else may use the fence's socket
+            self._tell_fitness()
+            try:
+                await trio.to_thread.run_sync(self._fence.install)
+                self._log.info("fence.rebuilt")
+            except KernelRefused as error:
+                self._log.error("fence.refused", reason=str(error))
+            self._mending = False
+            self._tell_fitness()
 
     def _tell_fitness(self, reason: str = "") -> None:
-        if not self._link_up:
+        if self._mending:
+            self._tell(fit=False, reason="the fence is being rebuilt")
+        elif not self._link_up:
             self._tell(fit=False, reason=f"link {self.settings.device} is down")
         elif not self._relay_ready:
             self._tell(fit=False, reason=reason or "the relay is not ready")
@@ -195,10 +206,12 @@ class AddressService:
         """Announce while held, and watch for other claims; ends by cancellation, dropping the address."""
         task_status.started()
         try:
-            while True:
-                await self._held.wait()
-                with trio.CancelScope() as self._hold:
-                    await self._defend(self._term)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._mend_fence)
+                while True:
+                    await self._held.wait()
+                    with trio.CancelScope() as self._hold:
+                        await self._defend(self._term)
         finally:
             self._virtual.remove()
             if self._fence is not None:

@@ -74,6 +74,14 @@ def view_listeners(settings: Settings, backend: Backend, me: Peer) -> tuple[List
     )
 
 
+def replica_listeners(backends: tuple[Backend, ...], me: Peer) -> tuple[Listener, ...]:
+    """Return where this node itself takes replicas: a port to be found free, not one of the relay's."""
+    if not any(backend.replicate_accounting for backend in backends):
+        return ()
+    host, port = me.endpoint.host, me.endpoint.port
+    return (Listener(name="replication", route="", protocol="tcp", host=host, port=port),)
+
+
 class Forwarding:
     """The relay process of one node and its routes.
 

@@ -315,10 +315,12 @@ class Election(Voter):
         return self.tell_resigned(term, "stopped serving")
 
     def standing_changed(self, now_ms: int, standing: Standing, reason: str) -> list[Action]:
-        """Take this node's own new standing; a leader that is unfit gives up (rule 8)."""
+        """Take this node's own new standing; a leader, or a candidate, that is unfit gives up (rule 8)."""
         was_fit, self.standing = self.standing.fit, standing
         if self.role is Role.LEADER and not standing.fit:
             return self.lose(now_ms, Cause.UNFIT, reason, at_once=False)
+        if self.role is Role.ELECTION and not standing.fit:
+            return self.abandon(now_ms, reason)
         if standing.fit and not was_fit and self.role is Role.PASSIVE:
             self.stand_after(now_ms, 0)
         return []

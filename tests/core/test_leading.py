@@ -110,6 +110,19 @@ def test_an_unfit_leader_stops_gracefully_and_resigns_only_when_the_stop_is_conf
     assert [(to, one.term) for to, one in sent(actions, Resignation)] == [("a", 1), ("c", 1)]
 
 
+def test_a_candidate_that_becomes_unfit_ends_its_candidacy_and_frees_its_voters() -> None:
+    script = Script().awake()
+    script.fit()
+    script.pass_time(200)
+    script.grant("a", 1, pre=True, sent_ms=sent(script.took, VoteRequest)[-1][1].sent_ms)
+    asked_ms = script.now_ms
+    script.persisted(1)
+    actions = script.fit(fit=False)
+    assert [(to, one.term) for to, one in sent(actions, Resignation)] == [("a", 1), ("c", 1)]
+    assert script.grant("a", 1, sent_ms=asked_ms) == [], "a vote that comes too late elects nobody"
+    assert script.election.role is Role.PASSIVE
+
+
 def test_a_requested_resignation_says_so() -> None:
     script = leader()
     actions = script.step(ResignationRequested(E, "maintenance"))
