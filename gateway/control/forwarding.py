@@ -94,7 +94,6 @@ class Forwarding:
         self._listeners = listeners
         self._on_ready = on_ready
         self._routes: dict[str, tuple[Endpoint | None, int]] = {}  # route -> last server that it had, epoch
-        self._failed: dict[str, ListenFailed] = {}
         self._log = structlog.get_logger()
         self.relay = Relay()
         self.restarts_total = 0
@@ -128,20 +127,18 @@ class Forwarding:
     def _take(self, event: RelayEvent) -> None:
         match event:
             case RelayStarted(pid=pid):
-                self._failed.clear()
                 self._log.info("relay.started", pid=pid)
             case RelayDied(status=status, reason=reason, restart_ms=restart_ms):
                 self.restarts_total += 1
                 self._log.error("relay.died", status=status, reason=reason, restart_ms=restart_ms)
                 self._on_ready(False, "the relay process died")
             case ListenFailed(listener=name, host=host, port=port, reason=reason):
-                self._failed[name] = event
                 self._log.error("relay.listen-failed", listener=name, host=host, port=port, reason=reason)
                 self._on_ready(False, f"cannot listen on {host}:{port} ({name}): {reason}")
             case Ready(listeners=count):
-                if not self._failed:
-                    self._log.info("relay.ready", listeners=count)
-                    self._on_ready(True, "")
+                # Said when every listener is open: also of one that had failed, and was tried again.
+                self._log.info("relay.ready", listeners=count)
+                self._on_ready(True, "")
             case Switched(route=route, epoch=epoch, connections_closed=closed, flows_closed=flows, took_us=took_us):
                 self._log.info(
                     "relay.switched",

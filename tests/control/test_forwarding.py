@@ -11,7 +11,7 @@ from gateway.control.forwarding import (
     view_listeners,
 )
 from gateway.core.actions import FollowLeader
-from gateway.relay.messages import WhenDown
+from gateway.relay.messages import ListenFailed, Ready, WhenDown
 
 MINIMAL = Path(__file__).parents[2] / "haproxy-like-config" / "minimal.cfg"
 
@@ -86,3 +86,12 @@ def test_the_addresss_election_moves_no_route() -> None:
     servers, routes = elected()
     servers.follow(FollowLeader("pool-vip", "gw1", 1))
     assert routes.told == []
+
+
+async def test_a_port_that_is_free_again_makes_the_gateway_fit_again() -> None:
+    told: list[bool] = []
+    forwarding = Forwarding((), lambda ready, reason: told.append(ready))
+    failed = ListenFailed(listener="a", host="10.77.0.100", port=9618, errno=98, reason="Address already in use")
+    for event in (failed, Ready(listeners=2)):
+        forwarding._take(event)
+    assert told == [False, True]
