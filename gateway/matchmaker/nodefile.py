@@ -46,8 +46,8 @@ DAEMON_LIST = $(DAEMON_LIST) NEGOTIATOR
 # authenticated. To a negotiator that has just been elected a schedd has no session: it authenticates, and does nothing
 # else until that is done; the negotiator, in the middle of a cycle, waits for that schedd's jobs and does nothing else
 # either. Both stood still for 20 s (SEC_DEFAULT_AUTHENTICATION_TIMEOUT), and the whole pool's matching with them, at
-# 7 of 88 new negotiators, and at none of 83 with this line. {method} is authentication on Windows: nobody has it, so the schedd has its refusal in
-# milliseconds, and logs "Failed to send RESCHEDULE to negotiator". No harm is in that.
+# 7 of 88 new negotiators, and at none of 83 with this line. {method} is authentication on Windows: nobody has it, so
+# the schedd has its refusal in milliseconds, and logs "Failed to send RESCHEDULE to negotiator". No harm is in that.
 # It opens nothing to anybody. condor_userprio and condor_off are not of this level (DAEMON), and work as ever.
 # What it costs: a new job waits for the next cycle, NEGOTIATOR_INTERVAL at most (60 s by default). Where that is too
 # long, set NEGOTIATOR_INTERVAL on the managers: 20 is what NEGOTIATOR_CYCLE_DELAY allows by default.
