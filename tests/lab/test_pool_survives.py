@@ -74,12 +74,15 @@ async def wait_leader(lab: Lab, election: str, *, other_than: str, asked: str) -
 
 
 async def wait_healthy(lab: Lab) -> None:
-    """Wait until every candidate of every election is fit and warm."""
+    """Wait until every candidate of every election is fit and warm, as the first gateway sees it once it is up."""
     with trio.fail_after(RECOVERY_S_MAX):
         while True:
-            elections = (await status(lab, "gw1"))["elections"].values()
+            seen = await lab.gateway_status("gw1")
+            elections = seen["elections"].values() if seen else ()
             candidates = [found for election in elections for found in election["candidates"].values()]
-            if all(found and found["fit"] and found["warm"] and found["heard_ms_ago"] < 1000 for found in candidates):
+            if candidates and all(
+                one and one["fit"] and one["warm"] and one["heard_ms_ago"] < 1000 for one in candidates
+            ):
                 return
             await trio.sleep(0.3)
 
