@@ -74,17 +74,23 @@ async def wait_leader(lab: Lab, election: str, *, other_than: str, asked: str) -
 
 
 async def wait_healthy(lab: Lab) -> None:
-    """Wait until every candidate of every election is fit and warm, as the first gateway sees it once it is up."""
-    with trio.fail_after(RECOVERY_S_MAX):
+    """Wait until every node runs, and the first gateway hears every candidate to be fit and warm."""
+    with trio.move_on_after(RECOVERY_S_MAX):
         while True:
-            seen = await lab.gateway_status("gw1")
-            elections = seen["elections"].values() if seen else ()
+            seen = {host: await lab.gateway_status(host) for host in ("gw1", "gw2", *MANAGERS)}
+            elections = seen["gw1"]["elections"].values() if all(seen.values()) else ()
             candidates = [found for election in elections for found in election["candidates"].values()]
             if candidates and all(
-                one and one["fit"] and one["warm"] and one["heard_ms_ago"] < 1000 for one in candidates
+                one and one["fit"] and one["warm"] and one["heard_ms_ago"] < 300 for one in candidates
             ):
                 return
             await trio.sleep(0.3)
+    logs = [f"{host}: {line}" for host in MANAGERS for line in last_events(lab, host)]
+    pytest.fail("\n".join((f"not healthy after {RECOVERY_S_MAX} s", str(candidates), *logs)))
+
+
+def last_events(lab: Lab, host: str) -> list[str]:
+    return lab.file(host, "/var/log/condor-gateway.log").read_text().splitlines()[-12:]
 
 
 def configuration(lab: Lab) -> dict[tuple[str, str], bytes]:
