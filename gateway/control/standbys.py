@@ -23,8 +23,8 @@ LOOK_MS = 50  # how often the standbys' heartbeats are looked at: a dead one is 
 PRIME_AFTER_MS = 2_000
 PRIME_RETRY_MS = 2_000
 PRIME_RETRY_MS_MAX = 60_000
-PRIME_MS_MAX = 20_000  # a schedd answers after SCHEDD_MIN_INTERVAL, 5 s
-REFRESH_MS_MAX = 20_000
+PRIME_MS_MAX = 12_000  # a schedd answers after SCHEDD_MIN_INTERVAL, 5 s; asked twice
+REFRESH_MS_MAX = 8_000  # a dead host does not answer; those that live have answered twice by then
 NEVER_MS = 2**62
 
 

@@ -50,7 +50,7 @@ class AskReport(msgspec.Struct, frozen=True, kw_only=True):
 class PrimeReport(msgspec.Struct, frozen=True, kw_only=True):
     """What priming came to. `lacking` holds up to NAMES_MAX names for each standby that is not complete."""
 
-    complete: Mapping[str, bool]  # standby -> whether its collector has every ad of the leader's, and slots' as new
+    complete: Mapping[str, bool]  # standby -> whether it has all that is to be had: see `silent_owners`
     lacking: Mapping[str, tuple[str, ...]]
     unreachable: Mapping[str, str]  # standby -> why its collector could not be asked
     total: int  # ads of the leader
@@ -94,9 +94,11 @@ async def prime(leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_m
     started = trio.current_time()
     state: dict[str, Comparison | ToolFailed] = {}
     rounds = 0
+    first: Census | None = None
     while True:
         rounds += 1
         ours = await census.take(leader, timeout_ms=QUERY_MS)
+        first = ours if first is None else first
         state = await _compare_all(ours, standbys)
         comparisons = {name: found for name, found in state.items() if isinstance(found, Comparison)}
         lacking = frozenset[Key]().union(*map(needed, comparisons.values()))
@@ -107,8 +109,9 @@ async def prime(leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_m
         for name, found in comparisons.items():
             await _copy_masters(leader, standbys[name], found.missing)
         await trio.sleep(POLL_MS / 1000)
+    silent = silent_owners(first, ours)
     return PrimeReport(
-        complete={name: isinstance(found, Comparison) and not needed(found) for name, found in state.items()},
+        complete={name: isinstance(found, Comparison) and needed(found) <= silent for name, found in state.items()},
         lacking={name: _names(needed(found)) for name, found in comparisons.items() if needed(found)},
         unreachable={name: str(found) for name, found in state.items() if isinstance(found, ToolFailed)},
         total=len(ours),
@@ -158,6 +161,17 @@ def needed(found: Comparison) -> frozenset[Key]:
     An old ad of a schedd or a submitter is none of it: see this module's head, and `refresh`.
     """
     return found.missing | {key for key in found.stale if key.kind in _STARTD_KINDS}
+
+
+def silent_owners(first: Census, last: Census) -> frozenset[Key]:
+    """Return the ads whose owners have sent nothing since `first`, though others have: nobody can get them now.
+
+    An execute host that is dead, a submitter without jobs: their ads stay with the leader until CLASSAD_LIFETIME
+    (15 minutes), and a standby that waited for them would be cold for as long. Where nobody has sent anything, asking
+    itself does not work, and nobody is excused.
+    """
+    silent = frozenset(key for key, ad in last.items() if key in first and not ad.is_newer(first[key]))
+    return silent if len(silent) < len(last) else frozenset()
 
 
 def _must_be_heard(key: Key, asked_anyway: Collection[str]) -> bool:

@@ -1,7 +1,7 @@
 """Priming: of all that a standby lacks, what it must get."""
 
 from gateway.matchmaker import prime
-from gateway.matchmaker.census import Comparison, Key
+from gateway.matchmaker.census import Ad, Comparison, Key
 
 SLOT, SCHEDD, SUBMITTER = Key("slot", "slot1@e"), Key("schedd", "s"), Key("submitter", "ann@p", "s")
 MASTER = Key("master", "e")
@@ -23,3 +23,21 @@ def test_old_news_of_a_slot_is_needed_anew():
 def test_no_schedd_is_asked_because_its_ads_are_old():
     """The negotiator asks it for its jobs in every cycle."""
     assert lacks(stale=(SCHEDD, SUBMITTER, MASTER)) == set()
+
+
+def ads(**sequences):
+    """A census: the name of a slot, and how many updates of it were sent."""
+    return {Key("slot", name): Ad("<10.77.0.31:9618>", 1, sequence, 0) for name, sequence in sequences.items()}
+
+
+def test_a_dead_hosts_slots_are_not_waited_for():
+    """They stay with the leader for a quarter of an hour; a standby that waited for them would be cold for as long."""
+    assert prime.silent_owners(ads(dead=4, alive=7), ads(dead=4, alive=8)) == {Key("slot", "dead")}
+
+
+def test_what_its_owner_has_sent_meanwhile_must_arrive():
+    assert Key("slot", "alive") not in prime.silent_owners(ads(dead=4, alive=7), ads(dead=4, alive=8))
+
+
+def test_nobody_is_excused_where_asking_does_not_work_at_all():
+    assert prime.silent_owners(ads(one=4, two=7), ads(one=4, two=7)) == set()
