@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.wire import accountant
@@ -21,7 +21,7 @@ PRIORITY = b"103 Customer.alice@lab Priority 0.5\n"
 def boundaries(data: bytes) -> list[int]:
     """Where a record ends with no transaction open, found by a slower way than the scanner's."""
     found, position, open_transaction = [0], 0, False
-    for line in data.splitlines(keepends=True):
+    for line in data.splitlines(keepends=True):  # of the sample, which has no carriage return
         position += len(line)
         open_transaction = line.startswith(b"105") or (open_transaction and not line.startswith(b"106"))
         if not open_transaction:
@@ -201,13 +201,16 @@ def test_a_huge_file_is_refused_unread(monkeypatch):
 
 @settings(max_examples=300)
 @given(st.integers(0, len(SAMPLE) * 8 - 1))
+@example(37702)  # MyType becomes \ryType
+@example(1205)  # the target type of a new ad becomes a newline
 def test_a_flipped_bit_never_lengthens_the_closed_part_beyond_a_line_that_is_no_record(bit):
     data = bytearray(SAMPLE)
     data[bit // 8] ^= 1 << bit % 8
     scan = scan_untrusted(bytes(data))
-    lines = bytes(data[: scan.closed_length]).splitlines(keepends=True)
+    lines = bytes(data[: scan.closed_length]).split(b"\n")  # a carriage return ends no line: to HTCondor it is a blank
     assert all(re.match(rb"10[1-7] ", line) for line in lines if line.strip())
-    assert scan.stop is not Stop.CORRUPT or scan.stop_offset <= bit // 8
+    # A byte that became a newline ends its own line: what is corrupt may begin right behind it.
+    assert scan.stop is not Stop.CORRUPT or scan.stop_offset <= bit // 8 + 1
 
 
 @given(
