@@ -182,7 +182,6 @@ FORWARDS = _words(
         "direct": f"{_LATER}: write 'forward proxy'",
     }
 )
-PARTITION_POLICIES = _words({"serve": f"{_LATER}: write 'hold', or add a witness and leave the line out"})
 REPLICATED = _words({"spool": f"{_LATER}: write 'replicate accounting'"})
 LOG_TARGETS = _words(
     {

@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from gateway.config.foreign import BALANCES, FORWARDS, LOG_TARGETS, PARTITION_POLICIES, REPLICATED
-from gateway.config.settings import Role
+from gateway.config.foreign import BALANCES, FORWARDS, LOG_TARGETS, REPLICATED
+from gateway.config.settings import OnPartition, Role
 
 PEERS_MAX = 9  # quorum arithmetic is tested exhaustively up to here
 ADDRESSES_MAX = 16  # each has a fence and its own announcements; a pool needs one
@@ -191,7 +191,27 @@ _PEERS = _table(
         name="on-partition",
         help="what a side without a majority does; must be said where there are two peers",
         arguments=(
-            Argument(name="policy", kind=Kind.CHOICE, choices=("hold",), refused=PARTITION_POLICIES, default="hold"),
+            Argument(
+                name="policy",
+                kind=Kind.CHOICE,
+                choices=tuple(policy.value for policy in OnPartition),
+                default=OnPartition.HOLD.value,
+            ),
+        ),
+    ),
+    Keyword(
+        name="guard-dead-time",
+        help="silence of the control process after which the guard, its parent, declares it frozen and resigns for it",
+        arguments=(
+            Argument(
+                name="time",
+                kind=Kind.DURATION,
+                low=10,
+                high=5_000,
+                low_reason="a busy host wakes a healthy process later than that",
+                high_reason="by then the lease of a frozen process has ended by itself",
+                default="30ms",
+            ),
         ),
     ),
     Keyword(

@@ -16,6 +16,13 @@ class Role(enum.StrEnum):
     WITNESS = "witness"
 
 
+class OnPartition(enum.StrEnum):
+    """What a side of a partition does that has no majority of the votes."""
+
+    HOLD = "hold"  # it serves nobody: never two leaders
+    SERVE = "serve"  # it elects a leader of its own: two of them until the network heals
+
+
 class Protocol(enum.StrEnum):
     """Transport protocols that a frontend forwards."""
 
@@ -117,6 +124,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     peers_name: str
     heartbeat_ms: int
     lease_ms: int
+    on_partition: OnPartition = OnPartition.HOLD
+    guard_dead_ms: int = 30  # silence of the control process after which the guard declares it dead
     peers: tuple[Peer, ...]
     addresses: tuple[Address, ...]
     frontends: tuple[Frontend, ...]
