@@ -41,6 +41,7 @@ from gateway.kernel.link import Event as LinkEvent
 from gateway.kernel.link import LinkWatch
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.realtime import prefer_realtime
+from gateway.kernel.templates import TemplatesMissing
 from gateway.matchmaker.condor import CondorMissing
 from gateway.matchmaker.master import MasterMissing
 from gateway.matchmaker.negotiator import NegotiatorFailed
@@ -77,6 +78,7 @@ async def run_node(settings: Settings, me: Peer, keys: Keys) -> None:
         CondorMissing,
         NegotiatorFailed,
         MasterMissing,
+        TemplatesMissing,
     ) as group:
         # Answers to the operator, wherever they come from; the first is the one to read.
         raise StartRefused(str(_first(group))) from group

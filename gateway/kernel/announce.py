@@ -1,29 +1,21 @@
 """Announcements: tells the segment which MAC now holds the address. Asks whether it is still ours before every frame.
 
-The frames are built once, with scapy, when the node starts; what is sent later is those bytes on a raw socket. Each
-round sends the request *and* the reply form, because some systems heed only one of them, and rounds are repeated:
-at least 1.1 s apart, because older Linux ignores a second change within its ARP locktime of 1 s, and slowly for
-ever, because switches and routers forget.
+The frames are made when the node starts (`gateway.kernel.frames`); what is sent later is those bytes on a raw socket.
+Each round sends the request *and* the reply form, because some systems heed only one of them, and rounds are
+repeated: at least 1.1 s apart, because older Linux ignores a second change within its ARP locktime of 1 s, and slowly
+for ever, because switches and routers forget.
 """
 
 import ipaddress
-import logging
 from collections.abc import Callable
 
 import trio
 
-logging.getLogger("scapy.runtime").setLevel(logging.ERROR)  # it warns of a host without routes when imported
-
-from scapy.layers.l2 import ARP, Ether  # noqa: E402
-
-from gateway.kernel import ethernet  # noqa: E402
+from gateway.kernel import ethernet, frames
 
 REPEATS_S = (1.1, 2.2, 5.0)  # after the first round
 REFRESH_S = 60.0
 ROUNDS_AT_ONCE = 3  # a burst: single frames get lost in switches that have just changed a port's state
-
-_BROADCAST = "ff:ff:ff:ff:ff:ff"
-_NO_MAC = "00:00:00:00:00:00"
 
 
 class Announcer:
@@ -31,6 +23,7 @@ class Announcer:
 
     Raises:
         KernelRefused: no permission for a raw socket, no such device, or it is not Ethernet.
+        TemplatesMissing: the frames cannot be made.
     """
 
     def __init__(self, ip: str, device: str) -> None:
@@ -38,8 +31,7 @@ class Announcer:
         self.device = device
         self._socket = ethernet.open_packet_socket(device)
         self._mac = ethernet.mac_of(self._socket)
-        build = arp_frames if ipaddress.ip_address(ip).version == 4 else neighbour_frames
-        self._frames = build(self.ip, self._mac)
+        self._frames = frames.announcement_frames(self.ip, self._mac)
         self.sent_total = 0
         self.failed_total = 0
 
@@ -91,34 +83,3 @@ class Announcer:
         while mine:  # until the address is no longer ours
             await trio.sleep(REFRESH_S)
             mine = self.burst(1, still_mine)
-
-
-def arp_frames(ip: str, mac: str) -> tuple[bytes, ...]:
-    """Return the gratuitous ARP request (RFC 5227 §3) and reply for `ip` at `mac`.
-
-    Linux takes a reply for gratuitous, and then overrides an entry that is younger than its locktime, only if the
-    target MAC is the sender's; RFC 5944 §4.6 asks for that too.
-    """
-    ethernet_header = Ether(src=mac, dst=_BROADCAST)
-    request = ethernet_header / ARP(op=1, hwsrc=mac, psrc=ip, hwdst=_NO_MAC, pdst=ip)
-    reply = ethernet_header / ARP(op=2, hwsrc=mac, psrc=ip, hwdst=mac, pdst=ip)
-    return bytes(request), bytes(reply)
-
-
-def probe_frame(ip: str, mac: str) -> bytes:
-    """Return the ARP probe of RFC 5227 §2.1.1: asks for `ip` from 0.0.0.0, so that it changes nobody's cache."""
-    probe = Ether(src=mac, dst=_BROADCAST) / ARP(op=1, hwsrc=mac, psrc="0.0.0.0", hwdst=_NO_MAC, pdst=ip)
-    return bytes(probe)
-
-
-def neighbour_frames(ip: str, mac: str) -> tuple[bytes, ...]:
-    """Return the unsolicited neighbour advertisement for `ip` at `mac` (RFC 4861 §7.2.6), to all nodes."""
-    from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6  # 100 ms that IPv4 need not pay
-
-    advertisement = (
-        Ether(src=mac, dst="33:33:00:00:00:01")
-        / IPv6(src=ip, dst="ff02::1", hlim=255)
-        / ICMPv6ND_NA(tgt=ip, R=0, S=0, O=1)
-        / ICMPv6NDOptDstLLAddr(lladdr=mac)
-    )
-    return (bytes(advertisement),)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from gateway.kernel import announce, ethernet
+from gateway.kernel import ethernet, frames
 from gateway.kernel.ethernet import ETH_P_ARP, FRAME_BYTES_MAX, ArpPacket, Instruction
 
 CLAIM_REPEAT_S = 1.0  # one host's claim is reported at most so often: a flood must not become our own load
@@ -33,7 +33,7 @@ async def who_has(ip: str, device: str, *, wait_ms: int, count: int) -> frozense
     own_macs = ethernet.local_macs()
     claimants: set[str] = set()
     opened = ethernet.open_packet_socket(device, ETH_P_ARP, claims_of(packed))
-    probe = announce.probe_frame(ip, ethernet.mac_of(opened))
+    probe = frames.probe_frame(ip, ethernet.mac_of(opened))
     with trio.socket.from_stdlib_socket(opened) as listening:
         asked = trio.current_time()
         for turn in range(1, count + 1):
