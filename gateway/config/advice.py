@@ -6,7 +6,7 @@ With errors about, half of it would be their consequences: a backend is unused b
 from collections.abc import Callable
 
 from gateway.config.diagnostics import Reporter, listing
-from gateway.config.settings import Role
+from gateway.config.settings import OnPartition, Role
 from gateway.config.tree import Statement, Tree
 from gateway.config.values import BindPoint
 
@@ -43,7 +43,7 @@ def something_takes_over(tree: Tree, report: Reporter) -> None:
 
 
 def sections_are_used(tree: Tree, report: Reporter) -> None:
-    """Every address is bound, every backend served."""
+    """Every address is bound, every backend served. A file without a frontend is about addresses alone."""
     bound: set[str] = set()
     served: set[str] = set()
     for frontend in tree.all("frontend"):
@@ -54,7 +54,7 @@ def sections_are_used(tree: Tree, report: Reporter) -> None:
         served |= {str(default.arguments["backend"][0].value) for default in frontend.all("default_backend")}
     for section in tree.sections:
         name = str(section.name.value) if section.name is not None else ""
-        if section.kind == "address" and name not in bound:
+        if section.kind == "address" and name not in bound and tree.first("frontend") is not None:
             report.warning(section.word, f"{section.subject()} is not bound by any frontend")
         if section.kind == "backend" and name not in served:
             report.warning(section.word, f"{section.subject()} is not the default_backend of any frontend")
@@ -87,10 +87,33 @@ def is_checked(statement: Statement, default: bool) -> bool:
     return default
 
 
+def serving_apart_is_meant(tree: Tree, report: Reporter) -> None:
+    """Two leaders at a time: said aloud where a majority would do without, and where it costs usage records."""
+    for section in tree.all("peers"):
+        policy = section.first("on-partition")
+        if policy is None or policy.arguments["policy"][0].value != OnPartition.SERVE:
+            continue
+        word = policy.arguments["policy"][0].word
+        voters = len(list(section.all("peer")))
+        if voters > 2:
+            report.warning(
+                word,
+                f"on-partition serve: each part of the {voters} voters elects a leader of its own, so that two hosts "
+                "have the address until the network heals; without this line the larger part goes on alone",
+            )
+        if any(backend.first("negotiator") is not None for backend in tree.all("backend")):
+            report.warning(
+                word,
+                "on-partition serve: each side charges its users by itself, and this version keeps one of the two "
+                "records when they meet again",
+            )
+
+
 RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     peers_do_what_they_say,
     something_takes_over,
     sections_are_used,
+    serving_apart_is_meant,
     servers_are_checked,
 )
 

@@ -8,29 +8,29 @@ from collections.abc import Callable, Iterator
 
 from gateway.config.advice import advise
 from gateway.config.check_references import REFERENCE_RULES
+from gateway.config.check_times import TIME_RULES
 from gateway.config.diagnostics import WHOLE_FILE, Reporter, quote
 from gateway.config.keywords import BINDS_MAX, PEERS_MAX, SECTIONS
 from gateway.config.settings import Endpoint, Protocol, Role
-from gateway.config.tree import Given, Statement, Tree
-from gateway.config.values import BindPoint, Prefix, format_ms, read_value
-
-LEASE_HEARTBEATS_MIN = 3  # two heartbeats may be lost in a row before a healthy leader loses its lease
+from gateway.config.tree import Statement, Tree
+from gateway.config.values import BindPoint, Prefix
 
 
 def check(tree: Tree, report: Reporter) -> None:
     """Apply every rule to `tree`."""
-    for rule in RULES + REFERENCE_RULES:
+    for rule in RULES + TIME_RULES + REFERENCE_RULES:
         rule(tree, report)
     if not report.has_errors:
         advise(tree, report)
 
 
 def every_section_stands(tree: Tree, report: Reporter) -> None:
-    """At least one of each kind of section."""
+    """At least one of each kind of section that is required; clients that come in have somewhere to go."""
     if not tree.complete:
         return
     for kind in SECTIONS.values():
-        if tree.first(kind.word) is None:
+        required = kind.required or (kind.word == "backend" and tree.first("frontend") is not None)
+        if required and tree.first(kind.word) is None:
             named = " NAME" if kind.named else ""
             report.error(WHOLE_FILE, f"no section '{kind.word}{named}' ({kind.help})")
 
@@ -41,33 +41,6 @@ def required_keywords_stand(tree: Tree, report: Reporter) -> None:
         for keyword in SECTIONS[section.kind].keywords.values():
             if keyword.required and section.first(keyword.name) is None:
                 report.error(section.word, f"{section.subject()} needs {quote(keyword.name)}: {keyword.usage()}")
-
-
-def lease_outlives_heartbeats(tree: Tree, report: Reporter) -> None:
-    """A lease is longer than a heartbeat, and should be three."""
-    for section in tree.all("peers"):
-        times: dict[str, int] = {}
-        for keyword in ("heartbeat", "lease"):
-            argument = SECTIONS["peers"].keywords[keyword].arguments[0]
-            statement = section.first(keyword)
-            given = statement.argument("time") if statement else None
-            if given is not None:
-                times[keyword] = _whole(given)
-            elif statement is None and argument.default is not None:
-                value = read_value(argument, argument.default)
-                assert isinstance(value, int)
-                times[keyword] = value
-        written = section.first("lease") or section.first("heartbeat")
-        if len(times) < 2 or written is None:
-            continue
-        given = written.argument("time")
-        at = given.word if given is not None else written.word
-        heartbeat_ms, lease_ms = times["heartbeat"], times["lease"]
-        told = f"lease {format_ms(lease_ms)} at a heartbeat of {format_ms(heartbeat_ms)}"
-        if lease_ms <= heartbeat_ms:
-            report.error(at, f"{told} ends before it can be renewed: {_longer(heartbeat_ms)}")
-        elif lease_ms < LEASE_HEARTBEATS_MIN * heartbeat_ms:
-            report.warning(at, f"{told} may end when one packet is lost: {_longer(heartbeat_ms)}")
 
 
 def peers_are_distinct(tree: Tree, report: Reporter) -> None:
@@ -113,12 +86,14 @@ def peers_are_few(tree: Tree, report: Reporter) -> None:
             report.error(
                 section.word,
                 f"{section.subject()}: two peers cannot both be safe and go on when they lose each other: add a third "
-                "(a witness is enough), or write 'on-partition hold': then neither serves alone",
+                "(a witness is enough), or write 'on-partition hold' (neither serves alone) or 'on-partition serve' "
+                "(each serves its side, so that there are two leaders until they meet again)",
             )
         if not peers or any(len(peer.arguments.get("role", ())) == 0 for peer in peers):
             return
         for role in (Role.GATEWAY, Role.MANAGER):
-            if not any(role in _roles(peer) for peer in peers):
+            wanted = role is Role.GATEWAY or tree.first("backend") is not None or not tree.complete
+            if wanted and not any(role in _roles(peer) for peer in peers):
                 report.error(section.word, f"{section.subject()}: no peer has the role {quote(role)}")
 
 
@@ -138,7 +113,7 @@ def roles_agree(tree: Tree, report: Reporter) -> None:
 
 
 def addresses_are_free(tree: Tree, report: Reporter) -> None:
-    """A virtual address is IPv4, belongs to no peer or server, and stands in one section."""
+    """A virtual address can be any host's, belongs to no peer or server, and stands in one section."""
     owners: dict[str, Statement] = {}
     for peer in _peers(tree):
         given = peer.argument("address:port")
@@ -151,8 +126,9 @@ def addresses_are_free(tree: Tree, report: Reporter) -> None:
         if statement is None or given is None or not isinstance(given.value, Prefix):
             continue
         host = given.value.host
-        if _version(host) != 4:
-            report.error(given.word, f"{section.subject()}: {host} is IPv6, which is not in this version: use IPv4")
+        strange = _no_virtual_address(host)
+        if strange:
+            report.error(given.word, f"{section.subject()}: {host} is {strange}")
         if ipaddress.ip_address(host).is_loopback:
             report.warning(given.word, f"{section.subject()}: {host} is a loopback address: no other host reaches it")
         if host in owners:
@@ -191,7 +167,6 @@ def binds_are_distinct(tree: Tree, report: Reporter) -> None:
 RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     every_section_stands,
     required_keywords_stand,
-    lease_outlives_heartbeats,
     peers_are_distinct,
     peers_are_few,
     roles_agree,
@@ -212,14 +187,18 @@ def _of(statement: Statement) -> str:
     return f"{statement.subject()} on line {statement.word.line}"
 
 
-def _whole(given: Given) -> int:
-    assert isinstance(given.value, int)
-    return given.value
-
-
 def _version(host: str) -> int:
     return ipaddress.ip_address(host).version
 
 
-def _longer(heartbeat_ms: int) -> str:
-    return f"make it at least {format_ms(LEASE_HEARTBEATS_MIN * heartbeat_ms)}, three heartbeats"
+def _no_virtual_address(host: str) -> str:
+    """Return why an address can be no virtual one; "" where it can."""
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return f"an IPv4 address in the form of IPv6: write {quote(str(address.ipv4_mapped))}"
+        if address.is_link_local:
+            return (
+                "link-local, so that clients would have to name an interface with it: use one of fd00::/8 or 2000::/3"
+            )
+    return ""

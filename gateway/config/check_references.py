@@ -8,7 +8,7 @@ from collections.abc import Callable
 from gateway.config.diagnostics import Reporter, did_you_mean, listing, quote
 from gateway.config.settings import Endpoint, Role
 from gateway.config.tree import Given, Section, Statement, Tree
-from gateway.config.values import BindPoint, format_ms
+from gateway.config.values import BindPoint
 
 
 def holders_are_gateways(tree: Tree, report: Reporter) -> None:
@@ -68,30 +68,11 @@ def one_negotiator(tree: Tree, report: Reporter) -> None:
         first = first or negotiator
 
 
-def holding_outlasts_an_election(tree: Tree, report: Reporter) -> None:
-    """A held connection waits for a new leader, who can't come before the old one's lease is over."""
-    peers = tree.first("peers")
-    lease = peers.first("lease") if peers else None
-    given_lease = lease.argument("time") if lease else None
-    if given_lease is None or not isinstance(given_lease.value, int):
-        return
-    for section in tree.all("backend"):
-        queue = section.first("timeout queue")
-        given = queue.argument("time") if queue else None
-        if given is not None and isinstance(given.value, int) and given.value <= given_lease.value:
-            report.warning(
-                given.word,
-                f"{section.subject()}: connections are held for {format_ms(given.value)}, but no election ends within "
-                f"the lease of {format_ms(given_lease.value)}: hold them longer",
-            )
-
-
 REFERENCE_RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     holders_are_gateways,
     servers_are_managers,
     frontends_lead_somewhere,
     one_negotiator,
-    holding_outlasts_an_election,
 )
 
 

@@ -82,13 +82,17 @@ class Keyword(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SectionKind(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of section. `named` ones have a name after the section word; a `single` one may stand only once."""
+    """One kind of section.
+
+    `named` ones have a name after the section word; a `single` one may stand only once, a `required` one stands.
+    """
 
     word: str
     help: str
     named: bool
     single: bool
     count_max: int
+    required: bool = True
     keywords: Mapping[str, Keyword]
 
 
@@ -179,9 +183,9 @@ _PEERS = _table(
             Argument(
                 name="time",
                 kind=Kind.DURATION,
-                low=50,
+                low=30,
                 high=60_000,
-                low_reason="a busy host would lose it while it is healthy",
+                low_reason="a leader stops 10 ms before its end, and heartbeats are 10 ms apart at least",
                 high_reason="for so long the pool of a dead leader has no matchmaker",
                 default="300ms",
             ),
@@ -367,6 +371,7 @@ SECTIONS: Mapping[str, SectionKind] = MappingProxyType(
                 named=True,
                 single=False,
                 count_max=FRONTENDS_MAX,
+                required=False,  # an address alone is of use: what answers on it may be another program's
                 keywords=_FRONTEND,
             ),
             SectionKind(
@@ -375,6 +380,7 @@ SECTIONS: Mapping[str, SectionKind] = MappingProxyType(
                 named=True,
                 single=False,
                 count_max=BACKENDS_MAX,
+                required=False,
                 keywords=_BACKEND,
             ),
         )

@@ -112,6 +112,7 @@ class Forwarding:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the relay; ends by cancellation."""
         if not self._listeners:
+            self._on_ready(True, "")  # an address alone: nothing of ours has to be up for it
             task_status.started()
             return
         self.relay.configure(self._listeners)

@@ -12,6 +12,7 @@ from gateway.config.settings import (
     Forward,
     Frontend,
     LogFormat,
+    OnPartition,
     Peer,
     Protocol,
     Role,
@@ -90,6 +91,32 @@ def test_the_shipped_minimal_configuration_says_the_same_as_the_sample():
     assert loaded.settings == load_sample().settings
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.cfg")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_valid_says_when_to_use_it_and_is_listed(path):
+    text = path.read_text()
+    loaded = load(text, path.name, {})
+    # The one that gives up the exclusion is told so, whenever it is checked.
+    expected = 1 if path.stem == "serve-on-partition" else 0
+    assert (errors(loaded), len(warnings(loaded))) == ([], expected)
+    assert "When to use it:" in text
+    assert f"| `{path.name}` |" in (EXAMPLES / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "voters", "policy", "addresses"),
+    [
+        ("minimal", 5, OnPartition.HOLD, 1),
+        ("two-nodes-witness", 3, OnPartition.HOLD, 1),
+        ("serve-on-partition", 2, OnPartition.SERVE, 1),
+        ("ipv4-and-ipv6", 5, OnPartition.HOLD, 2),
+        ("address-alone", 3, OnPartition.HOLD, 1),
+    ],
+)
+def test_a_shipped_configuration_says_what_its_comment_promises(name, voters, policy, addresses):
+    found = load((EXAMPLES / f"{name}.cfg").read_text(), "x.cfg", {}).require()
+    assert (len(found.peers), found.on_partition, len(found.addresses)) == (voters, policy, addresses)
+
+
 def test_what_is_left_out_takes_its_default():
     text = SAMPLE
     for line in (
@@ -111,6 +138,7 @@ def test_what_is_left_out_takes_its_default():
     assert found is not None
     assert (found.state_dir, found.log_format) == ("/var/lib/condor-gateway", LogFormat.JSON)
     assert (found.heartbeat_ms, found.lease_ms) == (50, 300)
+    assert (found.on_partition, found.guard_dead_ms) == (OnPartition.HOLD, 30)
     assert found.frontends[0].binds[0].protocols == BOTH
     backend = found.backends[0]
     assert (backend.forward, backend.connect_ms, backend.queue_ms) == (Forward.PROXY, 2000, 5000)
@@ -219,7 +247,7 @@ def test_ipv6_peers_are_written_in_brackets_and_kept_in_one_spelling():
     assert found.settings.peers[0].endpoint == Endpoint("fd00::91", 9619)
 
 
-def test_two_peers_may_hold_in_a_partition_when_they_say_so():
+def test_two_peers_are_taken_when_they_say_what_a_partition_does():
     text = sample(
         ("    peer gw2 10.77.0.92:9619 gateway\n", ""),
         ("    peer cm2 10.77.0.12:9619 manager\n", ""),
@@ -229,7 +257,27 @@ def test_two_peers_may_hold_in_a_partition_when_they_say_so():
         ("    server cm3 10.77.0.13:9618\n", ""),
     )
     assert "two peers cannot" in errors(load(text, "x.cfg", {}))[0]
-    assert errors(load(text.replace("lease 300ms", "lease 300ms\n    on-partition hold"), "x.cfg", {})) == []
+    for policy in OnPartition:
+        loaded = load(text.replace("lease 300ms", f"lease 300ms\n    on-partition {policy}"), "x.cfg", {})
+        assert loaded.require().on_partition is policy
+
+
+def test_two_peers_and_a_witness_need_no_word():
+    text = sample(
+        ("    peer gw2 10.77.0.92:9619 gateway\n", ""),
+        ("    peer cm2 10.77.0.12:9619 manager\n", "    peer w1 10.77.0.12:9619 witness\n"),
+        ("    peer cm3 10.77.0.13:9619 manager\n", ""),
+        ("holder gw1 gw2", "holder gw1"),
+        ("    server cm2 10.77.0.12:9618\n", ""),
+        ("    server cm3 10.77.0.13:9618\n", ""),
+    )
+    found = load(text, "x.cfg", {}).require()
+    assert found.on_partition is OnPartition.HOLD
+    assert found.peer("w1").roles == {Role.WITNESS}
+
+
+def test_the_patience_of_the_guard_is_a_setting():
+    assert settings(("lease 300ms", "lease 300ms\n    guard-dead-time 100ms")).guard_dead_ms == 100
 
 
 def test_line_ends_and_tabs_of_other_editors_are_taken():

@@ -4,6 +4,8 @@ import pytest
 from config_files import SAMPLE, errors, load_sample, warnings
 
 from gateway.config import load
+from gateway.config.check_times import lease_margin_ms
+from gateway.core.timing import Timing
 
 
 @pytest.mark.parametrize(
@@ -12,8 +14,13 @@ from gateway.config import load
         ("heartbeat 50ms", ["heartbeat 10ms"], ["heartbeat 9ms", "heartbeat 10001ms", "heartbeat 0", "heartbeat -1"]),
         (
             "lease 300ms",
-            ["lease 151ms", "lease 60s"],
-            ["lease 49ms", "lease 50ms", "lease 60001", "lease 999999999999d"],
+            ["lease 61ms", "lease 60s"],
+            ["lease 29ms", "lease 60ms", "lease 60001", "lease 999999999999d"],
+        ),
+        (
+            "lease 300ms",
+            ["lease 300ms\n    guard-dead-time 10ms", "lease 300ms\n    guard-dead-time 5s"],
+            ["lease 300ms\n    guard-dead-time 9ms", "lease 300ms\n    guard-dead-time 5001"],
         ),
         ("connect 2s", ["connect 10ms", "connect 20s"], ["connect 9ms", "connect 20001", "connect 0"]),
         ("connect 2s", ["connect 2s\n    timeout queue 20s"], ["connect 2s\n    timeout queue 20001"]),
@@ -97,8 +104,84 @@ def test_other_ways_of_forwarding_are_refused_as_not_in_this_version(way):
 def test_a_lease_is_longer_than_a_heartbeat_and_should_be_three():
     assert warnings(load_sample(("heartbeat 50ms", "heartbeat 100ms"))) == []
     assert "may end when one packet is lost" in warnings(load_sample(("heartbeat 50ms", "heartbeat 101ms")))[0]
-    assert errors(load_sample(("heartbeat 50ms", "heartbeat 299ms"))) == []
-    assert "ends before it can be renewed" in errors(load_sample(("heartbeat 50ms", "heartbeat 300ms")))[0]
+    assert errors(load_sample(("heartbeat 50ms", "heartbeat 284ms"))) == []
+    (message,) = errors(load_sample(("heartbeat 50ms", "heartbeat 285ms")))  # a leader stops 15 ms before the end
+    assert "ends before it can be renewed" in message
+
+
+def test_the_shortest_lease_is_taken_at_the_shortest_heartbeat_with_a_warning():
+    shortest = load_sample(("heartbeat 50ms", "heartbeat 10ms"), ("lease 300ms", "lease 30ms"))
+    assert shortest.settings is not None
+    assert warnings(shortest) == [
+        "lease 30ms at a heartbeat of 10ms may end when one packet is lost: make it at least 35ms"
+    ]
+    assert load_sample(("heartbeat 50ms", "heartbeat 10ms"), ("lease 300ms", "lease 35ms")).diagnostics == ()
+
+
+@pytest.mark.parametrize("lease_ms", [30, 199, 200, 201, 300, 5_000, 60_000])
+def test_the_margin_that_is_reckoned_with_is_that_of_the_election(lease_ms):
+    assert lease_margin_ms(lease_ms) == Timing(heartbeat_ms=10, lease_ms=lease_ms).margin_ms
+
+
+def test_a_guard_that_speaks_after_the_lease_is_a_warning():
+    def said(time):
+        return warnings(load_sample(("lease 300ms", f"lease 300ms\n    guard-dead-time {time}")))
+
+    assert said("299ms") == []
+    assert "the lease of 300ms has ended by then" in said("300ms")[0]
+
+
+def test_each_side_serving_is_a_warning_where_a_majority_could_go_on():
+    (voters, usage) = warnings(load_sample(("lease 300ms", "lease 300ms\n    on-partition serve")))
+    assert "each part of the 5 voters elects a leader of its own" in voters
+    assert "keeps one of the two records" in usage
+    assert warnings(load_sample(("lease 300ms", "lease 300ms\n    on-partition hold"))) == []
+
+
+def test_an_address_alone_is_a_configuration():
+    gateways = """\
+global
+    cluster web
+    key-file /etc/condor-gateway/cluster.key
+peers lan
+    peer a 10.0.0.1:9619 gateway
+    peer b 10.0.0.2:9619 gateway
+    peer w 10.0.0.3:9619 witness
+address vip
+    ip 10.0.0.100/32 dev eth0
+    holder a b
+address second
+    ip 10.0.0.101/32 dev eth0
+    holder b a
+"""
+    loaded = load(gateways, "x.cfg", {})
+    assert loaded.diagnostics == ()
+    assert loaded.settings is not None
+    assert (loaded.settings.frontends, loaded.settings.backends) == ((), ())
+    assert [address.holders for address in loaded.settings.addresses] == [("a", "b"), ("b", "a")]
+    assert errors(load(gateways.replace("gateway\n", "witness\n"), "x.cfg", {}))[0].endswith("has the role 'gateway'")
+
+
+def test_two_addresses_are_held_by_one_pair_of_gateways_and_served_by_one_frontend():
+    second = "address six\n    ip fd00::100/128 dev eth0\n    holder gw1 gw2\n\nfrontend"
+    loaded = load_sample(("frontend", second), ("default_backend", "bind six:9618\n    default_backend"))
+    assert loaded.diagnostics == ()
+
+
+@pytest.mark.parametrize(
+    ("ip", "said"),
+    [
+        ("fe80::100/64", "link-local"),
+        ("::ffff:10.77.0.100/128", "write '10.77.0.100'"),
+        ("FD00:0::11/128", "own address of peer 'cm1'"),
+    ],
+)
+def test_an_ipv6_address_that_can_be_no_virtual_one_is_refused(ip, said):
+    text = SAMPLE.replace("10.77.0.100/32", ip)
+    for number in ("91", "92", "11", "12", "13"):
+        text = text.replace(f"10.77.0.{number}:", f"[fd00::{number}]:")
+    (message,) = errors(load(text, "x.cfg", {}))
+    assert said in message
 
 
 def test_a_heartbeat_is_compared_with_the_default_lease():
@@ -133,11 +216,16 @@ def test_every_keyword_that_is_required_is_missed():
         assert f"needs '{line.split()[0]}'" in message
 
 
-def test_every_section_is_missed():
+def test_every_section_is_missed_but_a_frontend_that_is_only_asked_for():
     sections = SAMPLE.split("\n\n")
     for index, section in enumerate(sections):
         rest = "\n\n".join([*sections[:index], *sections[index + 1 :]])
         kind = section.split()[0]
+        if kind == "frontend":
+            assert warnings(load(rest, "x.cfg", {})) == [
+                "backend 'managers' is not the default_backend of any frontend"
+            ]
+            continue
         assert any(f"no section '{kind}" in message for message in errors(load(rest, "x.cfg", {})))
 
 
