@@ -147,6 +147,7 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
         timing=Timing(heartbeat_ms=settings.heartbeat_ms, lease_ms=settings.lease_ms),
         saved={plan.name: votes.read(plan.name) for plan in plans},
         now_ms=boot_ms(),
+        serve_apart=settings.on_partition == "serve",
     )
     elected = ElectedServers(settings, forwarding)
 

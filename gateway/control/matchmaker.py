@@ -212,6 +212,9 @@ class MatchmakerService:
         if self._term is not None:
             self._changed.set()
 
+    def announce_again(self) -> None:
+        """Nothing to announce: the pool knows the address, and gateways know the leader from its heartbeats."""
+
     # -- fitness -------------------------------------------------------------------------------------------------
 
     async def _run_probes(self) -> None:

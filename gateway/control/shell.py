@@ -15,6 +15,7 @@ from gateway.control.heartbeats import Heartbeats
 from gateway.control.votes import VoteFiles
 from gateway.core.actions import (
     Action,
+    AnnounceAgain,
     Cause,
     ExtendServing,
     FollowLeader,
@@ -23,11 +24,12 @@ from gateway.core.actions import (
     StartServing,
     StopServing,
 )
-from gateway.core.events import DeadlineReached, Event, MessageReceived, VotePersisted
+from gateway.core.events import DeadlineReached, Event, MessageReceived, SuspensionNoticed, VotePersisted
 from gateway.core.node import Node
-from gateway.kernel.clock import boot_ms
+from gateway.kernel.clock import asleep_ms, boot_ms
 from gateway.wire.messages import Message
 
+ASLEEP_MS_MIN = 50  # a sleep of the machine shorter than this is the clocks' own noise
 VOTES_WAITING_MAX = 16  # an election has at most one vote on its way; this is a bound on mistakes
 
 
@@ -42,6 +44,9 @@ class Service(Protocol):
 
     def stop(self, term: int, cause: Cause, *, at_once: bool) -> None:
         """Stop; then post `ServingStopped(election, term)`. May be called again with `at_once`."""
+
+    def announce_again(self) -> None:
+        """A peer is back from a silence: what was announced meanwhile may be believed by some."""
 
 
 class Shell:
@@ -76,6 +81,8 @@ class Shell:
         self._timer_changed = trio.Event()
         self._votes_in, self._votes_out = trio.open_memory_channel[PersistVote](VOTES_WAITING_MAX)
         self.late_ms_max = 0  # worst lateness of the timer: how loaded this host is
+        self._asleep_ms = asleep_ms()
+        self.suspensions_total = 0
 
     def post(self, event: Event) -> None:
         """Take an event. Events that its actions cause are taken after it, in order."""
@@ -84,6 +91,7 @@ class Shell:
             return
         self._stepping = True
         try:
+            self._look_for_sleep()
             while self._events:
                 for action in self.node.step(self._events.popleft(), boot_ms()):
                     self._perform(action)
@@ -91,6 +99,16 @@ class Shell:
             self._stepping = False
         if self.node.deadline_ms() < self._timer_for_ms:
             self._timer_changed.set()
+
+    def _look_for_sleep(self) -> None:
+        """Tell the core first of all when the machine has slept: the kernel's lease on the address slept with it."""
+        asleep_ms_now = asleep_ms()
+        if asleep_ms_now - self._asleep_ms < ASLEEP_MS_MIN:
+            return
+        slept_ms, self._asleep_ms = asleep_ms_now - self._asleep_ms, asleep_ms_now
+        self.suspensions_total += 1
+        self._log.warning("node.slept", slept_ms=slept_ms)
+        self._events.appendleft(SuspensionNoticed(slept_ms))
 
     def deliver(self, sender: str, message: Message) -> None:
         """Take a message from the heartbeat socket."""
@@ -110,6 +128,9 @@ class Shell:
             case StopServing(election, term, cause, detail, at_once):
                 self._log.info("election.lost", election=election, term=term, cause=cause, detail=detail)
                 self._services[election].stop(term, cause, at_once=at_once)
+            case AnnounceAgain(election, peer):
+                self._log.info("peer.returned", election=election, peer=peer)
+                self._services[election].announce_again()
             case FollowLeader(election, leader, term):
                 self._log.info("leader.followed", election=election, leader=leader, term=term)
                 self._follow(action)

@@ -14,6 +14,7 @@ class Cause(enum.StrEnum):
     SUPERSEDED = "superseded"
     UNFIT = "unfit"
     REQUESTED = "requested"
+    SUSPENDED = "suspended"
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -65,4 +66,11 @@ class FollowLeader(msgspec.Struct, frozen=True):
     term: int
 
 
-Action = Send | PersistVote | StartServing | ExtendServing | StopServing | FollowLeader
+class AnnounceAgain(msgspec.Struct, frozen=True):
+    """A peer is back from a silence in which another may have led `election`, which this node leads: tell the world."""
+
+    election: str
+    peer: str
+
+
+Action = Send | PersistVote | StartServing | ExtendServing | StopServing | FollowLeader | AnnounceAgain

@@ -17,9 +17,19 @@ The rules, and why at most one node serves at a time
    leader, so a returning node disturbs nobody.
 6. Candidates do not race: each waits its rank x a fraction of the lease. Rank is fitness, warmth, freshness, then the
    order of the configuration. A voter that has granted a pre-vote grants no other for the same fraction.
+7. A leader that gives up names its successor, which may ask for votes at once, without pre-votes, for the voters are
+   free; the others give it a turn. It stops first and names it after: nothing of the above is bent.
 8. A leader that can't serve stops, and only when that is confirmed (`ServingStopped`) it tells the others, who are
    then free of their promises. A candidate that gives a round up does the same, for it will never serve in that term.
    A node that has not confirmed its own stop votes for nobody.
+9. What a majority is of, the configuration says (`gateway.core.reach`): of all voters (`hold`), or of those that are
+   heard (`serve`): then each side of a partition has a leader, in terms that no other node may stand in, and at the
+   heal the one with the higher term goes on. Between two voters there is no third way.
+10. What is said here arrives sealed, once, from who it says (`gateway.wire.seal`).
+11. A node whose timers were late doubts itself first: its lease and promises are judged by the clock before anything
+   else, and its suspicion of others is put off (`gateway.core.slowness`).
+12. Leases travel with what is asked for them: a promise binds for the lease of the node that asked, so that the
+   periods may differ between nodes while they are being changed.
 
 The names of the roles are those of the high availability daemon (src/condor_had/StateMachine.h); terms, votes and
 pre-votes are Raft's (Ongaro, "Consensus: Bridging Theory and Practice", sections 3.4, 6.4.1, 9.6).
@@ -38,6 +48,8 @@ from gateway.core.actions import (
     StopServing,
 )
 from gateway.core.lease import Lease
+from gateway.core.reach import Reach
+from gateway.core.slowness import Slowness
 from gateway.core.timing import Timing
 from gateway.core.voter import Role, Voter
 from gateway.wire.messages import Resignation, Standing, VoteReply, VoteRequest
@@ -64,6 +76,8 @@ class Election(Voter):
         voters: tuple[str, ...],
         candidates: tuple[str, ...],
         timing: Timing,
+        reach: Reach,
+        slowness: Slowness,
         term: int,
         vote: str | None,
         now_ms: int,
@@ -74,6 +88,8 @@ class Election(Voter):
             voters=voters,
             candidates=candidates,
             timing=timing,
+            reach=reach,
+            slowness=slowness,
             term=term,
             vote=vote,
             now_ms=now_ms,
@@ -82,13 +98,15 @@ class Election(Voter):
         # candidacy
         self.phase = Phase.PRE_VOTE
         self.granted: set[str] = set()
+        self.round_term = 0  # that is asked for
         self.round_sent_ms = 0
         self.round_until_ms = 0
         self.stand_at_ms = self.quiet_until_ms
         # leadership
-        self.lease = Lease(self.majority, timing)
+        self.lease = Lease(timing)
         self.serving_term: int | None = None  # set by StartServing, cleared by ServingStopped
         self.stop_forced = False
+        self.named = ""  # successor wished for, while a graceful stop is under way
 
     # -- views ---------------------------------------------------------------------------------------------------
 
@@ -184,27 +202,28 @@ class Election(Voter):
             return []
         self.courtesy_to, self.courtesy_until_ms = self.me, now_ms + self.timing.stagger_ms
         self.become(Role.ELECTION)
-        return self.begin(now_ms, Phase.PRE_VOTE, self.term + 1, pre=True)
+        return self.begin(now_ms, Phase.PRE_VOTE, self.reach.next_term(self.term), pre=True)
 
     def ask_votes(self, now_ms: int) -> list[Action]:
         """Ask for votes in the term that this node has just written down for itself."""
         # The write may have taken longer than the promise: what stands for votes is bound to itself.
-        self.bind(now_ms, self.me, self.term)
+        self.promise.make(self.me, self.term, now_ms + self.timing.promise_ms)
         return self.begin(now_ms, Phase.VOTE, self.term, pre=False)
 
     def begin(self, now_ms: int, phase: Phase, term: int, *, pre: bool) -> list[Action]:
         """Send one round of requests and count this node's own answer."""
         self.phase = phase
+        self.round_term = term
         self.granted = {self.me}
         self.round_sent_ms = now_ms
         self.round_until_ms = now_ms + self.timing.round_ms
-        request = VoteRequest(self.name, term, pre, now_ms)
+        request = VoteRequest(self.name, term, pre, now_ms, self.timing.lease_ms)
         actions: list[Action] = [Send(peer, request) for peer in self.peers()]
         return actions + self.count(now_ms)
 
     def hear_vote_reply(self, now_ms: int, sender: str, reply: VoteReply) -> list[Action]:
         """Count an answer of the present round; learn of higher terms from any."""
-        asked = (self.phase is Phase.PRE_VOTE, self.term + (self.phase is Phase.PRE_VOTE), self.round_sent_ms)
+        asked = (self.phase is Phase.PRE_VOTE, self.round_term, self.round_sent_ms)
         if self.role is not Role.ELECTION or self.phase is Phase.PERSIST:
             return []
         if (reply.pre, reply.term, reply.sent_ms) != asked:
@@ -226,17 +245,33 @@ class Election(Voter):
 
     def count(self, now_ms: int) -> list[Action]:
         """See whether the round is won."""
-        if len(self.granted) < self.majority:
+        if len(self.granted) < self.reach.quorum(now_ms):
             return []
         if self.phase is Phase.PRE_VOTE:
-            self.phase = Phase.PERSIST
-            self.term, self.vote = self.term + 1, self.me
-            self.bind(now_ms, self.me, self.term)
-            self.persisting = PersistVote(self.name, self.term, self.me)
-            self.answer_when_persisted = None
-            return [self.persisting]
+            return self.vote_for_myself(now_ms)
         assert self.phase is Phase.VOTE, "a round is won by pre-votes or by votes"
         return self.lead(now_ms)
+
+    def vote_for_myself(self, now_ms: int) -> list[Action]:
+        """Write down this node's own vote; the others are asked once it is on stable storage (rule 1)."""
+        self.phase = Phase.PERSIST
+        self.term, self.vote = self.reach.next_term(self.term), self.me
+        self.promise.make(self.me, self.term, now_ms + self.timing.promise_ms)
+        self.persisting = PersistVote(self.name, self.term, self.me)
+        self.answer_when_persisted = None
+        return [self.persisting]
+
+    def succeed(self, now_ms: int) -> list[Action]:
+        """Ask for votes at once: the leader has stopped, freed its voters, and named this node (rule 7)."""
+        if self.role is not Role.PASSIVE or not self.may_stand() or self.bound(now_ms, self.me):
+            return []
+        self.become(Role.ELECTION)
+        return self.vote_for_myself(now_ms)
+
+    def doubt(self, now_ms: int) -> None:
+        """Put off suspicion and candidacy: this node was late (rule 11)."""
+        super().doubt(now_ms)
+        self.stand_at_ms = max(self.stand_at_ms, now_ms + self.timing.heartbeat_ms + self.slowness.patience_ms)
 
     def give_up_round(self, now_ms: int) -> list[Action]:
         """The round found no majority: try again later."""
@@ -255,9 +290,13 @@ class Election(Voter):
             self.promise.release(now_ms)
         return self.tell_resigned(self.term, reason) if asked_votes else []
 
-    def tell_resigned(self, term: int, reason: str) -> list[Action]:
-        """Tell every peer that this node will not act in `term` (any more)."""
-        return [Send(peer, Resignation(self.name, term, reason)) for peer in self.peers()]
+    def tell_resigned(self, term: int, reason: str, successor: str = "") -> list[Action]:
+        """Tell every peer that this node will not act in `term` (any more).
+
+        The successor is told last: when it asks the others for their votes, they are free to give them.
+        """
+        resignation = Resignation(self.name, term, reason, successor)
+        return [Send(peer, resignation) for peer in sorted(self.peers(), key=lambda peer: peer == successor)]
 
     # -- leading -------------------------------------------------------------------------------------------------
 
@@ -285,7 +324,7 @@ class Election(Voter):
 
     def extend(self, now_ms: int) -> list[Action]:
         """Move the lease on as far as the answers allow."""
-        if not self.lease.extend(now_ms):
+        if not self.lease.extend(now_ms, self.reach.quorum(now_ms)):
             return []
         return [ExtendServing(self.name, self.term, self.lease.until_ms)]
 
@@ -295,6 +334,8 @@ class Election(Voter):
         if self.stop_forced:
             return []
         self.stop_forced = at_once
+        if self.role is Role.LEADER:
+            self.named = ""  # a stop on request sets it after this
         actions: list[Action] = [StopServing(self.name, self.serving_term, cause, detail, at_once)]
         if self.role is Role.LEADER:
             self.become(Role.PASSIVE)
@@ -312,7 +353,13 @@ class Election(Voter):
         self.serving_term = None
         if self.promise.to == self.me and self.promise.term == term:
             self.promise.release(now_ms)
-        return self.tell_resigned(term, "stopped serving")
+        return self.tell_resigned(term, "stopped serving", self.successor(now_ms))
+
+    def successor(self, now_ms: int) -> str:
+        """Return who should follow this leader: whom it was told to name, else the best it has heard, else ""."""
+        if self.named and self.ranking.fit(now_ms, self.named):
+            return self.named
+        return self.ranking.best(now_ms, self.me)
 
     def standing_changed(self, now_ms: int, standing: Standing, reason: str) -> list[Action]:
         """Take this node's own new standing; a leader, or a candidate, that is unfit gives up (rule 8)."""
@@ -325,8 +372,16 @@ class Election(Voter):
             self.stand_after(now_ms, 0)
         return []
 
-    def resign(self, now_ms: int, reason: str) -> list[Action]:
-        """Give up on request."""
+    def resign(self, now_ms: int, reason: str, successor: str = "") -> list[Action]:
+        """Give up on request, for `successor` if that one is able to follow (rule 7)."""
         if self.role is not Role.LEADER:
             return []
-        return self.lose(now_ms, Cause.REQUESTED, reason, at_once=False)
+        actions = self.lose(now_ms, Cause.REQUESTED, reason, at_once=False)
+        self.named = successor
+        return actions
+
+    def suspended(self, now_ms: int, asleep_ms: int) -> list[Action]:
+        """Stop at once: the kernel's own lease stood still meanwhile and would outlive this node's (rule 11)."""
+        if self.serving_term is None:
+            return []
+        return self.lose(now_ms, Cause.SUSPENDED, f"the machine slept for {asleep_ms} ms", at_once=True)

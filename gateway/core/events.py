@@ -44,10 +44,20 @@ class ServingStopped(msgspec.Struct, frozen=True):
 
 
 class ResignationRequested(msgspec.Struct, frozen=True):
-    """The operator, or the end of the process, asks the node to give up what it leads in this election."""
+    """The operator, or the end of the process, asks the node to give up what it leads in this election.
+
+    With `successor` that node may follow at once (rule 7); "" lets this node name the best it has heard.
+    """
 
     election: str
     reason: str
+    successor: str = ""
+
+
+class SuspensionNoticed(msgspec.Struct, frozen=True):
+    """The machine has slept for `asleep_ms`: CLOCK_BOOTTIME went on, every other clock of the kernel stood still."""
+
+    asleep_ms: int
 
 
 Event = (
@@ -58,4 +68,5 @@ Event = (
     | PrimedChanged
     | ServingStopped
     | ResignationRequested
+    | SuspensionNoticed
 )

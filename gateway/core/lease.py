@@ -7,12 +7,10 @@ class Lease:
     """The lease of one term of one leader (rule 3 of `gateway.core.election`).
 
     Args:
-        majority: number of voters, this node among them, that must have answered.
         timing: the cluster's periods.
     """
 
-    def __init__(self, majority: int, timing: Timing) -> None:
-        self.majority = majority
+    def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self.answers: dict[str, int] = {}  # voter -> `sent_ms` of the newest request or heartbeat that it answered
         self.until_ms = 0
@@ -26,13 +24,16 @@ class Lease:
         """Note that `voter` has answered what was sent at `sent_ms`. An older answer changes nothing."""
         self.answers[voter] = max(self.answers.get(voter, 0), sent_ms)
 
-    def extend(self, now_ms: int) -> bool:
-        """Recompute the end, the leader answering itself now; return whether it moved on. It never moves back."""
+    def extend(self, now_ms: int, quorum: int) -> bool:
+        """Recompute the end from what a `quorum` has answered, the leader itself now; return whether it moved on.
+
+        It never moves back.
+        """
         assert now_ms < self.until_ms, "an expired lease is not extended"
         sent = sorted((*self.answers.values(), now_ms), reverse=True)
-        if len(sent) < self.majority:
+        if len(sent) < quorum:
             return False
-        until_ms = self._until_ms(sent[self.majority - 1])
+        until_ms = self._until_ms(sent[quorum - 1])
         moved = until_ms > self.until_ms
         self.until_ms = max(self.until_ms, until_ms)
         return moved

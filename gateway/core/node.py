@@ -5,7 +5,7 @@ The same object runs in production, in the simulator and in the tests.
 
 import msgspec
 
-from gateway.core.actions import Action, Send, StartServing
+from gateway.core.actions import Action, AnnounceAgain, Send, StartServing
 from gateway.core.election import Election
 from gateway.core.events import (
     DeadlineReached,
@@ -15,8 +15,11 @@ from gateway.core.events import (
     ResignationRequested,
     ServingStopped,
     StandingChanged,
+    SuspensionNoticed,
     VotePersisted,
 )
+from gateway.core.reach import Reach
+from gateway.core.slowness import Slowness
 from gateway.core.timing import Timing
 from gateway.core.voter import Role
 from gateway.wire.messages import Ack, Message, Pulse, Resignation, VoteReply, VoteRequest
@@ -46,6 +49,7 @@ class Node:
         timing: the cluster's periods.
         saved: what stable storage holds, by election; absent means never voted.
         now_ms: the present, on this node's CLOCK_BOOTTIME.
+        serve_apart: whether each side of a partition serves (rule 9); else a minority serves nobody.
     """
 
     def __init__(
@@ -57,10 +61,13 @@ class Node:
         timing: Timing,
         saved: dict[str, SavedVote],
         now_ms: int,
+        serve_apart: bool = False,
     ) -> None:
         self.me = me
         self.voters = voters
         self.timing = timing
+        self.reach = Reach(me, voters, timing, serve_apart=serve_apart)
+        self.slowness = Slowness(timing, now_ms)
         self.elections: dict[str, Election] = {}
         for plan in plans:
             vote = saved.get(plan.name, SavedVote())
@@ -70,17 +77,29 @@ class Node:
                 voters=voters,
                 candidates=plan.candidates,
                 timing=timing,
+                reach=self.reach,
+                slowness=self.slowness,
                 term=vote.term,
                 vote=vote.vote,
                 now_ms=now_ms,
             )
         self.primed: tuple[str, ...] = ()
-        self.heard_ms: dict[str, int] = {}  # peer -> when it was last heard
         self.primed_by: dict[str, tuple[str, ...]] = {}  # leader -> collectors that it knows to be warm
+        self._started_ms = now_ms
+        self._pulsed_ms = now_ms - timing.heartbeat_ms
         self._pulse_at_ms = now_ms
+        self._due_ms = self._deadline_ms()
+
+    @property
+    def heard_ms(self) -> dict[str, int]:
+        """When each peer was last heard."""
+        return self.reach.heard_ms
 
     def deadline_ms(self) -> int:
         """Return when `DeadlineReached` is due."""
+        return self._due_ms
+
+    def _deadline_ms(self) -> int:
         moments = [self._pulse_at_ms]
         for election in self.elections.values():
             deadline_ms = election.deadline_ms()
@@ -95,11 +114,15 @@ class Node:
         ended.
         """
         actions: list[Action] = []
+        if self.slowness.woke(now_ms, self._due_ms):
+            for election in self.elections.values():
+                election.doubt(now_ms)
         for election in self.elections.values():
             actions += election.expire(now_ms)
         actions += self._take(event, now_ms)
         if now_ms >= self._pulse_at_ms or any(type(action) is StartServing for action in actions):
             actions += self._pulse(now_ms)  # a new leader is heard at once, not at the next beat
+        self._due_ms = self._deadline_ms()
         return actions
 
     def _take(self, event: Event, now_ms: int) -> list[Action]:
@@ -111,19 +134,36 @@ class Node:
             case VotePersisted(name, term):
                 return self.elections[name].vote_persisted(now_ms, term)
             case StandingChanged(standing, reason):
+                self._pulse_soon(now_ms)
                 return self.elections[standing.election].standing_changed(now_ms, standing, reason)
             case PrimedChanged(instances):
                 self.primed = instances
+                self._pulse_soon(now_ms)
                 return []
             case ServingStopped(name, term):
                 return self.elections[name].serving_stopped(now_ms, term)
-            case ResignationRequested(name, reason):
-                return self.elections[name].resign(now_ms, reason)
+            case ResignationRequested(name, reason, successor):
+                return self.elections[name].resign(now_ms, reason, successor)
+            case SuspensionNoticed(asleep_ms):
+                actions: list[Action] = []
+                for election in self.elections.values():
+                    actions += election.suspended(now_ms, asleep_ms)
+                return actions
 
     def _hear(self, sender: str, message: Message, now_ms: int) -> list[Action]:
         if sender not in self.voters or sender == self.me:
             return []
-        self.heard_ms[sender] = now_ms
+        actions: list[Action] = []
+        if self.reach.heard(now_ms, sender):
+            # Whatever it or others may have told the segment meanwhile: the last word is the leader's.
+            actions += [
+                AnnounceAgain(name, sender)
+                for name, election in self.elections.items()
+                if election.role is Role.LEADER and election.serving_term is not None
+            ]
+        return actions + self._take_message(sender, message, now_ms)
+
+    def _take_message(self, sender: str, message: Message, now_ms: int) -> list[Action]:
         match message:
             case Pulse():
                 return self._hear_pulse(sender, message, now_ms)
@@ -136,6 +176,7 @@ class Node:
             case VoteRequest():
                 if message.election not in self.elections:
                     return []
+                self.elections[message.election].note_lease(self._started_ms, message.lease_ms)
                 return self.elections[message.election].hear_vote_request(now_ms, sender, message)
             case VoteReply():
                 if message.election not in self.elections:
@@ -156,7 +197,8 @@ class Node:
         for name, term in pulse.leads:
             if name not in self.elections:
                 continue
-            accepted, more = self.elections[name].hear_leader(now_ms, sender, term)
+            self.elections[name].note_lease(self._started_ms, pulse.lease_ms)
+            accepted, more = self.elections[name].hear_leader(now_ms, sender, term, pulse.lease_ms)
             actions += more
             if accepted:
                 acknowledged.append((name, term))
@@ -169,11 +211,21 @@ class Node:
             (election.name, election.term) for election in self.elections.values() if election.role is Role.LEADER
         )
 
+    def _pulse_soon(self, now_ms: int) -> None:
+        """What peers should know has changed: tell them, no more often than at each beat."""
+        self._pulse_at_ms = max(min(self._pulse_at_ms, self._pulsed_ms + self.timing.heartbeat_ms), now_ms)
+
     def _pulse(self, now_ms: int) -> list[Action]:
-        """Send the heartbeat to every peer, and acknowledge it to oneself: alone in the cluster, that is a majority."""
-        self._pulse_at_ms = now_ms + self.timing.heartbeat_ms
+        """Send the heartbeat to every peer, and acknowledge it to oneself: alone in the cluster, that is a majority.
+
+        A node that leads nothing answers the leaders' heartbeats anyway; its own are for the candidates' ranking, and
+        are rarer.
+        """
+        leads = self._leads()
+        self._pulsed_ms = now_ms
+        self._pulse_at_ms = now_ms + (self.timing.heartbeat_ms if leads else self.timing.idle_ms)
         standings = tuple(election.standing for election in self.elections.values() if self.me in election.candidates)
-        pulse = Pulse(now_ms, self._leads(), standings, self.primed)
+        pulse = Pulse(now_ms, leads, standings, self.primed, self.timing.lease_ms)
         actions: list[Action] = [Send(voter, pulse) for voter in self.voters if voter != self.me]
         for election in self.elections.values():
             if election.role is Role.LEADER:

@@ -30,6 +30,23 @@ class Ranking:
         """Leave a candidate out of the count until it is heard again."""
         self.heard.pop(candidate, None)
 
+    def best(self, now_ms: int, me: str) -> str:
+        """Return the best live and fit candidate but `me`; "" where there is none."""
+        return min(
+            (
+                name
+                for name, (standing, heard_ms) in self.heard.items()
+                if name != me and standing.fit and now_ms - heard_ms < self.memory_ms
+            ),
+            key=lambda name: rank_key(self.heard[name][0], self.candidates.index(name)),
+            default="",
+        )
+
+    def fit(self, now_ms: int, candidate: str) -> bool:
+        """Tell whether `candidate` was heard lately, and could serve."""
+        standing, heard_ms = self.heard.get(candidate, (None, 0))
+        return standing is not None and standing.fit and now_ms - heard_ms < self.memory_ms
+
     def rank(self, now_ms: int, me: str, mine: Standing) -> int:
         """Return how many live and fit candidates are better than `me` (0: none)."""
         my_key = rank_key(mine, self.candidates.index(me))

@@ -4,6 +4,12 @@ import msgspec
 
 DRIFT_PER_MILLE = 10  # clocks may differ by 1 % in rate; a PC's crystal is good to 0.01 %
 MARGIN_MS_MIN = 10  # between a leader's end and its voters' freedom: a timer tick and a wake-up
+LATE_MS_MIN = 10  # a timer that is later than this is worth noting: a tick of HZ 100
+
+
+def promise_ms_for(lease_ms: int) -> int:
+    """Return how long a promise to the holder of such a lease binds: the lease, and what a fast clock takes off it."""
+    return lease_ms + -(-lease_ms * DRIFT_PER_MILLE // 1000) + 1
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,8 +20,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def promise_ms(self) -> int:
-        """How long a vote or an acknowledgement binds: a lease, and what a fast clock may take off it (rule 2)."""
-        return self.lease_ms + -(-self.lease_ms * DRIFT_PER_MILLE // 1000) + 1
+        """How long a vote or an acknowledgement binds (rule 2), where the one that asks has the same lease."""
+        return promise_ms_for(self.lease_ms)
 
     @property
     def margin_ms(self) -> int:
@@ -31,3 +37,21 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     def round_ms(self) -> int:
         """How long a candidate waits for an answer to its requests before it starts again."""
         return max(self.lease_ms // 2, 2)
+
+    @property
+    def idle_ms(self) -> int:
+        """How often a node that leads nothing is heard: three times within what peers remember of it."""
+        return max(self.lease_ms // 3, self.heartbeat_ms)
+
+    @property
+    def apart_ms(self) -> int:
+        """After how much silence a peer counts as cut off, where each side of a partition serves (rule 9).
+
+        Less than a lease, so that a leader that is left alone goes on without a break.
+        """
+        return max(self.lease_ms * 2 // 3, 1)
+
+    @property
+    def late_ms(self) -> int:
+        """From when on a timer is late enough to doubt oneself before others (rule 11)."""
+        return max(self.heartbeat_ms // 2, LATE_MS_MIN)

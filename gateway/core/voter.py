@@ -8,7 +8,9 @@ import enum
 from gateway.core.actions import Action, FollowLeader, PersistVote, Send
 from gateway.core.promise import Promise
 from gateway.core.ranking import Ranking
-from gateway.core.timing import Timing
+from gateway.core.reach import Reach
+from gateway.core.slowness import Slowness
+from gateway.core.timing import Timing, promise_ms_for
 from gateway.wire.messages import Resignation, VoteReply, VoteRequest
 
 
@@ -42,6 +44,8 @@ class Voter:
         voters: every node of the cluster, this one included.
         candidates: who may lead, best first.
         timing: the cluster's periods.
+        reach: whom this node hears, shared by its elections.
+        slowness: its doubts about itself, shared as well.
         term: highest term found on stable storage, 0 at first.
         vote: whom this node voted for in that term.
         now_ms: the present, on this node's CLOCK_BOOTTIME.
@@ -55,6 +59,8 @@ class Voter:
         voters: tuple[str, ...],
         candidates: tuple[str, ...],
         timing: Timing,
+        reach: Reach,
+        slowness: Slowness,
         term: int,
         vote: str | None,
         now_ms: int,
@@ -66,6 +72,8 @@ class Voter:
         self.voters = voters
         self.candidates = candidates
         self.timing = timing
+        self.reach = reach
+        self.slowness = slowness
         self.role = Role.PRE
         self.term = term
         self.vote = vote
@@ -81,11 +89,6 @@ class Voter:
         # a vote on its way to the disk
         self.persisting: PersistVote | None = None
         self.answer_when_persisted: Send | None = None
-
-    @property
-    def majority(self) -> int:
-        """Number of voters that any two decisions must share one of."""
-        return len(self.voters) // 2 + 1
 
     def peers(self) -> tuple[str, ...]:
         """Return every voter but this node."""
@@ -111,11 +114,16 @@ class Voter:
     def stand_after(self, now_ms: int, extra_ms: int) -> None:
         """Plan the next candidacy of this node: a mere voter has none."""
 
+    def succeed(self, now_ms: int) -> list[Action]:
+        """Follow a leader that has named this node: a mere voter can't."""
+        return []
+
     # -- following -----------------------------------------------------------------------------------------------
 
-    def hear_leader(self, now_ms: int, sender: str, term: int) -> tuple[bool, list[Action]]:
+    def hear_leader(self, now_ms: int, sender: str, term: int, lease_ms: int = 0) -> tuple[bool, list[Action]]:
         """Take a leader's heartbeat; return whether to acknowledge it, and actions.
 
+        `lease_ms` is the leader's own, for it is its lease that the promise must outlive; 0: the same as this node's.
         `self.term` may be above `term`: a candidacy of this node, or of one that it voted for, has failed meanwhile.
         What decides is whether this node is bound to another (rule 2), not the number.
         """
@@ -133,17 +141,28 @@ class Voter:
             self.term, self.vote = term, None
         changed = self.leader != sender or self.leader_term != term
         self.leader, self.leader_term = sender, term
-        self.leader_until_ms = now_ms + self.timing.promise_ms
+        promise_ms = self.promise_ms(lease_ms)
+        self.leader_until_ms = now_ms + promise_ms + self.slowness.patience_ms
         if changed:
             actions.append(FollowLeader(self.name, sender, term))
         if self.bound(now_ms, sender):
             return False, actions
-        self.bind(now_ms, sender, term)
+        self.promise.make(sender, term, now_ms + promise_ms)
         return True, actions
 
-    def bind(self, now_ms: int, to: str, term: int) -> None:
-        """Promise `to` a promise period from now (rule 2)."""
-        self.promise.make(to, term, now_ms + self.timing.promise_ms)
+    def promise_ms(self, lease_ms: int) -> int:
+        """Return how long a promise to a node with this lease binds (rule 2)."""
+        return promise_ms_for(lease_ms) if lease_ms else self.timing.promise_ms
+
+    def note_lease(self, started_ms: int, lease_ms: int) -> None:
+        """Take notice of another's lease: promises that this node has forgotten may be as long as that (rule 4)."""
+        if lease_ms > self.timing.lease_ms and self.role is Role.PRE:
+            self.quiet_until_ms = max(self.quiet_until_ms, started_ms + promise_ms_for(lease_ms))
+
+    def doubt(self, now_ms: int) -> None:
+        """This node was late: what speaks against others waits for what may still lie in its socket (rule 11)."""
+        patient_until_ms = now_ms + self.timing.heartbeat_ms + self.slowness.patience_ms
+        self.leader_until_ms = max(self.leader_until_ms, patient_until_ms)
 
     def forget_leader(self, now_ms: int) -> list[Action]:
         """Nobody leads any more, as far as this node knows."""
@@ -159,7 +178,12 @@ class Voter:
             return []
         self.resigned_term = max(self.resigned_term, resignation.term)
         self.ranking.forget(sender)  # what it said of itself before it gave up makes nobody wait (rule 6)
-        return self.forget_leader(now_ms)
+        actions = self.forget_leader(now_ms)
+        if resignation.successor == self.me:
+            return actions + self.succeed(now_ms)
+        if resignation.successor in self.candidates:
+            self.stand_after(now_ms, self.timing.stagger_ms)  # rule 7: it has the first turn
+        return actions
 
     # -- voting --------------------------------------------------------------------------------------------------
 
@@ -182,7 +206,7 @@ class Voter:
         if self.role is Role.ELECTION:
             self.become(Role.PASSIVE)  # a candidate that is free to vote has only asked for pre-votes
         self.term, self.vote = request.term, sender
-        self.bind(now_ms, sender, request.term)
+        self.promise.make(sender, request.term, now_ms + self.promise_ms(request.lease_ms))
         if self.leader is not None:
             actions += self.forget_leader(now_ms)
         self.stand_after(now_ms, self.timing.promise_ms)

@@ -15,3 +15,8 @@ def boot_ms() -> int:
 def wall_s() -> float:
     """Return the time of day in seconds since 1970, for logs and files that people read."""
     return time.time()
+
+
+def asleep_ms() -> int:
+    """Return for how long the machine has slept since it booted: what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC."""
+    return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) // 1_000_000

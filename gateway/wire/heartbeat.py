@@ -14,6 +14,7 @@ from gateway.wire.seal import PAYLOAD_BYTES_MAX
 MESSAGE_BYTES_MAX: Final = PAYLOAD_BYTES_MAX
 NUMBER_MAX: Final = 2**63 - 1  # terms, generations and times: what a signed 64-bit counter holds
 WAIT_MS_MAX: Final = 3_600_000  # a promise lasts a lease; an hour is beyond any
+LEASE_MS_MAX: Final = 3_600_000  # as WAIT_MS_MAX
 ELECTIONS_MAX: Final = 16  # addresses and matchmakers of one cluster
 PRIMED_MAX: Final = 32  # collector instances: 9 managers, each restarted a few times
 NAME_CHARACTERS_MAX: Final = 64
@@ -52,7 +53,12 @@ def _fault(message: Message) -> str:
     """Say which bound `message` breaks; "" for none."""
     match message:
         case Pulse():
-            return _number_fault("sent_ms", message.sent_ms) or _leads_fault(message.leads) or _pulse_fault(message)
+            return (
+                _number_fault("sent_ms", message.sent_ms)
+                or _number_fault("lease_ms", message.lease_ms, LEASE_MS_MAX)
+                or _leads_fault(message.leads)
+                or _pulse_fault(message)
+            )
         case Ack():
             return _number_fault("sent_ms", message.sent_ms) or _leads_fault(message.leads)
         case VoteRequest():
@@ -60,6 +66,7 @@ def _fault(message: Message) -> str:
                 _name_fault("election", message.election)
                 or _number_fault("term", message.term)
                 or _number_fault("sent_ms", message.sent_ms)
+                or _number_fault("lease_ms", message.lease_ms, LEASE_MS_MAX)
             )
         case VoteReply():
             return (
@@ -72,7 +79,11 @@ def _fault(message: Message) -> str:
         case Resignation():
             if len(message.reason) > REASON_CHARACTERS_MAX:
                 return f"reason has {len(message.reason)} characters"
-            return _name_fault("election", message.election) or _number_fault("term", message.term)
+            return (
+                _name_fault("election", message.election)
+                or _number_fault("term", message.term)
+                or (message.successor and _name_fault("successor", message.successor))
+            )
 
 
 def _pulse_fault(pulse: Pulse) -> str:

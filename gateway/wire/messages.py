@@ -25,6 +25,7 @@ class Pulse(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     leads: tuple[tuple[str, int], ...]  # (election, term)
     standings: tuple[Standing, ...]
     primed: tuple[str, ...]  # from the matchmaker's leader: collector instances known to hold the pool's ads
+    lease_ms: int = 0  # of its sender: who acknowledges is bound for so long; 0: for the receiver's own
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="ack"):
@@ -41,6 +42,7 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     term: int
     pre: bool
     sent_ms: int
+    lease_ms: int = 0  # as in `Pulse`
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="vote-reply"):
@@ -61,6 +63,7 @@ class Resignation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     election: str
     term: int
     reason: str
+    successor: str = ""  # who may ask for votes at once; the others give it a turn
 
 
 Message = Pulse | Ack | VoteRequest | VoteReply | Resignation

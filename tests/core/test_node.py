@@ -17,12 +17,28 @@ def node(me: str) -> Node:
     return Node(me=me, voters=VOTERS, plans=PLANS, timing=TIMING, saved={}, now_ms=0)
 
 
-def test_every_peer_is_sent_a_heartbeat_each_beat_and_none_between() -> None:
-    script = Script()
+def test_a_leader_sends_every_peer_a_heartbeat_each_beat_and_none_between() -> None:
+    script = Script().awake()
+    script.lead()
+    first_ms = script.now_ms
     beats = sent(script.pass_time(TIMING.heartbeat_ms * 3), Pulse)
     assert [(to, pulse.sent_ms) for to, pulse in beats] == [
-        (peer, 1_000 + beat * TIMING.heartbeat_ms) for beat in range(4) for peer in ("a", "c")
+        (peer, first_ms + beat * TIMING.heartbeat_ms) for beat in range(1, 4) for peer in ("a", "c")
     ]
+
+
+def test_a_node_that_leads_nothing_is_heard_three_times_within_a_lease() -> None:
+    script = Script()
+    beats = sent(script.pass_time(TIMING.lease_ms - 1), Pulse)
+    assert [pulse.sent_ms for to, pulse in beats if to == "a"] == [1_000, 1_100, 1_200]
+
+
+def test_what_changes_in_a_follower_is_told_at_its_next_beat() -> None:
+    script = Script()
+    script.step(DeadlineReached())
+    script.later(10)
+    script.fit()
+    assert script.node.deadline_ms() == 1_000 + TIMING.heartbeat_ms
 
 
 def test_a_late_timer_sends_one_heartbeat_not_those_it_missed() -> None:
@@ -105,4 +121,4 @@ def test_a_timer_that_fires_when_it_is_due_is_never_due_again_at_once(history: l
         script.now_ms = max(script.now_ms, due_ms)
         actions = script.step(DeadlineReached())
         assert script.node.deadline_ms() > due_ms or actions, "a busy loop"
-        assert script.node.deadline_ms() <= script.now_ms + TIMING.heartbeat_ms, "a beat is always due"
+        assert script.node.deadline_ms() <= script.now_ms + TIMING.idle_ms, "a beat is always due"

@@ -8,7 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.core.actions import Action, ExtendServing, FollowLeader, PersistVote, Send, StartServing, StopServing
+from gateway.core.actions import (
+    Action,
+    AnnounceAgain,
+    ExtendServing,
+    FollowLeader,
+    PersistVote,
+    Send,
+    StartServing,
+    StopServing,
+)
 from gateway.core.events import (
     DeadlineReached,
     Event,
@@ -17,6 +26,7 @@ from gateway.core.events import (
     ResignationRequested,
     ServingStopped,
     StandingChanged,
+    SuspensionNoticed,
     VotePersisted,
 )
 from gateway.core.node import Node
@@ -41,8 +51,8 @@ def describe_message(message: Message) -> str:
         case VoteReply(election, term, pre, sent_ms, granted, highest_term, wait_ms):
             answer = "yes" if granted else f"no (term {highest_term}, wait {wait_ms})"
             return f"{'pre-vote' if pre else 'vote'}@{sent_ms} {election}={term} {answer}"
-        case Resignation(election, term, reason):
-            return f"resigned {election}={term} ({reason})"
+        case Resignation(election, term, reason, successor):
+            return f"resigned {election}={term} ({reason}){f' for {successor}' if successor else ''}"
 
 
 def describe_standing(standing: Standing) -> str:
@@ -65,8 +75,10 @@ def describe_event(event: Event) -> str:
             return f"primed {len(instances)}"
         case ServingStopped(election, term):
             return f"stopped {election}={term}"
-        case ResignationRequested(election, reason):
-            return f"asked to resign {election} ({reason})"
+        case ResignationRequested(election, reason, successor):
+            return f"asked to resign {election} ({reason}){f' for {successor}' if successor else ''}"
+        case SuspensionNoticed(asleep_ms):
+            return f"slept {asleep_ms}"
 
 
 def describe_action(action: Action) -> str:
@@ -83,6 +95,8 @@ def describe_action(action: Action) -> str:
             return f"stop {election}={term} {cause}{' at once' if at_once else ''}"
         case FollowLeader(election, leader, _):
             return f"follow {election}: {leader or 'nobody'}"
+        case AnnounceAgain(election, peer):
+            return f"announce {election} again: {peer} is back"
 
 
 def describe_actions(actions: Iterable[Action]) -> list[str]:
