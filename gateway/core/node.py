@@ -95,6 +95,10 @@ class Node:
         """When each peer was last heard."""
         return self.reach.heard_ms
 
+    def step_soon(self) -> None:
+        """Make the next beat due at once: the state has been replaced (`gateway.core.snapshot`)."""
+        self._due_ms = self._pulse_at_ms
+
     def deadline_ms(self) -> int:
         """Return when `DeadlineReached` is due."""
         return self._due_ms
