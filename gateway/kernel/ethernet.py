@@ -15,7 +15,8 @@ from gateway.kernel import netlink
 from gateway.kernel.netlink import KernelRefused
 
 ETH_P_ARP = 0x0806
-FRAME_BYTES_MAX = 2_048  # an ARP frame has 42 to 64 bytes
+ETH_P_IPV6 = 0x86DD
+FRAME_BYTES_MAX = 2_048  # an ARP frame has 42 to 64 bytes, neighbour discovery some hundred
 _ARPHRD_ETHER = 1
 _ARPHRD_LOOPBACK = 772
 _SO_ATTACH_FILTER = 26

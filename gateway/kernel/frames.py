@@ -62,6 +62,16 @@ def announcement_frames(ip: str, mac: str) -> tuple[bytes, ...]:
     return build(ip, mac)
 
 
+def question_frame(ip: str, mac: str) -> bytes:
+    """Return the frame that asks who has `ip`, of either family, and changes nobody's cache.
+
+    Raises:
+        TemplatesMissing: as for `arp_frames`.
+    """
+    build = probe_frame if ipaddress.ip_address(ip).version == 4 else solicitation_frame
+    return build(ip, mac)
+
+
 def _arp(name: str, ip: str, mac: str) -> bytes:
     return bytes(templates()[name].filled({"ipv4": ipaddress.IPv4Address(ip).packed, "mac": _packed(mac)}))
 

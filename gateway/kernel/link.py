@@ -46,7 +46,14 @@ class AddressRemoved(msgspec.Struct, frozen=True):
     device: str
 
 
-Event = LinkChanged | AddressAdded | AddressRemoved
+class MacChanged(msgspec.Struct, frozen=True):
+    """A device got another MAC address; what neighbours have learned of it is stale."""
+
+    device: str
+    mac: str
+
+
+Event = LinkChanged | AddressAdded | AddressRemoved | MacChanged
 
 
 def link_up(device: str) -> bool:
@@ -83,6 +90,7 @@ class LinkWatch:
         if receive_bytes is not None:
             self._notifications.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self._links: dict[int, LinkChanged] = {}
+        self._macs: dict[int, str] = {}
         self._addresses: set[tuple[str, int, int]] = set()  # address, prefix length, device index
         self._read_all()
 
@@ -134,16 +142,24 @@ class LinkWatch:
         if message.kind == netlink.RTM_DELLINK:
             return self._forget_link(index)
         name = before.device if before is not None else ""
+        mac = ""
         for kind, value in netlink.attributes(message.body, netlink.LINK_HEADER.size):
             if kind == netlink.IFLA_IFNAME:
                 name = bytes(value).rstrip(b"\0").decode("utf-8", "replace")
+            elif kind == netlink.IFLA_ADDRESS:
+                mac = ethernet.mac_text(bytes(value))
         after = LinkChanged(name, _is_up(flags))
-        if after == before:
-            return []
-        renamed = before is not None and before.device != name
-        events = self._forget_link(index) if renamed else []
-        self._links[index] = after
-        return [*events, after]
+        events: list[Event] = []
+        if after != before:
+            renamed = before is not None and before.device != name
+            events = self._forget_link(index) if renamed else []
+            self._links[index] = after
+            events.append(after)
+        if mac:  # not every notification of a link repeats it
+            if mac != self._macs.get(index, mac):
+                events.append(MacChanged(name, mac))
+            self._macs[index] = mac
+        return events
 
     def _apply_address(self, message: Message) -> list[Event]:
         family, prefix_length, _, _, index = netlink.ADDRESS_HEADER.unpack_from(message.body)
@@ -163,6 +179,7 @@ class LinkWatch:
         for key in [key for key in self._addresses if key[2] == index]:
             events += self._forget_address(key)
         gone = self._links.pop(index, None)
+        self._macs.pop(index, None)
         if gone is not None and gone.up:
             events.append(LinkChanged(gone.device, up=False))
         return events
