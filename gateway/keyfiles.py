@@ -1,13 +1,15 @@
-"""Key files on disk: read one that only its owner can read, make a new one. The pure layers never import this.
+"""Key files on disk: read one that only its owner can read, make one, rewrite one. The pure layers never import this.
 
 A file that is open to others is refused rather than repaired: whoever has read the key keeps it.
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shlex
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gateway.config.diagnostics import printable
@@ -63,7 +65,7 @@ def create_key_file(path: str | Path) -> Keys:
         KeyFileError: something is there already, or it cannot be written; nothing is left behind then.
     """
     name = _quote(str(path))
-    keys = Keys(active=1, keys={1: secrets.token_bytes(KEY_BYTES)})
+    keys = Keys(active=1, keys={1: new_key()})
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -86,6 +88,74 @@ def create_key_file(path: str | Path) -> Keys:
             os.unlink(path)
         raise KeyFileError(f"key file {name} cannot be written: {error.strerror}") from error
     return keys
+
+
+def new_key() -> bytes:
+    """Return a random key."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def rewrite_key_file(path: str | Path, change: Callable[[Keys], Keys]) -> Keys:
+    """Replace the keys of the file at `path` by what `change` makes of them, all at once; return them.
+
+    Mode 0600 and the owner stay. A reader, and a host that loses its power, has the old file or the new one.
+
+    Raises:
+        KeyFileError: `read_key_file` or `change` refuses, another process is rewriting it, or it cannot be written;
+            the file is as it was then.
+    """
+    # Of a symbolic link the target is replaced, not the link: packages put such files where links lead.
+    target = Path(os.path.realpath(path))
+    try:
+        with _only_writer(target.parent, path):
+            before = read_key_file(target)
+            try:
+                keys = change(before)
+            except KeyFileError as error:
+                raise KeyFileError(f"key file {_quote(str(path))}: {error}") from None
+            _replace(target, render_key_file(keys))
+            return keys
+    except OSError as error:
+        raise KeyFileError(f"key file {_quote(str(path))} cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path, path: str | Path) -> Iterator[None]:
+    """Keep others from rewriting files of `folder` meanwhile: of two new keys one would be lost."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        make = f"condor-gateway keygen {shlex.quote(str(path))}"
+        raise KeyFileError(f"key file {_quote(str(path))} does not exist: make one with {_quote(make)}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy = "is being rewritten by another process: wait for it"
+            raise KeyFileError(f"key file {_quote(str(path))} {busy}") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(target: Path, text: str) -> None:
+    fresh = target.with_name(f".{target.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()  # of a run that was killed: nobody else writes here now
+    owner = target.stat()
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            os.fchmod(file.fileno(), 0o600)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(target)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
 
 
 def _refuse_strange_owner_or_mode(path: str | Path, status: os.stat_result) -> None:

@@ -1,7 +1,8 @@
 """Key files: text to keys and back. No message ever repeats what a line holds: it may be a key.
 
-The format: comments (`#`), lines `key ID HEX` with 64 hexadecimal digits, and one line `active ID` that names the key
-to seal with; all keys open. So a new key is first added everywhere, then made active everywhere, then the old one goes.
+The format: comments (`#`), lines `key ID HEX` with 64 hexadecimal digits, oldest first, and one line `active ID` that
+names the key to seal with; all keys open. So a new key is first added everywhere, then made active everywhere, then the
+old one goes: between two neighbouring steps each node opens what any other seals.
 """
 
 import re
@@ -25,10 +26,15 @@ class KeyFileError(ConfigError):
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    """The cluster's keys of 32 bytes by their ids (1..255), and the id of the one to seal with."""
+    """The cluster's keys of 32 bytes by their ids (1..255), oldest first, and the id of the one to seal with."""
 
     active: int
     keys: Mapping[int, bytes]
+
+    @property
+    def newest(self) -> int:
+        """Id of the key that was added last: not the highest, for ids begin again at 1."""
+        return tuple(self.keys)[-1]
 
     def __repr__(self) -> str:
         """Return the ids alone: keys must not reach a log by a traceback."""
@@ -73,15 +79,61 @@ def parse_key_file(text: str, file: str = "key file") -> Keys:
 
 
 def render_key_file(keys: Keys) -> str:
-    """Return the text of a key file; `parse_key_file` reads it back to equal keys."""
+    """Return the text of a key file; `parse_key_file` reads it back to equal keys in the same order."""
     lines = [
         "# Keys of a condor-gateway cluster: the same file on every node, mode 0600.",
         "# Whoever can read this file can lead the cluster.",
-        "# To rotate: add a key on every node, then make it active on every node, then remove the old one.",
+        "# Oldest key first. 'condor-gateway keygen --rotate' adds one and says how to go on.",
     ]
-    lines += [f"key {key_id} {key.hex()}" for key_id, key in sorted(keys.keys.items())]
+    lines += [f"key {key_id} {key.hex()}" for key_id, key in keys.keys.items()]
     lines.append(f"active {keys.active}")
     return "\n".join(lines) + "\n"
+
+
+def add_key(keys: Keys, key: bytes) -> Keys:
+    """Return `keys` with a new one, which opens and does not seal yet: the first step of a rotation.
+
+    Its id is the next free one after the newest; after 255 comes 1.
+
+    Raises:
+        KeyFileError: a new key waits to be made active already, or there are KEYS_MAX.
+    """
+    if keys.newest != keys.active:
+        raise KeyFileError(
+            f"key {keys.newest} is newer than the active key {keys.active} already: when every node has it, make it "
+            "active with --activate"
+        )
+    if len(keys.keys) == KEYS_MAX:
+        raise KeyFileError(f"there are {KEYS_MAX} keys already: remove those older than the active one with --retire")
+    key_id = keys.newest % KEY_ID_MAX + 1
+    while key_id in keys.keys:
+        key_id = key_id % KEY_ID_MAX + 1
+    return Keys(active=keys.active, keys={**keys.keys, key_id: key})
+
+
+def activate_newest(keys: Keys) -> Keys:
+    """Return `keys` with the newest as the active one: the second step, when every node has it.
+
+    Raises:
+        KeyFileError: it is the active one already.
+    """
+    if keys.newest == keys.active:
+        raise KeyFileError(f"key {keys.active} is the newest and active already: add another with --rotate alone")
+    return Keys(active=keys.newest, keys=keys.keys)
+
+
+def retire_old(keys: Keys) -> Keys:
+    """Return `keys` without those that are older than the active one: the third step, when no node seals with them.
+
+    Raises:
+        KeyFileError: there are none.
+    """
+    ids = tuple(keys.keys)
+    kept = ids[ids.index(keys.active) :]
+    if kept == ids:
+        newer = f": make key {keys.newest} active first, with --activate" if keys.newest != keys.active else ""
+        raise KeyFileError(f"no key is older than the active key {keys.active}{newer}")
+    return Keys(active=keys.active, keys={key_id: keys.keys[key_id] for key_id in kept})
 
 
 def _key_id(text: str) -> int:
