@@ -10,9 +10,6 @@ import socket
 from gateway.kernel import netlink
 from gateway.kernel.netlink import KernelRefused, RouteSocket
 
-_IFA_F_NODAD = 0x02
-_LIFETIME_FOREVER_S = 0xFFFFFFFF
-
 
 class VirtualAddress:
     """One address with its prefix length on one device of this network namespace. Messages are built here, once.
@@ -38,6 +35,11 @@ class VirtualAddress:
 
     def __str__(self) -> str:
         return f"{self.ip}/{self.prefix_length}"
+
+    @property
+    def farewell(self) -> bytes:
+        """The request that removes the address, for another process to send: sequence number 0, no answer wanted."""
+        return self._farewell
 
     def close(self) -> None:
         """Close the netlink socket. The address stays as it is."""
@@ -92,19 +94,9 @@ class VirtualAddress:
         return self._socket.request(getattr(self, which))
 
     def _build(self) -> None:
-        flags = netlink.NLM_F_REQUEST | netlink.NLM_F_ACK
-        fields = {"family": self._family, "prefixlen": self.prefix_length, "index": self._index}
-        local = [("IFA_LOCAL", self.ip), ("IFA_ADDRESS", self.ip)]
-        extra: list[tuple[str, object]] = []
-        if self._family == socket.AF_INET6:
-            lifetime = {"ifa_preferred": 0, "ifa_valid": _LIFETIME_FOREVER_S, "cstamp": 0, "tstamp": 0}
-            extra = [("IFA_FLAGS", _IFA_F_NODAD), ("IFA_CACHEINFO", lifetime)]
-        create = flags | netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
-        self._add = netlink.encode_address(netlink.RTM_NEWADDR, create, fields, local + extra)
-        self._remove = netlink.encode_address(netlink.RTM_DELADDR, flags, fields, local)
-        wanted = {"family": self._family, "index": self._index}
-        dump = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
-        self._list = netlink.encode_address(netlink.RTM_GETADDR, dump, wanted, [])
+        self._add = netlink.address_request("address-add", self.ip, self.prefix_length, self._index)
+        self._remove = netlink.address_request("address-remove", self.ip, self.prefix_length, self._index)
+        self._list = netlink.address_dump_request(self._family, self._index)
 
     def _refused(self, verb: str, answer: netlink.Answer) -> KernelRefused:
         remedies = {
@@ -139,8 +131,7 @@ def local_addresses() -> frozenset[str]:
     """
     opened = RouteSocket()
     try:
-        dump = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
-        messages = opened.dump(netlink.encode_address(netlink.RTM_GETADDR, dump, {}, []))
+        messages = opened.dump(netlink.address_dump_request())
     finally:
         opened.close()
     packed = (address_of(message.body) for message in messages)

@@ -91,7 +91,7 @@ def local_macs() -> frozenset[str]:
     """
     opened = netlink.RouteSocket()
     try:
-        messages = opened.dump(link_dump_request())
+        messages = opened.dump(netlink.link_dump_request())
     finally:
         opened.close()
     found = set()
@@ -100,12 +100,6 @@ def local_macs() -> frozenset[str]:
             if kind == netlink.IFLA_ADDRESS and len(value) == 6:
                 found.add(mac_text(bytes(value)))
     return frozenset(found)
-
-
-def link_dump_request() -> bytearray:
-    """Return the request for all links, without their counters."""
-    dump = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
-    return netlink.encode_link(netlink.RTM_GETLINK, dump, {}, [("IFLA_EXT_MASK", netlink.RTEXT_FILTER_SKIP_STATS)])
 
 
 def parse_arp_untrusted(frame: bytes) -> ArpPacket | None:

@@ -81,9 +81,8 @@ class LinkWatch:
     def __init__(self, *, receive_bytes: int | None = None) -> None:
         self.resyncs_total = 0
         self._requests = netlink.RouteSocket()
-        self._link_dump = ethernet.link_dump_request()
-        dump = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
-        self._address_dump = netlink.encode_address(netlink.RTM_GETADDR, dump, {}, [])
+        self._link_dump = netlink.link_dump_request()
+        self._address_dump = netlink.address_dump_request()
         # Subscribed before anything is read: what changes meanwhile is in the queue.
         groups = _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR
         self._notifications = netlink.open_route_socket(groups)

@@ -1,4 +1,4 @@
-"""Maker: prints the templates of `gateway.kernel.templates` as JSON, then ends. The only module that imports scapy.
+"""Maker: prints the templates of `gateway.kernel.templates` as JSON, then ends. Alone imports scapy and pyroute2.
 
 Run as `python -m gateway.kernel.maker`; the addresses in what it prints are the marks of that module.
 """
@@ -6,9 +6,13 @@ Run as `python -m gateway.kernel.maker`; the addresses in what it prints are the
 import ipaddress
 import json
 import logging
+import socket
 import sys
 from typing import Any
 
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+
+from gateway.kernel import netlink
 from gateway.kernel.templates import MARKS
 
 logging.getLogger("scapy.runtime").setLevel(logging.ERROR)  # it warns of a host without routes when imported
@@ -16,6 +20,8 @@ logging.getLogger("scapy.runtime").setLevel(logging.ERROR)  # it warns of a host
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6  # noqa: E402
 from scapy.layers.l2 import ARP, Ether  # noqa: E402
 
+_IFA_F_NODAD = 0x02
+_LIFETIME_FOREVER_S = 0xFFFFFFFF
 _BROADCAST = "ff:ff:ff:ff:ff:ff"
 _NO_MAC = "00:00:00:00:00:00"
 
@@ -48,5 +54,38 @@ def frames() -> dict[str, bytes]:
     return {name: bytes(frame) for name, frame in made.items()}
 
 
+def address_requests() -> dict[str, bytes]:
+    """Return the requests that add and remove an address, by name; device and prefix length are zero.
+
+    An IPv6 address is added without duplicate address detection (it would be silent for a second, and for ever
+    after a lost race) and deprecated, so that this host never chooses it as the source of its own connections.
+    """
+    ipv4 = str(ipaddress.IPv4Address(MARKS["ipv4"]))
+    ipv6 = str(ipaddress.IPv6Address(MARKS["ipv6"]))
+    lifetime = {"ifa_preferred": 0, "ifa_valid": _LIFETIME_FOREVER_S, "cstamp": 0, "tstamp": 0}
+    silent = [("IFA_FLAGS", _IFA_F_NODAD), ("IFA_CACHEINFO", lifetime)]
+    return {
+        "address-add-ipv4": _address_request(netlink.RTM_NEWADDR, socket.AF_INET, ipv4, []),
+        "address-add-ipv6": _address_request(netlink.RTM_NEWADDR, socket.AF_INET6, ipv6, silent),
+        "address-remove-ipv4": _address_request(netlink.RTM_DELADDR, socket.AF_INET, ipv4, []),
+        "address-remove-ipv6": _address_request(netlink.RTM_DELADDR, socket.AF_INET6, ipv6, []),
+    }
+
+
+def _address_request(kind: int, family: int, ip: str, extra: list[tuple[str, object]]) -> bytes:
+    create = netlink.NLM_F_CREATE | netlink.NLM_F_EXCL if kind == netlink.RTM_NEWADDR else 0
+    message = ifaddrmsg()
+    message["family"] = family
+    message["attrs"] = [("IFA_LOCAL", ip), ("IFA_ADDRESS", ip), *extra]
+    message["header"] = {
+        "type": kind,
+        "flags": netlink.NLM_F_REQUEST | netlink.NLM_F_ACK | create,
+        "sequence_number": 0,
+        "pid": 0,
+    }
+    message.encode()
+    return bytes(message.data)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps({name: data.hex() for name, data in frames().items()}))
+    sys.stdout.write(json.dumps({name: data.hex() for name, data in (frames() | address_requests()).items()}))

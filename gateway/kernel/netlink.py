@@ -1,20 +1,20 @@
 """Route netlink: prebuilt messages out, the kernel's answers back, in one synchronous exchange of microseconds.
 
 Nothing waits here. rtnetlink does its work and queues its answer inside `send`, so the answer is read from a
-non-blocking socket at once. Messages are encoded once with pyroute2's classes; answers are read by `struct`,
-because pyroute2's decoder takes as long as a hundred such exchanges. pyroute2's IPRoute is an asyncio loop of its
-own and must not run on the trio thread.
+non-blocking socket at once. Requests with attributes are pyroute2's, made by `gateway.kernel.maker` in a process of
+its own, because pyroute2 brings 10 MB and asyncio along. Answers are read by `struct`: pyroute2's decoder takes as long
+as a hundred such exchanges.
 """
 
 import errno
+import ipaddress
 import os
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from gateway.kernel.templates import templates
 
 # linux/netlink.h and linux/rtnetlink.h; Python's socket module has none of these.
 SOL_NETLINK = 270
@@ -35,7 +35,7 @@ NLA_TYPE_MASK = 0x3FFF
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-IFLA_ADDRESS, IFLA_IFNAME = 1, 3
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_EXT_MASK = 1, 3, 29
 RTEXT_FILTER_SKIP_STATS = 8  # a link's counters are nine tenths of its message
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
@@ -187,14 +187,29 @@ def attributes(body: memoryview, start: int) -> Iterator[tuple[int, memoryview]]
         start += (length + 3) & ~3
 
 
-def encode_address(kind: int, flags: int, fields: dict[str, Any], attrs: list[tuple[str, Any]]) -> bytearray:
-    """Return an RTM_*ADDR message, encoded once by pyroute2; `fields` are those of struct ifaddrmsg."""
-    return _encode(ifaddrmsg(), kind, flags, fields, attrs)
+def address_request(name: str, ip: str, prefix_length: int, index: int) -> bytearray:
+    """Return the template `name` ("address-add" or "address-remove") for `ip` on the device with this index.
+
+    Raises:
+        TemplatesMissing: the first call of a process makes the templates, and could not.
+    """
+    packed = ipaddress.ip_address(ip).packed
+    kind = "ipv4" if len(packed) == 4 else "ipv6"
+    message = templates()[f"{name}-{kind}"].filled({kind: packed, "ipv6_tail": packed[-3:]})
+    family, _, flags, scope, _ = ADDRESS_HEADER.unpack_from(message, HEADER.size)
+    ADDRESS_HEADER.pack_into(message, HEADER.size, family, prefix_length, flags, scope, index)
+    return message
 
 
-def encode_link(kind: int, flags: int, fields: dict[str, Any], attrs: list[tuple[str, Any]]) -> bytearray:
-    """Return an RTM_*LINK message, encoded once by pyroute2; `fields` are those of struct ifinfomsg."""
-    return _encode(ifinfmsg(), kind, flags, fields, attrs)
+def address_dump_request(family: int = 0, index: int = 0) -> bytearray:
+    """Return the request for all addresses, perhaps of one family or one device."""
+    return _dump_request(RTM_GETADDR, ADDRESS_HEADER.pack(family, 0, 0, 0, index))
+
+
+def link_dump_request() -> bytearray:
+    """Return the request for all links, without their counters."""
+    skip = ATTRIBUTE.pack(ATTRIBUTE.size + 4, IFLA_EXT_MASK) + struct.pack("=I", RTEXT_FILTER_SKIP_STATS)
+    return _dump_request(RTM_GETLINK, LINK_HEADER.pack(0, 0, 0, 0, 0) + skip)
 
 
 def device_index(device: str) -> int:
@@ -211,13 +226,8 @@ def device_index(device: str) -> int:
         raise KernelRefused(f"use the device {device!r}", errno.ENODEV, remedy) from error
 
 
-def _encode(message: Any, kind: int, flags: int, fields: dict[str, Any], attrs: list[tuple[str, Any]]) -> bytearray:
-    for name, value in fields.items():
-        message[name] = value
-    message["attrs"] = attrs
-    message["header"] = {"type": kind, "flags": flags, "sequence_number": 0, "pid": 0}
-    message.encode()
-    return bytearray(message.data)
+def _dump_request(kind: int, body: bytes) -> bytearray:
+    return bytearray(HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, 0) + body)
 
 
 def _answer(part: Message) -> Answer:

@@ -1,8 +1,8 @@
-"""Templates: frames that scapy made once, in a process of its own, with holes for addresses that are filled in here.
+"""Templates: what scapy and pyroute2 made once, in a process of their own; addresses are filled in here.
 
-Rule: no library of packets in this process. scapy takes 25 MB and a quarter of a second, and a process that is killed
-is missed by its guard only when its memory has been torn down. So a short-lived child (`gateway.kernel.maker`) makes
-each frame with conspicuous addresses, and this module finds these marks and writes the real addresses over them.
+Rule: no library of packets in this process. The two take 33 MB and 0.3 s, and a process that is killed is missed by its
+guard only when its memory has been torn down. So a short-lived child (`gateway.kernel.maker`) makes every frame and
+request with conspicuous addresses, and this module finds these marks and writes the real addresses over them.
 """
 
 import functools
@@ -31,13 +31,13 @@ class TemplatesMissing(Exception):  # noqa: N818 (an answer to the operator)
 
 
 class Template(NamedTuple):
-    """A frame, and the places in it that belong to addresses: `(offset, name of the mark)`."""
+    """A frame or a request, and the places in it that belong to addresses: `(offset, name of the mark)`."""
 
     data: bytes
     holes: tuple[tuple[int, str], ...]
 
     def filled(self, values: Mapping[str, bytes]) -> bytearray:
-        """Return the frame with `values` (by name of the mark, each as long as it) in its holes."""
+        """Return the bytes with `values` (by name of the mark, each as long as it) in its holes."""
         made = bytearray(self.data)
         for offset, name in self.holes:
             value = values[name]
@@ -78,15 +78,16 @@ def made_by(maker: Sequence[str], within_s: float) -> dict[str, bytes]:
         done = subprocess.run(maker, capture_output=True, stdin=subprocess.DEVNULL, timeout=within_s)
     except subprocess.TimeoutExpired:
         raise TemplatesMissing(
-            f"the announcement frames are not made after {within_s:g} s: '{' '.join(maker)}' hangs or this host is "
+            f"frames and requests are not made after {within_s:g} s: '{' '.join(maker)}' hangs or this host is "
             "overloaded; try that command by itself"
         ) from None
     except OSError as error:
-        raise TemplatesMissing(f"cannot start '{' '.join(maker)}' for the announcement frames: {error}") from error
+        raise TemplatesMissing(f"cannot start '{' '.join(maker)}' to make frames: {error}") from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
         raise TemplatesMissing(
-            f"the announcement frames cannot be made ({said[-1]}): '{' '.join(maker)}' needs scapy; is it installed?"
+            f"frames and requests cannot be made ({said[-1]}): '{' '.join(maker)}' needs scapy and pyroute2; are they "
+            "installed?"
         )
     try:
         if len(done.stdout) > OUTPUT_BYTES_MAX:

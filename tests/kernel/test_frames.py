@@ -7,10 +7,11 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 
-from gateway.kernel import frames, templates
+from gateway.kernel import frames, netlink, templates
 from gateway.kernel.templates import MARKS, TemplatesMissing
 
 ipv4_addresses = st.ip_addresses(v=4).map(str)
@@ -54,6 +55,21 @@ def test_neighbour_frames_are_those_of_scapy(ip, mac):
     assert frames.solicitation_frame(ip, mac) == bytes(solicitation)
 
 
+@given(address=st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), index=st.integers(1, 2**31 - 1))
+@settings(max_examples=50, deadline=None)
+def test_a_request_for_an_address_reads_as_it_was_meant(address, index):
+    for name, kind in (("address-add", netlink.RTM_NEWADDR), ("address-remove", netlink.RTM_DELADDR)):
+        read = ifaddrmsg(netlink.address_request(name, str(address), address.max_prefixlen, index))
+        read.decode()
+        assert (read["header"]["type"], read["prefixlen"], read["index"]) == (kind, address.max_prefixlen, index)
+        assert read["header"]["length"] == len(read.data)
+        assert ipaddress.ip_address(read.get("local")) == ipaddress.ip_address(read.get("address")) == address
+        # RFC 4862 §5.4 is not waited for, and no connection of this host's own chooses the address.
+        silent = kind == netlink.RTM_NEWADDR and address.version == 6
+        assert (read.get("flags_ext") or read.get("IFA_FLAGS")) == (2 if silent else None)
+        assert (read.get("cacheinfo") or {}).get("ifa_preferred") == (0 if silent else None)
+
+
 def test_a_checksum_that_would_be_minus_zero_is_zero():
     assert frames._checksum(b"\xff\xff\x00\x00") == 0
     assert frames._checksum(b"\x12\x34\xed\xcb") == 0
@@ -62,7 +78,7 @@ def test_a_checksum_that_would_be_minus_zero_is_zero():
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("raise SystemExit('no scapy here')", r"no scapy here\).*is it installed"),
+        ("raise SystemExit('no scapy here')", r"no scapy here\).*are they installed"),
         ("import time; time.sleep(60)", "not made after 0.5 s"),
         ("print('frames')", "printed something else"),
         ("print('{\"arp-request\": 7}')", "printed something else"),
@@ -80,12 +96,12 @@ def test_a_maker_that_is_not_there_is_a_sentence_for_the_operator():
         templates.made_by(("/nowhere/python",), 1)
 
 
-def test_frames_are_made_without_scapy_in_this_process():
+def test_control_imports_no_library_of_packets():
     """Its memory would be torn down before the guard learns of a death; see `gateway.kernel.templates`."""
     program = (
         "import sys, gateway.daemon; from gateway.kernel import frames; "
         "frames.announcement_frames('10.1.2.3', '02:00:00:00:00:01'); "
-        "print(*(name for name in sys.modules if name.partition('.')[0] == 'scapy'))"
+        "print(*(name for name in sys.modules if name.partition('.')[0] in ('scapy', 'pyroute2')))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == []
