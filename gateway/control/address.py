@@ -3,19 +3,23 @@
 The address is on the host only inside the lease: every act asks `holds()` first, which reads the clock again.
 """
 
+import errno
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 import trio
 
 from gateway.config.settings import Address
+from gateway.control.conflicts import Conflicts
+from gateway.control.preflight import address_hazards
 from gateway.core.actions import Cause
 from gateway.core.events import Event, ResignationRequested, ServingStopped, StandingChanged
 from gateway.kernel.address import VirtualAddress
 from gateway.kernel.announce import Announcer
 from gateway.kernel.clock import boot_ms
 from gateway.kernel.fence import Fence
-from gateway.kernel.link import AddressRemoved, LinkChanged, link_up
+from gateway.kernel.link import AddressRemoved, LinkChanged, MacChanged, link_up
 from gateway.kernel.link import Event as LinkEvent
 from gateway.kernel.neighbour import ConflictWatch
 from gateway.kernel.netlink import KernelRefused
@@ -23,6 +27,7 @@ from gateway.wire.messages import Standing
 
 BURST_ROUNDS = 3  # announcements at once: single frames get lost in switches that are just learning
 SETTLE_S = 0.01  # between the end of a hold by the clock and another look at it
+RETRY_S = 2.0  # after the kernel has refused: what it refuses for good must not become an election without end
 
 
 class AddressService:
@@ -44,40 +49,63 @@ class AddressService:
         self._virtual = VirtualAddress(address.ip, address.prefix_length, address.device)
         self._announcer = Announcer(address.ip, address.device)
         self._fence: Fence | None = None
+        self.fence_state = "none: not built yet"
+        self.warnings: list[str] = []  # what an operator should know of this host; complete after `prepare`
         self._log = structlog.get_logger().bind(address=str(self._virtual), device=address.device)
         self._term: int | None = None
         self._until_ms = 0
         self._held = trio.Event()
         self._hold = trio.CancelScope()  # of the tasks of the present hold
-        self._mending = False
-        self._mend = trio.Event()  # the device is back: is the fence still there?
+        self._fault = ""  # why the kernel could not be made to serve; unfit until it is mended
+        self._mend = trio.Event()
+        self._mend_after_s = 0.0
+        self._keeping = False
         self._relay_ready = False
         self._link_up = link_up(address.device)
         self._told: tuple[bool, str] | None = None
         self.held_since_ms: int | None = None
-        self.conflicts_total = 0
+        self.conflicts = Conflicts()
 
     @property
     def name(self) -> str:
         """Name of the address and of its election."""
         return self.settings.name
 
-    async def prepare(self) -> str | None:
+    @property
+    def conflicts_total(self) -> int:
+        """How often another host has claimed the address while this node held it."""
+        return self.conflicts.claims_total
+
+    async def prepare(self, *, adopt: bool = False) -> str | None:
         """Remove what an earlier process has left on the device and shut the fence, before the first election.
 
+        With `adopt` address and lease are left as the earlier process has left them, for `resume` to go on with.
+
         Returns:
-            A warning where this kernel can't keep the lease by itself: a killed or frozen process then leaves the
-            address answering until another gateway has announced it.
+            All `warnings` as one sentence; first where this kernel can't keep the lease by itself: a killed or
+            frozen process then leaves the address answering until another gateway has announced it.
         """
-        if self._virtual.remove():
+        if not adopt and self._virtual.remove():
             self._log.warning("address.stale-removed")
         try:
             fence = Fence(self.settings.ip, self.settings.device, f"{self._cluster}-{self.name}")
-            await trio.to_thread.run_sync(fence.install)
+            await trio.to_thread.run_sync(lambda: fence.install(keep_lease=adopt))
         except KernelRefused as error:
-            return f"the lease of '{self.name}' is not kept by the kernel: {error}"
-        self._fence = fence
-        return None
+            self.fence_state = f"none: {error}"
+            self.warnings.append(f"the lease of '{self.name}' is not kept by the kernel: {error}")
+        else:
+            self._fence = fence
+            self.fence_state = fence.state
+        self.warnings += await address_hazards(self.settings)
+        return "; ".join(self.warnings) or None
+
+    def farewell(self) -> tuple[bytes, ...]:
+        """Return the requests on a NETLINK_ROUTE socket that drop the address in our name when we have died.
+
+        They want no answer and carry the sequence number 0. Ask anew at the start of each hold: they name the device
+        by its index.
+        """
+        return (self._virtual.farewell,)
 
     def holds(self) -> bool:
         """Tell whether the address is this node's, now."""
@@ -86,19 +114,33 @@ class AddressService:
     # -- Service -------------------------------------------------------------------------------------------------
 
     def start(self, term: int, until_ms: int) -> None:
-        """Put the address on the device and announce it."""
+        """Put the address on the device and announce it, in microseconds."""
         self._term, self._until_ms = term, until_ms
         if not self.holds():
             return  # too late already: the core is about to say so
+        if self._fault:  # a task may be using the fence's socket; unfit, so this is not asked for long
+            self._post(ResignationRequested(self.name, self._fault))
+            return
         try:
             if self._fence is not None and not self._fence.grant(until_ms - boot_ms()):
                 return
             self._virtual.add()
         except KernelRefused as error:
             self._log.error("address.refused", reason=str(error))
-            self._tell(fit=False, reason=str(error))
+            self._failed(str(error), 0 if error.errno == errno.ENOENT else RETRY_S)
             return
         self._announcer.burst(BURST_ROUNDS, self.holds)
+        self._begin_hold(term)
+
+    def resume(self, term: int, until_ms: int) -> None:
+        """Go on with the hold of an earlier process, after `prepare(adopt=True)`. Its lease may have run out."""
+        self._term, self._until_ms = term, until_ms
+        self._begin_hold(term)
+        self.extend(until_ms)
+        if self.holds():
+            self._put_back()
+
+    def _begin_hold(self, term: int) -> None:
         self.held_since_ms = boot_ms()
         self._log.info("address.held", term=term)
         self._held.set()
@@ -106,22 +148,33 @@ class AddressService:
     def extend(self, until_ms: int) -> None:
         """Take the new end of the lease; let the kernel have it too, unless its own count has run out."""
         self._until_ms = until_ms
-        if self._fence is None or self.held_since_ms is None:
+        if self._fence is None or self._fault or self.held_since_ms is None:
             return
         try:
             renewed = self._fence.renew(until_ms - boot_ms())
         except KernelRefused as error:
             self._log.error("fence.refused", reason=str(error))
+            self._failed(str(error), 0)
             renewed = False
         if not renewed:
             # Frozen until the kernel's lease had ended, or robbed of the fence: what another may hold is not defended.
             self._post(ResignationRequested(self.name, "the kernel's lease has ended"))
+
+    def announce_again(self) -> None:
+        """Begin the announcements anew: somebody may have learned another MAC while we could not be heard."""
+        if self.holds():
+            self._announcer.again()
+
+    def keep(self) -> None:
+        """Leave address and fence as they are when `run` ends: another process is to go on with them."""
+        self._keeping = True
 
     def stop(self, term: int, cause: Cause, *, at_once: bool) -> None:
         """Drop the address, in microseconds."""
         self._term, self._until_ms, self.held_since_ms = None, 0, None
         self._held = trio.Event()
         self._hold.cancel()
+        self.conflicts.forget()
         try:
             self._virtual.remove()
         except KernelRefused as error:
@@ -133,7 +186,7 @@ class AddressService:
         self._post(ServingStopped(self.name, term))
 
     def _shut_fence(self) -> None:
-        if self._fence is None:
+        if self._fence is None or self._fault:  # a fence is built shut
             return
         try:
             self._fence.revoke()
@@ -154,8 +207,10 @@ class AddressService:
             case LinkChanged(device, up) if device == self.settings.device:
                 self._link_up = up
                 if up:
-                    self._mend.set()
+                    self._look_at_device()
                 self._tell_fitness()
+            case MacChanged(device, _) if device == self.settings.device:
+                self._look_at_device()
             case AddressRemoved(ip, prefix_length, device) if self.holds() and (ip, prefix_length, device) == (
                 self.settings.ip,
                 self.settings.prefix_length,
@@ -163,31 +218,68 @@ class AddressService:
             ):
                 # systemd-networkd and dhclient do that when they restart.
                 self._log.warning("address.removed-by-other")
-                if self._virtual.add():
-                    self._announcer.burst(BURST_ROUNDS, self.holds)
+                self._put_back()
 
-    async def _mend_fence(self) -> None:
-        """Build the fence again where the device took it along when it vanished. Takes milliseconds."""
+    def _put_back(self) -> None:
+        try:
+            added = self._virtual.add()
+        except KernelRefused as error:  # removed because its device is being removed
+            self._log.error("address.refused", reason=str(error))
+            self._failed(str(error), 0)
+        else:
+            if added:
+                self._announcer.burst(BURST_ROUNDS, self.holds)
+
+    def _look_at_device(self) -> None:
+        """Follow the device, which may have been made anew or have got another MAC; it took the fence along then."""
+        try:
+            changed = self._announcer.follow()
+            whole = self._fence is None or bool(self._fault) or self._fence.intact()
+        except KernelRefused as error:
+            self._failed(str(error), 0)
+            return
+        if changed:
+            self._log.warning("device.changed", mac=self._announcer.mac)
+            self.announce_again()
+        if self._fault or not whole:
+            self._failed(self._fault or "the fence went away with its device", 0)
+
+    def _failed(self, reason: str, mend_after_s: float) -> None:
+        """Be unfit until a task has mended it."""
+        self._fault, self._mend_after_s = reason, mend_after_s
+        self._mend.set()
+        self._tell_fitness()
+
+    async def _mend_faults(self) -> None:
         while True:  # ends by cancellation
             await self._mend.wait()
+            await trio.sleep(self._mend_after_s)
             self._mend = trio.Event()
-            if self._fence is None or self.holds() or self._fence.intact():
-                continue
-            self._mending = True  # unfit meanwhile: nobody else may use the fence's socket
-            self._tell_fitness()
-            try:
+            if self._term is not None or not await self._mended():  # about to be stopped, or no luck yet
+                self._mend_after_s = RETRY_S
+                self._mend.set()
+
+    async def _mended(self) -> bool:
+        """Make the announcer follow its device and the fence whole. Takes milliseconds, in a thread."""
+        try:
+            self._announcer.follow()
+            if self._fence is not None and not self._fence.intact():
                 await trio.to_thread.run_sync(self._fence.install)
                 self._log.info("fence.rebuilt")
-            except KernelRefused as error:
-                self._log.error("fence.refused", reason=str(error))
-            self._mending = False
+        except KernelRefused as error:
+            self._log.error("fence.refused", reason=str(error))
+            self._fault = str(error)
             self._tell_fitness()
+            return False
+        self._fault = ""
+        self._tell_fitness()
+        return True
 
     def _tell_fitness(self, reason: str = "") -> None:
-        if self._mending:
-            self._tell(fit=False, reason="the fence is being rebuilt")
-        elif not self._link_up:
+        if not self._link_up:
             self._tell(fit=False, reason=f"link {self.settings.device} is down")
+        elif self._fault:
+            self._tell(fit=False, reason=self._fault)
         elif not self._relay_ready:
             self._tell(fit=False, reason=reason or "the relay is not ready")
         else:
@@ -207,15 +299,19 @@ class AddressService:
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._mend_fence)
+                nursery.start_soon(self._mend_faults)
                 while True:
                     await self._held.wait()
                     with trio.CancelScope() as self._hold:
                         await self._defend(self._term)
         finally:
-            self._virtual.remove()
-            if self._fence is not None:
-                self._fence.remove()
+            if self._keeping:
+                if self._fence is not None:
+                    self._fence.close()
+            else:
+                self._virtual.remove()
+                if self._fence is not None:
+                    self._fence.remove()
 
     async def _defend(self, term: int | None) -> None:
         """Announce the address and watch it for as long as it is held in `term`."""
@@ -227,12 +323,28 @@ class AddressService:
         await trio.sleep(SETTLE_S)  # the lease has ended by the clock; the core will say so
 
     def _claimed(self, mac: str) -> None:
-        self.conflicts_total += 1
-        if self.holds():
+        new = mac not in self.conflicts.claimants
+        defend = self.conflicts.claimed(mac, boot_ms())
+        if not self.holds():
+            return
+        if new:
             self._log.warning("address.conflict", claimed_by=mac)
-            self._announcer.burst(1, self.holds)  # RFC 5227 §2.4: defend
+        if defend:
+            self._announcer.burst(1, self.holds)
 
     def _unclaimed(self, mac: str) -> None:
+        self.conflicts.ended(mac)
         if self.holds():
             self._log.info("address.conflict-over", claimed_by=mac)
-            self._announcer.burst(BURST_ROUNDS, self.holds)
+            self.announce_again()  # caches point to the other
+
+    def status(self) -> dict[str, Any]:
+        """Return what an operator sees of the address on this node."""
+        return {
+            "held": self.holds(),
+            "held_since_ms": self.held_since_ms,
+            "fence": self.fence_state,
+            "announced_total": self._announcer.sent_total,
+            "unannounced_total": self._announcer.failed_total,
+            **self.conflicts.status(boot_ms()),
+        }

@@ -96,6 +96,7 @@ class VirtualAddress:
     def _build(self) -> None:
         self._add = netlink.address_request("address-add", self.ip, self.prefix_length, self._index)
         self._remove = netlink.address_request("address-remove", self.ip, self.prefix_length, self._index)
+        self._farewell = netlink.without_answer(self._remove)
         self._list = netlink.address_dump_request(self._family, self._index)
 
     def _refused(self, verb: str, answer: netlink.Answer) -> KernelRefused:
@@ -129,13 +130,27 @@ def local_addresses() -> frozenset[str]:
     Raises:
         KernelRefused: the kernel cannot be asked.
     """
+    packed = (address_of(message.body) for message in _dump(netlink.address_dump_request()))
+    return frozenset(str(ipaddress.ip_address(address)) for address in packed if address)
+
+
+def addresses_of(device: str) -> list[str]:
+    """Return the IPv4 addresses of one device, the kernel's first choice first.
+
+    Raises:
+        KernelRefused: the kernel cannot be asked, or there is no such device.
+    """
+    request = netlink.address_dump_request(socket.AF_INET, netlink.device_index(device))
+    packed = (address_of(message.body) for message in _dump(request))
+    return [str(ipaddress.ip_address(address)) for address in packed if address]
+
+
+def _dump(request: bytearray) -> list[netlink.Message]:
     opened = RouteSocket()
     try:
-        messages = opened.dump(netlink.address_dump_request())
+        return opened.dump(request)
     finally:
         opened.close()
-    packed = (address_of(message.body) for message in messages)
-    return frozenset(str(ipaddress.ip_address(address)) for address in packed if address)
 
 
 def _index_or_none(device: str) -> int | None:

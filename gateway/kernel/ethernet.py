@@ -89,17 +89,27 @@ def local_macs() -> frozenset[str]:
     Raises:
         KernelRefused: the kernel cannot be asked.
     """
+    return frozenset(device_macs().values())
+
+
+def device_macs() -> dict[str, str]:
+    """Return the MAC address of each device of this host that has one, by the device's name.
+
+    Raises:
+        KernelRefused: the kernel cannot be asked.
+    """
     opened = netlink.RouteSocket()
     try:
         messages = opened.dump(netlink.link_dump_request())
     finally:
         opened.close()
-    found = set()
+    found = {}
     for message in messages:
-        for kind, value in netlink.attributes(message.body, netlink.LINK_HEADER.size):
-            if kind == netlink.IFLA_ADDRESS and len(value) == 6:
-                found.add(mac_text(bytes(value)))
-    return frozenset(found)
+        fields = dict(netlink.attributes(message.body, netlink.LINK_HEADER.size))
+        mac, name = fields.get(netlink.IFLA_ADDRESS, b""), bytes(fields.get(netlink.IFLA_IFNAME, b""))
+        if len(mac) == 6:
+            found[name.rstrip(b"\0").decode("utf-8", "replace")] = mac_text(bytes(mac))
+    return found
 
 
 def parse_arp_untrusted(frame: bytes) -> ArpPacket | None:

@@ -201,6 +201,12 @@ def address_request(name: str, ip: str, prefix_length: int, index: int) -> bytea
     return message
 
 
+def without_answer(request: bytearray) -> bytes:
+    """Return a copy of `request` that the kernel carries out in silence."""
+    length, kind, flags, sequence, port = HEADER.unpack_from(request)
+    return HEADER.pack(length, kind, flags & ~NLM_F_ACK, sequence, port) + bytes(request[HEADER.size :])
+
+
 def address_dump_request(family: int = 0, index: int = 0) -> bytearray:
     """Return the request for all addresses, perhaps of one family or one device."""
     return _dump_request(RTM_GETADDR, ADDRESS_HEADER.pack(family, 0, 0, 0, index))

@@ -23,9 +23,9 @@ TABLE_OWNER, TABLE_PERSIST = 0x2, 0x4  # Linux 5.12, 6.9
 HOOK_INGRESS, HOOK_EGRESS = 0, 1  # egress: Linux 5.16
 CREATE, EXCL, APPEND = 0x400, 0x200, 0x800
 META_PROTOCOL = 1
+NFPROTO_IPV4, NFPROTO_ARP, NFPROTO_NETDEV, NFPROTO_IPV6 = 2, 3, 5, 10
 
 _NETLINK_NETFILTER = 12
-_NFPROTO_NETDEV = 5
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _GENERIC = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
@@ -120,9 +120,9 @@ class Nftables:
             return min(refusals)
         return None if acknowledged else Refusal(-1, errno.EAGAIN)
 
-    def table(self, name: str) -> Table | None:
-        """Return the netdev table called `name`, None where there is none."""
-        answer = self._ask(GETTABLE, string(1, name))
+    def table(self, name: str, family: int = NFPROTO_NETDEV) -> Table | None:
+        """Return the table called `name`, None where there is none."""
+        answer = self._ask(GETTABLE, string(1, name), family)
         if answer is None:
             return None
         flags, owner, comment = 0, 0, ""
@@ -135,14 +135,14 @@ class Nftables:
                 owner = int.from_bytes(value, "big")
         return Table(flags, owner, comment)
 
-    def has_chain(self, table: str, chain: str) -> bool:
-        """Return whether the netdev table has that chain; chains vanish with their device."""
-        return self._ask(GETCHAIN, string(1, table) + string(3, chain)) is not None
+    def has_chain(self, table: str, chain: str, family: int = NFPROTO_NETDEV) -> bool:
+        """Return whether the table has that chain; chains vanish with their device."""
+        return self._ask(GETCHAIN, string(1, table) + string(3, chain), family) is not None
 
-    def _ask(self, kind: int, attributes: bytes) -> Message | None:
+    def _ask(self, kind: int, attributes: bytes, family: int) -> Message | None:
         self._answers()  # what is left of an earlier exchange
         self._sequence = (self._sequence + 1) & 0x3FFFFFFF
-        request = bytearray(message(kind, 0, attributes))
+        request = bytearray(message(kind, 0, attributes, family))
         struct.pack_into("=I", request, 8, self._sequence)
         try:
             self._socket.send(request)
@@ -175,9 +175,9 @@ class Nftables:
             parts += netlink.split(data)
 
 
-def message(kind: int, flags: int, attributes: bytes) -> bytes:
-    """Return one nftables message for the netdev family; `flags` beside NLM_F_REQUEST."""
-    return _encode(_SUBSYSTEM | kind, flags, _GENERIC.pack(_NFPROTO_NETDEV, 0, 0) + attributes)
+def message(kind: int, flags: int, attributes: bytes, family: int = NFPROTO_NETDEV) -> bytes:
+    """Return one nftables message; `flags` beside NLM_F_REQUEST."""
+    return _encode(_SUBSYSTEM | kind, flags, _GENERIC.pack(family, 0, 0) + attributes)
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -201,43 +201,58 @@ def number(kind: int, value: int) -> bytes:
     return attribute(kind, struct.pack("!I", value & 0xFFFFFFFF))
 
 
-def new_table(name: str, flags: int, comment: str, message_flags: int = CREATE | EXCL) -> bytes:
+def new_table(
+    name: str, flags: int, comment: str, message_flags: int = CREATE | EXCL, *, family: int = NFPROTO_NETDEV
+) -> bytes:
     """Return the message that makes a table, or (without EXCL) adopts one; `nft list` shows the comment."""
     text = comment.encode() + b"\0"
     userdata = struct.pack("BB", 0, len(text)) + text  # type, length, value: a comment, as libnftnl writes it
-    return message(NEWTABLE, message_flags, string(1, name) + number(2, flags) + attribute(6, userdata))
+    attributes = string(1, name) + number(2, flags) + attribute(6, userdata)
+    return message(NEWTABLE, message_flags, attributes, family)
 
 
-def delete_table(name: str) -> bytes:
+def delete_table(name: str, *, family: int = NFPROTO_NETDEV) -> bytes:
     """Return the message that deletes a table with all that is in it."""
-    return message(DELTABLE, 0, string(1, name))
+    return message(DELTABLE, 0, string(1, name), family)
 
 
-def new_set(table: str, name: str, key_type: int, key_bytes: int) -> bytes:
+def new_set(table: str, name: str, key_type: int, key_bytes: int, *, family: int = NFPROTO_NETDEV) -> bytes:
     """Return the message that makes a set of addresses whose elements time out."""
     attributes = string(1, table) + string(2, name) + number(3, _SET_TIMEOUT) + number(4, key_type)
-    return message(NEWSET, CREATE | EXCL, attributes + number(5, key_bytes) + number(10, 1))
+    return message(NEWSET, CREATE | EXCL, attributes + number(5, key_bytes) + number(10, 1), family)
 
 
-def new_chain(table: str, name: str, hook: int, device: str, priority: int) -> bytes:
-    """Return the message that makes a base chain on `device`; what no rule drops passes."""
-    hooked = nested(4, number(1, hook), number(2, priority), string(3, device))
-    accept = number(5, 1)
-    return message(NEWCHAIN, CREATE | EXCL, string(1, table) + string(3, name) + hooked + accept + string(7, "filter"))
+def new_chain(
+    table: str, name: str, hook: int, device: str | None, priority: int, *, family: int = NFPROTO_NETDEV
+) -> bytes:
+    """Return the message that makes a base chain (in netdev: on `device`); what no rule drops passes."""
+    where = [string(3, device)] if device is not None else []
+    hooked = nested(4, number(1, hook), number(2, priority), *where)
+    attributes = string(1, table) + string(3, name) + hooked + number(5, 1) + string(7, "filter")
+    return message(NEWCHAIN, CREATE | EXCL, attributes, family)
 
 
-def new_rule(table: str, chain: str, *expressions: bytes) -> bytes:
+def new_rule(table: str, chain: str, *expressions: bytes, family: int = NFPROTO_NETDEV) -> bytes:
     """Return the message that appends a rule to a chain."""
-    listed = nested(4, *expressions)
-    return message(NEWRULE, CREATE | APPEND, string(1, table) + string(2, chain) + listed)
+    attributes = string(1, table) + string(2, chain) + nested(4, *expressions)
+    return message(NEWRULE, CREATE | APPEND, attributes, family)
 
 
-def element(kind: int, flags: int, table: str, of_set: str, key: bytes, timeout_ms: int | None = None) -> bytes:
+def element(
+    kind: int,
+    flags: int,
+    table: str,
+    of_set: str,
+    key: bytes,
+    timeout_ms: int | None = None,
+    *,
+    family: int = NFPROTO_NETDEV,
+) -> bytes:
     """Return a NEWSETELEM or DELSETELEM message for one element; a timeout is the last 8 bytes of the message."""
     inside = nested(1, attribute(1, key))
     if timeout_ms is not None:
         inside += attribute(4, struct.pack("!Q", timeout_ms))
-    return message(kind, flags, string(1, table) + string(2, of_set) + nested(3, nested(1, inside)))
+    return message(kind, flags, string(1, table) + string(2, of_set) + nested(3, nested(1, inside)), family)
 
 
 def protocol_is(ether_type: int) -> bytes:

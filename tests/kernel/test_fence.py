@@ -492,14 +492,80 @@ def test_a_kernel_without_lasting_owners_gets_a_table_without_owner(holder: Host
     assert not client.ping(IP, 0.3)
 
 
-def test_a_kernel_without_egress_chains_is_too_old_and_nothing_is_changed(holder: Host) -> None:
+def test_a_kernel_without_netdev_chains_is_too_old_and_nothing_is_changed(holder: Host) -> None:
     def build_on_an_old_kernel() -> None:
-        nftables.HOOK_EGRESS = 7  # a hook that this kernel does not know
+        nftables.HOOK_INGRESS = nftables.HOOK_EGRESS = 7  # a hook that this kernel does not know
         build()
 
-    with pytest.raises(KernelRefused, match=r"netdev egress chains \(Linux 5\.16 or later\)"):
+    with pytest.raises(KernelRefused, match=r"it needs nf_tables with netdev chains"):
         holder.call(build_on_an_old_kernel)
     assert holder.call(lambda: Nftables().table(TABLE)) is None
+
+
+def build_weakly(*, lease_ms: int = 0, keep_lease: bool = False) -> tuple[str, bool]:
+    nftables.HOOK_EGRESS = 7  # as before Linux 5.16
+    fence = Fence(IP, DEVICE, NAME)
+    fence.install(keep_lease=keep_lease)
+    if keep_lease:
+        return fence.state, fence.renew(lease_ms)
+    return fence.state, bool(lease_ms) and fence.grant(lease_ms) and fence.renew(lease_ms)
+
+
+def test_a_kernel_without_egress_chains_gets_a_weaker_fence_that_says_so(
+    holder: Host, client: Host, service: None
+) -> None:
+    everything = {"udp": True, "tcp": True, "icmp": True, "arp": True}
+    assert holder.call(build_weakly) == ("kernel, raw frames pass (before Linux 5.16)", False)
+    assert answers(client) == dict.fromkeys(everything, False)
+    assert client.ping("10.77.0.91")
+    assert holder.call(build_weakly, lease_ms=30_000)[1]
+    assert answers(client) == everything
+    assert holder.call(build_weakly, lease_ms=300, keep_lease=True)[1]  # adopted, and shortened
+    time.sleep(0.35)
+    assert holder.call(build_weakly, lease_ms=300, keep_lease=True)[1] is False
+    assert answers(client) == dict.fromkeys(everything, False)
+
+
+def test_the_weaker_fence_stops_what_the_host_says_by_itself(holder: Host, client: Host) -> None:
+    """Only what is said is looked at here: the questions come in by a device that no rule watches."""
+
+    def speak(*, lease_ms: int) -> list[bool]:
+        build_weakly(lease_ms=lease_ms)
+        said = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as speaking:
+            speaking.bind((IP, 0))
+            for _ in range(2):  # the first waits for the neighbour
+                try:
+                    speaking.sendto(b"!", ("10.77.0.5", PORT))
+                    said.append(True)
+                except PermissionError:
+                    said.append(False)
+        time.sleep(0.2)
+        return said
+
+    capture = client.capture()
+    assert holder.call(speak, lease_ms=0) == [False, False]
+    assert [frame for frame in capture.frames(outgoing=False) if socket.inet_aton(IP) in frame.data] == []
+    assert holder.call(speak, lease_ms=30_000) == [True, True]
+    assert [frame for frame in capture.frames(outgoing=False) if socket.inet_aton(IP) in frame.data] != []
+
+
+def test_the_weaker_fence_is_replaced_by_the_stronger_and_removed_like_it(holder: Host, client: Host) -> None:
+    def come_and_go() -> None:
+        fence = Fence(IP, DEVICE, NAME)
+        fence.install()
+        assert fence.state == "kernel"
+        fence.remove()
+
+    def tables() -> list[bool]:
+        opened = Nftables()
+        return [opened.table(TABLE, family) is not None for family in (5, 3, 2)]
+
+    holder.call(build_weakly)
+    assert holder.call(tables) == [True, True, True]
+    holder.call(come_and_go)
+    assert holder.call(tables) == [False, False, False]
+    assert client.ping(IP)
 
 
 def test_ipv6_is_fenced_with_its_neighbour_discovery(segment: Segment) -> None:
