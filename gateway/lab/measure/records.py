@@ -34,6 +34,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float | None = None  # the time on each side of the fault over which rates were counted
     at: float | None = None  # the fault, in unix seconds
     refused: tuple[str, ...] | None = None
+    # Of the scenarios of the address alone.
+    variant: str | None = None  # what exactly was broken, where a scenario has several ways
+    heartbeat_ms: int | None = None
+    lease_ms: int | None = None  # keepalived has none: its masters never stop by themselves
+    blackout_udp_ms: float | None = None
+    blackout_icmp_ms: float | None = None
+    blackout_tcp_ms: float | None = None
+    successor_ms: float | None = None  # from the fault to the first frame of another owner
+    packets_after_lease: int | None = None  # of the old owner, after a lease that it could not renew
+    black_holed: bool | None = None  # nobody answered at the end, or later than a second after the heal
 
 
 FIGURES = (
@@ -48,6 +58,17 @@ FIGURES = (
     "jobs_lost",
     "blackout_ms",
     "two_owner_ms",
+)
+
+
+ADDRESS_FIGURES = (
+    "blackout_ms",
+    "blackout_udp_ms",
+    "blackout_icmp_ms",
+    "blackout_tcp_ms",
+    "successor_ms",
+    "two_owner_ms",
+    "packets_after_lease",
 )
 
 
@@ -68,6 +89,12 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     half = len(known) // 2
     median = known[half] if len(known) % 2 else (known[half - 1] + known[half]) / 2
     return Spread(median, known[0], known[-1], len(known))
+
+
+def percentile(values: Sequence[float | None], percent: float) -> float | None:
+    """Return the smallest value that `percent` of a hundred values do not exceed (nearest rank); None without any."""
+    known = sorted(value for value in values if value is not None and not math.isnan(value))
+    return known[max(0, math.ceil(len(known) * percent / 100) - 1)] if known else None
 
 
 def json_line(result: Result) -> str:
