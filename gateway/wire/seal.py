@@ -112,6 +112,25 @@ class _Run(msgspec.Struct, frozen=True):
     epoch: int
 
 
+class PeerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process knew of one peer; times and windows are those of `Seal`."""
+
+    sequence: int
+    epoch: int
+    boot: bytes  # of the confirmed run; b"" for none
+    boot_epoch: int
+    highest: int
+    seen: int  # as 8 bytes of bits
+    retired: tuple[bytes, ...]
+
+
+class SealState(msgspec.Struct, frozen=True, kw_only=True):
+    """A seal that is handed to the process that takes this one's place: to the peers, both are one run."""
+
+    boot_id: bytes
+    peers: dict[str, PeerState]
+
+
 class _Head(msgspec.Struct, frozen=True):
     """What stands before the payload, decoded."""
 
@@ -129,6 +148,18 @@ class _Window:
     def __init__(self, first: int) -> None:
         self._highest = first
         self._seen = _ALL_SEEN  # what was sent before the boot was confirmed is not proven fresh
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """Return the highest sequence, and the bits."""
+        return self._highest, self._seen
+
+    @classmethod
+    def of(cls, highest: int, seen: int) -> "_Window":
+        """Return the window with this state."""
+        window = cls(highest)
+        window._seen = seen
+        return window
 
     def admit(self, sequence: int) -> bool:
         """Mark `sequence` as seen; False where it was seen already or is too old to tell."""
@@ -189,6 +220,40 @@ class Seal:
         self._cluster = cluster.encode()
         self._cluster_tag = hashlib.sha256(self._cluster).digest()[:4]
         self._peers = {name: _Peer() for name in peers if name != me}
+
+    def state(self) -> SealState:
+        """Return what a successor of this process needs. Nothing may be sealed or opened with this object after it."""
+        return SealState(
+            boot_id=self._boot_id, peers={name: self._peer_state(peer) for name, peer in self._peers.items()}
+        )
+
+    @staticmethod
+    def _peer_state(peer: _Peer) -> PeerState:
+        highest, seen = peer.window.state
+        return PeerState(
+            sequence=peer.sequence,
+            epoch=peer.epoch,
+            boot=b"" if peer.confirmed is None else peer.confirmed.boot,
+            boot_epoch=0 if peer.confirmed is None else peer.confirmed.epoch,
+            highest=highest,
+            seen=seen,
+            retired=tuple(peer.retired),
+        )
+
+    def take_over(self, state: SealState) -> None:
+        """Go on where a predecessor on this host stopped; peers that it did not know begin as they do.
+
+        The seal must have been made with the predecessor's boot id.
+        """
+        assert state.boot_id == self._boot_id, "a successor seals with its predecessor's boot id"
+        for name, was in state.peers.items():
+            peer = self._peers.get(name)
+            if peer is None:
+                continue
+            peer.sequence, peer.epoch = was.sequence, was.epoch
+            peer.confirmed = _Run(was.boot, was.boot_epoch) if was.boot else None
+            peer.window = _Window.of(was.highest, was.seen)
+            peer.retired.extend(was.retired)
 
     def knows(self, peer: str) -> bool:
         """Whether a run of `peer` has been confirmed since my start (it may have ended since)."""
