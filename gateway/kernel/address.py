@@ -10,6 +10,8 @@ import socket
 from gateway.kernel import netlink
 from gateway.kernel.netlink import KernelRefused, RouteSocket
 
+_SECONDARY = 0x01  # IFA_F_SECONDARY
+
 
 class VirtualAddress:
     """One address with its prefix length on one device of this network namespace. Messages are built here, once.
@@ -28,6 +30,7 @@ class VirtualAddress:
         self.prefix_length = prefix_length
         self.device = device
         self._packed = interface.ip.packed
+        self._network = interface.network
         self._family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
         self._index = netlink.device_index(device)
         self._socket = RouteSocket()
@@ -62,10 +65,30 @@ class VirtualAddress:
         Raises:
             KernelRefused: no permission.
         """
+        at_risk = self._dependents()
         answer = self._request("_remove")
+        if answer.errno == 0:
+            for message in at_risk:
+                self._socket.request(netlink.put_back_request(message))
         if answer.errno in (0, errno.EADDRNOTAVAIL, errno.ENODEV):
             return answer.errno == 0
         raise self._refused("remove", answer)
+
+    def _dependents(self) -> list[netlink.Message]:
+        """Return the addresses that Linux may remove with ours.
+
+        Of IPv4 addresses with one prefix on one network the first is primary, and without promote_secondaries the
+        others go with it. A /32 is alone in its network.
+        """
+        if self._family != socket.AF_INET or self.prefix_length == 32:
+            return []
+        return [message for message in self._socket.dump(self._list) if self._is_dependent(message)]
+
+    def _is_dependent(self, message: netlink.Message) -> bool:
+        _, prefix_length, flags, _, index = netlink.ADDRESS_HEADER.unpack_from(message.body)
+        packed = address_of(message.body)
+        like_ours = prefix_length == self.prefix_length and index == self._index and packed != self._packed
+        return bool(flags & _SECONDARY) and like_ours and ipaddress.ip_address(packed) in self._network
 
     def present(self) -> bool:
         """Return whether the device holds the address with exactly this prefix."""

@@ -201,6 +201,12 @@ def address_request(name: str, ip: str, prefix_length: int, index: int) -> bytea
     return message
 
 
+def put_back_request(message: Message) -> bytearray:
+    """Return the request that adds an address again as a dump has shown it; one that is there stays as it is."""
+    header = HEADER.pack(HEADER.size + len(message.body), RTM_NEWADDR, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE, 0, 0)
+    return bytearray(header + message.body)
+
+
 def without_answer(request: bytearray) -> bytes:
     """Return a copy of `request` that the kernel carries out in silence."""
     length, kind, flags, sequence, port = HEADER.unpack_from(request)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.kernel.templates import templates
 from tests.support import netns
 
 
@@ -12,6 +13,7 @@ def _namespaces() -> None:
     reason = netns.usable()
     if reason is not None:
         pytest.skip(reason)
+    templates()  # made here, once, for all the processes that are forked from this one
 
 
 @pytest.fixture

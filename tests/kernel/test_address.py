@@ -1,6 +1,8 @@
 """The virtual address: what is added, removed and left alone, against the real kernel."""
 
 import errno
+import ipaddress
+import socket
 import time
 
 import pytest
@@ -95,6 +97,81 @@ def test_ipv6_address_answers_at_once_and_is_never_a_source(host: Host) -> None:
         return ours.present(), ours.remove(), ours.present()
 
     assert host.call(go) == (True, True, False)
+
+
+@pytest.mark.parametrize("own", ["fd77::91/64", "fd77:1::91/64"], ids=["same-network", "another-network"])
+def test_an_ipv6_address_with_a_wide_prefix_leaves_the_hosts_own_one_alone(host: Host, own: str) -> None:
+    host.ip("address", "add", own, "dev", DEVICE)
+
+    def come_and_go() -> bool:
+        ours = VirtualAddress("fd77::100", 64, DEVICE)
+        ours.add()
+        return ours.present() and ours.remove()
+
+    def network() -> str:
+        return host.ip("-6", "route", "show", str(ipaddress.ip_interface(own).network)).stdout
+
+    before = network()
+    assert DEVICE in before
+    assert host.call(come_and_go) is True
+    assert held(host) == {"10.77.0.91/24", own}
+    assert network() == before, "the network's route is the host's own still"
+
+
+def test_an_ipv6_address_answers_although_another_host_has_it(segment: Segment, host: Host) -> None:
+    """Duplicate address detection would leave it silent for ever (dadfailed) after a failover that came too early."""
+    for device in ("all", DEVICE):
+        host.run("sysctl", "-qw", f"net.ipv6.conf.{device}.accept_dad=1")
+    segment.host("slow", "fd77::100/64")
+    host.call(lambda: VirtualAddress("fd77::100", 128, DEVICE).add())
+    time.sleep(1.2)  # detection would have ended by now
+    shown = host.ip("-6", "address", "show", "dev", DEVICE).stdout
+    words = set(shown.split("fd77::100", 1)[1].splitlines()[0].split())
+    assert not words & {"dadfailed", "tentative"}
+
+
+@pytest.mark.parametrize("promote", [0, 1])
+def test_the_hosts_own_address_and_ours_in_one_network_do_not_take_each_other_along(host: Host, promote: int) -> None:
+    """Linux removes secondary addresses with the primary one unless it may promote them; a /32 is never either."""
+    host.run("sysctl", "-qw", f"net.ipv4.conf.{DEVICE}.promote_secondaries={promote}")
+    host.call(add)
+    host.ip("address", "del", "10.77.0.91/24", "dev", DEVICE)
+    assert held(host) == {f"{IP}/32"}
+    host.ip("address", "add", "10.77.0.91/24", "dev", DEVICE)
+    host.call(remove)
+    assert held(host) == {"10.77.0.91/24"}
+
+
+def test_removing_ours_puts_back_what_linux_removes_with_it(segment: Segment) -> None:
+    """Here Linux would take the host's own address, which came later, along with ours."""
+    host = segment.host("gw1", f"{IP}/24", "10.77.0.91/24", "10.77.0.92/24")
+    host.run("sysctl", "-qw", f"net.ipv4.conf.{DEVICE}.promote_secondaries=0")
+    assert host.call(lambda: VirtualAddress(IP, 24, DEVICE).remove()) is True
+    assert held(host) == {"10.77.0.91/24", "10.77.0.92/24"}
+
+
+@pytest.mark.parametrize(("ip", "prefix_length"), [(IP, 32), (IP, 24), ("fd77::100", 128), ("fd77::100", 64)])
+def test_the_farewell_removes_exactly_the_address_in_another_process(host: Host, ip: str, prefix_length: int) -> None:
+    host.ip("address", "add", "fd77::91/64", "dev", DEVICE)
+
+    def come() -> bytes:
+        ours = VirtualAddress(ip, prefix_length, DEVICE)
+        ours.add()
+        return ours.farewell
+
+    def send(request: bytes) -> bytes:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as opened:
+            opened.send(request)
+            opened.setblocking(False)
+            try:
+                return opened.recv(1_000)
+            except BlockingIOError:
+                return b""
+
+    request = host.call(come)
+    assert f"{ip}/{prefix_length}" in held(host)
+    assert host.call(send, request) == b"", "it wants no answer"
+    assert held(host) == {"10.77.0.91/24", "fd77::91/64"}
 
 
 def test_a_missing_device_is_named_with_those_that_there_are(host: Host) -> None:

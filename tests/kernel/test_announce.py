@@ -1,5 +1,6 @@
 """Announcements: what is on the wire, and what the neighbours' kernels make of it."""
 
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -99,6 +100,73 @@ def test_announcements_are_repeated_after_a_second_and_then_slowly(host: Host, c
         185.0
     ] * 2 + [245.0]
     assert len(announcements(capture, 18)) == 18
+
+
+def test_announcing_again_begins_anew_and_not_oftener_than_once_a_second(host: Host, capture: Capture) -> None:
+    def schedule() -> list[float]:
+        asked: list[float] = []
+
+        async def main() -> None:
+            announcer = Announcer(IP, DEVICE)
+            begun = trio.current_time()
+
+            def note() -> bool:
+                asked.append(round(trio.current_time() - begun, 1))
+                return asked[-1] < 40
+
+            async with trio.open_nursery() as nursery:
+                await nursery.start(announcer.run, note)
+                await trio.sleep(30)
+                announcer.again()
+                await trio.sleep(0.1)
+                for _ in range(5):
+                    announcer.again()
+                    await trio.sleep(0.1)
+
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        return asked
+
+    first = [0.0] * 6 + [1.1] * 2 + [2.2] * 2 + [5.0] * 2
+    again = [30.0] * 6 + [31.0] * 6 + [32.1] * 2 + [33.2] * 2 + [36.0] * 2
+    assert host.call(schedule) == [*first, *again, 96.0]
+
+
+def test_the_announcer_follows_a_device_that_gets_another_mac(host: Host, capture: Capture) -> None:
+    def change() -> tuple[bool, bool]:
+        announcer = Announcer(IP, DEVICE)
+        unchanged = announcer.follow()
+        subprocess.run(["ip", "link", "set", DEVICE, "address", "02:00:00:00:00:77"], check=True)
+        changed = announcer.follow()
+        announcer.burst(1)
+        return unchanged, changed
+
+    assert host.call(change) == (False, True)
+    assert {one.hwsrc for one in announcements(capture, 2) if one.psrc == IP} == {"02:00:00:00:00:77"}
+
+
+def test_the_announcer_follows_a_device_that_was_made_anew(host: Host) -> None:
+    def lose_the_device() -> tuple[str, bool, int, int]:
+        make = ["ip", "link", "add", "lan1", "type", "veth", "peer", "name", "lan2"]
+        subprocess.run(make, check=True)
+        subprocess.run(["ip", "link", "set", "lan1", "address", "02:00:00:00:00:77"], check=True)
+        announcer = Announcer(IP, "lan1")
+        subprocess.run(["ip", "link", "delete", "lan1"], check=True)
+        announcer.burst(1)
+        try:
+            announcer.follow()
+            said = "it followed a device that is not there"
+        except KernelRefused as refused:
+            said = refused.remedy
+        subprocess.run(make, check=True)
+        for device in ("lan1", "lan2"):
+            subprocess.run(["ip", "link", "set", device, "up"], check=True)
+        changed = announcer.follow()
+        announcer.burst(1)
+        return said, changed, announcer.failed_total, announcer.sent_total
+
+    said, changed, failed, sent = host.call(lose_the_device)
+    assert said.startswith("write one of this host's devices")
+    assert (changed, failed, sent) == (True, 2, 2)
 
 
 def test_announcer_stops_between_two_frames_when_the_lease_ends(host: Host, capture: Capture) -> None:

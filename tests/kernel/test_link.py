@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from gateway.kernel.link import AddressAdded, AddressRemoved, Event, LinkChanged, LinkWatch, link_up
+from gateway.kernel.link import AddressAdded, AddressRemoved, Event, LinkChanged, LinkWatch, MacChanged, link_up
 from tests.support.netns import DEVICE, Host, Segment
 
 pytestmark = pytest.mark.kernel
@@ -74,6 +74,11 @@ def test_an_address_that_somebody_removes_is_named(host: Host) -> None:
 def test_an_address_that_appears_is_named(host: Host) -> None:
     seen = host.call(events_of, lambda: ip("address", "add", f"{IP}/32", "dev", DEVICE))
     assert seen == [AddressAdded(IP, 32, DEVICE)]
+
+
+def test_another_mac_is_named_and_is_no_change_of_the_link(host: Host) -> None:
+    seen = host.call(events_of, lambda: ip("link", "set", DEVICE, "address", "02:00:00:00:00:77"))
+    assert seen == [MacChanged(DEVICE, "02:00:00:00:00:77")]
 
 
 def test_a_device_that_vanishes_takes_its_addresses_with_it(host: Host) -> None:

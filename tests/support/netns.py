@@ -211,7 +211,7 @@ class Host:
         return found.group(1) if found else None
 
     def ping(self, address: str, within_s: float = 1.0) -> bool:
-        """Return whether an IPv4 host answers an ICMP echo request from here; needs no `ping` program."""
+        """Return whether a host answers an ICMP echo request from here; needs no `ping` program."""
         answered: bool = self.call(_ping, address, within_s)
         return answered
 
@@ -329,19 +329,22 @@ def _picklable(error: BaseException) -> BaseException:
 
 def _ping(address: str, within_s: float) -> bool:
     mark = os.urandom(8)
-    unsummed = struct.pack("!BBHHH", 8, 0, 0, os.getpid() & 0xFFFF, 1) + mark
+    version_6 = ":" in address
+    family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if version_6 else (socket.AF_INET, socket.IPPROTO_ICMP)
+    asks, answers, skip = (128, 129, 0) if version_6 else (8, 0, 20)  # IPv4 hands its header out with the message
+    unsummed = struct.pack("!BBHHH", asks, 0, 0, os.getpid() & 0xFFFF, 1) + mark
     total = sum(struct.unpack(f"!{len(unsummed) // 2}H", unsummed))
     total = (total & 0xFFFF) + (total >> 16)
-    checksum = ~(total + (total >> 16)) & 0xFFFF
+    checksum = ~(total + (total >> 16)) & 0xFFFF  # of ICMPv6 the kernel makes it
     request = unsummed[:2] + checksum.to_bytes(2, "big") + unsummed[4:]
     until = time.monotonic() + within_s
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as opened:
+    with socket.socket(family, socket.SOCK_RAW, protocol) as opened:
         try:
             opened.sendto(request, (address, 0))
             while (left_s := until - time.monotonic()) > 0:
                 opened.settimeout(left_s)
                 packet, source = opened.recvfrom(2_048)
-                if source[0] == address and packet[20] == 0 and packet[28:36] == mark:
+                if source[0] == address and packet[skip] == answers and packet[skip + 8 : skip + 16] == mark:
                     return True
         except OSError:  # no route, host unreachable, or the time is over
             return False
