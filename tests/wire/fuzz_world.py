@@ -18,7 +18,8 @@ SEED = int(os.environ.get("FUZZ_SEED", "1"))
 SCALE = int(os.environ.get("FUZZ_SCALE", "1"))
 BATCH = 1_000  # cases that share a generator: a failure is found again by running one batch
 
-CLUSTER = "physics"
+CLUSTER = "pool-13038"
+CLUSTER_OF_THE_SAME_TAG = "pool-20737"  # the four bytes of the tag are no secret: two names are found in a second
 KEYS = {1: bytes(range(KEY_BYTES)), 2: bytes(range(1, KEY_BYTES + 1))}
 NAMES = ("gw1", "gw2", "cm1")
 
