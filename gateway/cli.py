@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -48,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run this host's node in the foreground")
     _add_file(run)
     run.add_argument("--node", metavar="NAME", help="which peer of the file this host is; found out where not given")
+    # Said by the guard, our parent, to the control process that it starts: the descriptor of its link.
+    run.add_argument("--guarded", type=int, metavar="FD", help=argparse.SUPPRESS)
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="check a configuration file and say everything that is wrong with it")
@@ -138,27 +141,53 @@ def _rotate(chosen: argparse.Namespace) -> str:
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    return _guard(chosen) if chosen.guarded is None else _control(chosen)
+
+
+def _guard(chosen: argparse.Namespace) -> int:
+    """Become the guard, which starts control. What is wrong with the file is said before."""
+    from gateway.control.preflight import StartRefused, require_root
+
+    try:
+        require_root()
+    except StartRefused as error:
+        raise Refused(str(error)) from error
+    loaded = _load(chosen.file)
+    print(render_all(loaded.diagnostics), end="", file=sys.stderr, flush=True)
+    if loaded.settings is None:
+        return REFUSED
+    # -P: never import from the directory in which root happened to start us.
+    control = [sys.executable, "-P", "-m", "gateway", "run", "-f", chosen.file]
+    control += ["--node", chosen.node] if chosen.node else []
+    guard = str(Path(__file__).parent / "guard" / "__main__.py")
+    os.execv(sys.executable, [sys.executable, "-I", "-S", guard, *control])
+
+
+def _control(chosen: argparse.Namespace) -> int:
     # Imported here: `check` and `status` need neither trio nor scapy, whose import takes longer than they do.
     import trio
 
     from gateway.config.keyfile import KeyFileError
     from gateway.console.logs import start_log, stop_log
-    from gateway.control.preflight import StartRefused, require_root
+    from gateway.control.preflight import StartRefused
     from gateway.daemon import run_node
     from gateway.kernel.address import local_addresses
     from gateway.keyfiles import read_key_file
 
+    # The guard gets these as well, and decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        require_root()
         loaded = _load(chosen.file)
-        print(render_all(loaded.diagnostics), end="", file=sys.stderr)
-        if loaded.settings is None:
+        if loaded.settings is None:  # changed since the guard was started
+            print(render_all(loaded.diagnostics), end="", file=sys.stderr)
             return REFUSED
         settings = loaded.settings
         me = identify(settings, node=chosen.node, host_name=socket.gethostname(), local_addresses=local_addresses())
         keys = read_key_file(settings.key_file)
         start_log(settings.log_format, me.name)
-        trio.run(run_node, settings, me, keys, strict_exception_groups=True)
+        with socket.socket(fileno=chosen.guarded) as guard:
+            trio.run(run_node, settings, me, keys, guard, strict_exception_groups=True)
     except (StartRefused, KeyFileError) as error:
         raise Refused(str(error)) from error
     finally:

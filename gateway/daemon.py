@@ -2,14 +2,18 @@
 
 What lives where:
 
-    heartbeats ──messages──▶ shell ──actions──▶ services: addresses, matchmakers
+    heartbeats ──messages──▶ shell ──actions──▶ services: addresses, matchmakers ──wills──▶ the guard, our parent
         ▲                      │ └───follow───▶ forwarding (the relay process), matchmakers
         └──────── Send ────────┘
 """
 
+import gc
 import os
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -26,12 +30,14 @@ from gateway.control.forwarding import (
     replica_listeners,
     view_listeners,
 )
+from gateway.control.guard import DEAD_MS, Fencing, GuardLink
 from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
 from gateway.control.matchmaker import open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
 from gateway.control.shell import Service, Shell
 from gateway.control.status import Status
 from gateway.control.votes import VoteFileBroken, VoteFiles
+from gateway.control.wills import Wills
 from gateway.core.actions import FollowLeader
 from gateway.core.events import Event, ResignationRequested
 from gateway.core.node import ElectionPlan, Node
@@ -40,14 +46,14 @@ from gateway.kernel.clock import boot_ms
 from gateway.kernel.link import Event as LinkEvent
 from gateway.kernel.link import LinkWatch
 from gateway.kernel.netlink import KernelRefused
-from gateway.kernel.realtime import prefer_realtime
+from gateway.kernel.realtime import CONTROL_PRIORITY, is_realtime, prefer_realtime
 from gateway.kernel.templates import TemplatesMissing
 from gateway.matchmaker.condor import CondorMissing
 from gateway.matchmaker.master import MasterMissing
 from gateway.matchmaker.negotiator import NegotiatorFailed
+from gateway.relay.client import Relay
 from gateway.wire.seal import BOOT_ID_BYTES, Keyring, Seal
 
-REALTIME_PRIORITY = 10  # above everything that is not realtime; below what an administrator runs on purpose
 STOP_S_MAX = 5.0  # for a graceful end: the negotiator's stop is confirmed well within it
 
 
@@ -62,15 +68,21 @@ def election_plans(settings: Settings) -> tuple[ElectionPlan, ...]:
     )
 
 
-async def run_node(settings: Settings, me: Peer, keys: Keys) -> None:
-    """Run this host's node until SIGTERM or SIGINT.
+async def run_node(settings: Settings, me: Peer, keys: Keys, guard: socket.socket | None = None) -> None:
+    """Run this host's node until SIGTERM or SIGINT, or until its guard has ended.
+
+    Args:
+        settings: the configuration.
+        me: this host's node.
+        keys: the cluster's keys.
+        guard: the link to the guard that has started this process, where one has.
 
     Raises:
         StartRefused: the node can't start here; nothing has been changed on the host.
     """
     log = structlog.get_logger()
     try:
-        await _run_node(settings, me, keys)
+        await _run_node(settings, me, keys, guard)
     except* (
         KernelRefused,
         HeartbeatPortTaken,
@@ -85,7 +97,7 @@ async def run_node(settings: Settings, me: Peer, keys: Keys) -> None:
     log.info("node.ended")
 
 
-async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
+async def _run_node(settings: Settings, me: Peer, keys: Keys, guard: socket.socket | None) -> None:
     log = structlog.get_logger()
     require_root()
     posted: list[Callable[[Event], None]] = []  # filled with the shell's `post` below: services are made before it
@@ -120,7 +132,8 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
         for service in addresses:
             service.link_changed(event)
 
-    forwarding = Forwarding(listeners, relay_changed)
+    link = GuardLink(guard)
+    forwarding = Forwarding(listeners, relay_changed, Relay(link.spawn_relay) if link.present else None)
     boot_id = os.urandom(BOOT_ID_BYTES)
     names = tuple(peer.name for peer in settings.peers)
     keyring = Keyring(keys.keys, keys.active)
@@ -132,11 +145,9 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
             for backend in backends
         ]
     )
-    heartbeats = Heartbeats(
-        me.endpoint,
-        {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name},
-        Seal(settings.cluster, keyring, me.name, boot_id, names),
-    )
+    peers = {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name}
+    seal = Seal(settings.cluster, keyring, me.name, boot_id, names)
+    heartbeats = Heartbeats(me.endpoint, peers, seal)
     Path(settings.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (nothing beats yet)
     votes = VoteFiles(Path(settings.state_dir))
     plans = election_plans(settings)
@@ -159,12 +170,25 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
 
     services: dict[str, Service] = {address.name: address for address in addresses}
     services |= {matchmaker.name: matchmaker for matchmaker in matchmakers}
-    shell = Shell(node=node, heartbeats=heartbeats, votes=votes, services=services, follow=follow)
+    fencings: dict[str, Callable[[], Fencing]] = {
+        address.name: partial(_fencing_of_address, address) for address in addresses
+    }
+    fencings |= {matchmaker.name: matchmaker.fencing for matchmaker in matchmakers}
+    wills = Wills(link=link, node=node, heartbeats=heartbeats, seal=seal, peers=peers, fencings=fencings)
+    shell = Shell(
+        node=node,
+        heartbeats=heartbeats,
+        votes=votes,
+        services={name: wills.of(name, service) for name, service in services.items()},
+        follow=follow,
+        on_wake=wills.wake,
+    )
     posted.append(shell.post)
     for matchmaker in matchmakers:
         matchmaker.node = node
+        matchmaker.on_fencing_change(partial(wills.changed, matchmaker.name))
 
-    warnings = [warning for warning in (prefer_realtime(REALTIME_PRIORITY),) if warning]
+    warnings = [warning for warning in (prefer_realtime(CONTROL_PRIORITY),) if warning]
     for warning in warnings:
         log.warning("node.warning", reason=warning)
     status = Status(
@@ -175,6 +199,7 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
         addresses=addresses,
         matchmakers=matchmakers,
         forwarding=forwarding,
+        link=link,
         warnings=warnings,
     )
 
@@ -182,7 +207,8 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
         if (unfenced := await address.prepare()) is not None:
             warnings.append(unfenced)
             log.warning("node.warning", reason=unfenced)
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, _open_stop(link) as stop_wanted:
+        await nursery.start(link.run)
         await nursery.start(serve_admin, admin_socket(settings), {"status": status.document})
         for matchmaker in matchmakers:
             await nursery.start(matchmaker.run)
@@ -194,8 +220,16 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys) -> None:
         await nursery.start(shell.run_votes)
         await nursery.start(shell.run_timer)
         await nursery.start(heartbeats.run, shell.deliver)
+        gc.collect()
+        gc.freeze()  # what is here now stays: a full collection of it would stop everything for 30 ms and more
+        link.ready(
+            dead_ms=getattr(settings, "guard_dead_ms", DEAD_MS),
+            heartbeat_ms=settings.heartbeat_ms,
+            lease_ms=settings.lease_ms,
+            realtime=is_realtime(),
+        )
         log.info("node.started", roles=sorted(me.roles), voters=len(names))
-        await _wait_for_signal()
+        await stop_wanted()
         log.info("node.stopping")
         await _resign(shell)
         nursery.cancel_scope.cancel()
@@ -213,10 +247,31 @@ def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
     return error
 
 
-async def _wait_for_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            return
+def _fencing_of_address(address: AddressService) -> Fencing:
+    return Fencing(requests=address.farewell())
+
+
+@asynccontextmanager
+async def _open_stop(link: GuardLink) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Give a function that returns when this node should stop. Until the end of the block no signal ends it otherwise.
+
+    Under a guard SIGINT is ignored: a terminal sends it to the whole group, and the guard decides.
+    """
+    numbers = (signal.SIGTERM,) if link.present else (signal.SIGTERM, signal.SIGINT)
+    with trio.open_signal_receiver(*numbers) as signals:
+
+        async def stop_wanted() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_end_with_guard, link, nursery.cancel_scope)
+                await anext(signals)
+                nursery.cancel_scope.cancel()
+
+        yield stop_wanted
+
+
+async def _end_with_guard(link: GuardLink, waiting: trio.CancelScope) -> None:
+    await link.lost.wait()
+    waiting.cancel()
 
 
 async def _resign(shell: Shell) -> None:

@@ -19,6 +19,7 @@ def render_status(document: dict[str, Any]) -> str:
     for name, matchmaker in document["matchmakers"].items():
         lines += _matchmaker(name, matchmaker)
     lines += _relay(document["relay"])
+    lines += _guard(document["guard"])
     lines += [f"warning: {warning}" for warning in document["warnings"]]
     return "\n".join(lines)
 
@@ -40,6 +41,16 @@ def _standing(standing: dict[str, Any] | None, kind: str) -> str:
 def _matchmaker(name: str, matchmaker: dict[str, Any]) -> list[str]:
     negotiator = "running" if matchmaker["negotiator_running"] else "not running"
     return ["", f"this manager ({name}): negotiator {negotiator}, collector {matchmaker['collector']}"]
+
+
+def _guard(guard: dict[str, Any] | None) -> list[str]:
+    if guard is None:
+        return ["", "no guard: nobody resigns for this process when it dies"]
+    killed = ", ".join(f"{count} {cause}" for cause, count in guard["control_killed_total"].items())
+    return [
+        "",
+        f"guard (pid {guard['pid']}): control restarted {guard['control_restarts_total']} times, killed {killed}",
+    ]
 
 
 def _relay(relay: dict[str, Any] | None) -> list[str]:

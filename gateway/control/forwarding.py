@@ -88,14 +88,20 @@ class Forwarding:
     Args:
         listeners: everything it listens on; empty means that no relay is run.
         on_ready: told whether the relay listens, with the reason where it does not.
+        relay: the relay to use; its process is a child of this one where none is given.
     """
 
-    def __init__(self, listeners: tuple[Listener, ...], on_ready: Callable[[bool, str], None]) -> None:
+    def __init__(
+        self,
+        listeners: tuple[Listener, ...],
+        on_ready: Callable[[bool, str], None],
+        relay: Relay | None = None,
+    ) -> None:
         self._listeners = listeners
         self._on_ready = on_ready
         self._routes: dict[str, tuple[Endpoint | None, int]] = {}  # route -> last server that it had, epoch
         self._log = structlog.get_logger()
-        self.relay = Relay()
+        self.relay = relay or Relay()
         self.restarts_total = 0
 
     def set_server(self, route: str, server: Endpoint | None) -> None:

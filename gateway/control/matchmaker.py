@@ -13,6 +13,7 @@ import trio
 from gateway.config.settings import Backend, Peer, Settings
 from gateway.control.accounting import Accounting
 from gateway.control.forwarding import Forwarding, view_port
+from gateway.control.guard import Fencing
 from gateway.control.standbys import Standbys
 from gateway.core.actions import Cause, FollowLeader
 from gateway.core.events import Event, PrimedChanged, ResignationRequested, ServingStopped, StandingChanged
@@ -20,7 +21,7 @@ from gateway.core.node import Node
 from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.condor import CondorHost, discover
 from gateway.matchmaker.master import MasterMissing
-from gateway.matchmaker.negotiator import Negotiator, NegotiatorFailed
+from gateway.matchmaker.negotiator import SETTLE_MS, Negotiator, NegotiatorFailed
 from gateway.matchmaker.probe import ProbeFailed, collector_instance
 from gateway.wire.messages import Standing
 from gateway.wire.seal import Keyring
@@ -96,6 +97,22 @@ class MatchmakerService:
             "standbys": self._standbys.status(),
             "accounting": self._accounting.status(),
         }
+
+    def fencing(self) -> Fencing:
+        """Return what stops this host's negotiator for certain when this process can't do it any more."""
+        master, negotiator = self._negotiator.held
+        return Fencing(
+            at_end=True,
+            kills=(negotiator.pidfd,) if negotiator is not None and negotiator.pidfd is not None else (),
+            hangups=(master.pidfd,) if master is not None and master.pidfd is not None else (),
+            offspring=((master.pid, self._host.negotiator),) if master is not None else (),
+            files=(self._negotiator.standby_file,),
+            settle_ms=SETTLE_MS if self._negotiator.may_appear else 0,
+        )
+
+    def on_fencing_change(self, told: Callable[[], None]) -> None:
+        """Have `told` called whenever `fencing` gives something else, before that something can act."""
+        self._negotiator.on_change = told
 
     # -- Service -------------------------------------------------------------------------------------------------
 

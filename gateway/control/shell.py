@@ -58,6 +58,7 @@ class Shell:
         votes: stable storage.
         services: by election, what to start and stop when this node wins or loses it.
         follow: told of every change of a leader.
+        on_wake: called after every event, when its actions have been begun.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class Shell:
         votes: VoteFiles,
         services: Mapping[str, Service],
         follow: Callable[[FollowLeader], None],
+        on_wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.node = node
+        self._on_wake = on_wake
         self._heartbeats = heartbeats
         self._votes = votes
         self._services = dict(services)
@@ -97,6 +100,7 @@ class Shell:
                     self._perform(action)
         finally:
             self._stepping = False
+        self._on_wake()
         if self.node.deadline_ms() < self._timer_for_ms:
             self._timer_changed.set()
 

@@ -3,11 +3,13 @@
 The document's `schema` grows when a field changes its meaning; fields are only ever added within one.
 """
 
+import os
 from typing import Any
 
 from gateway.config.settings import Peer, Settings
 from gateway.control.address import AddressService
 from gateway.control.forwarding import Forwarding
+from gateway.control.guard import GuardLink
 from gateway.control.heartbeats import Heartbeats
 from gateway.control.matchmaker import MatchmakerService
 from gateway.control.shell import Shell
@@ -30,6 +32,7 @@ class Status:
         addresses: tuple[AddressService, ...],
         matchmakers: tuple[MatchmakerService, ...],
         forwarding: Forwarding,
+        link: GuardLink,
         warnings: list[str],
     ) -> None:
         self._settings = settings
@@ -39,6 +42,7 @@ class Status:
         self._addresses = {service.name: service for service in addresses}
         self._matchmakers = {service.name: service for service in matchmakers}
         self._forwarding = forwarding
+        self._link = link
         self._warnings = warnings
 
     def document(self) -> dict[str, Any]:
@@ -51,7 +55,9 @@ class Status:
             "cluster": self._settings.cluster,
             "node": self._me.name,
             "roles": sorted(self._me.roles),
-            "warnings": list(self._warnings),
+            "pid": os.getpid(),
+            "warnings": [*self._warnings, *self._link.report.get("warnings", ())],
+            "guard": self._guard(),
             "timer_late_ms_max": self._shell.late_ms_max,
             "elections": {
                 name: self._election(election, kinds.get(name, "matchmaker"), now_ms)
@@ -106,6 +112,18 @@ class Status:
             "leader": election.leader,
             "lease_left_ms": max(election.lease_until_ms - now_ms, 0) if serving else None,
             "candidates": {name: standings.get(name) for name in election.candidates},
+        }
+
+    def _guard(self) -> dict[str, Any] | None:
+        report = self._link.report
+        if not self._link.present or not report:
+            return None
+        return {
+            "pid": report["pid"],
+            "control_restarts_total": report["restarts"],
+            "control_killed_total": report["kills"],
+            "control_late_total": report["lates"],
+            "letters_sent_total": report["letters"],
         }
 
     def _relay(self) -> dict[str, Any] | None:

@@ -1,15 +1,15 @@
 """Real time: runs this process before others and keeps its memory in RAM. What is not permitted is said, not fatal.
 
 Call it after all imports: under SCHED_FIFO a busy start would hold its CPU alone. Children and new threads start
-with the ordinary scheduler (SCHED_RESET_ON_FORK).
+with the ordinary scheduler (SCHED_RESET_ON_FORK). Made of C modules alone, for the guard imports it.
 """
 
-import ctypes
-import os
+import _ctypes
+import _signal
+import posix
 import resource
-import signal
-import threading
-from types import FrameType
+
+CONTROL_PRIORITY = 10  # above everything that is not realtime; below what an administrator runs on purpose
 
 # sys/mman.h
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
@@ -33,20 +33,22 @@ def prefer_realtime(priority: int) -> str | None:
 
 def is_realtime() -> bool:
     """Return whether this process runs in real time now: it may have stepped back after a busy spell."""
-    return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+    return posix.sched_getscheduler(0) & ~posix.SCHED_RESET_ON_FORK == posix.SCHED_FIFO
 
 
 def _schedule(priority: int) -> str | None:
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGXCPU, _step_back)
+    try:  # noqa: SIM105 (contextlib is not imported here)
+        _signal.signal(_signal.SIGXCPU, _step_back)
+    except ValueError:
+        pass  # not the main thread
     try:
         resource.setrlimit(resource.RLIMIT_RTTIME, (BUSY_US_MAX, BUSY_US_KILLED))
     except (OSError, ValueError) as error:
         return f"no real-time priority: its time limit cannot be set ({error}); timers may be late under load"
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+        posix.sched_setscheduler(0, posix.SCHED_FIFO | posix.SCHED_RESET_ON_FORK, posix.sched_param(priority))
     except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
+        reason = posix.strerror(error.errno or 0).lower()
         return (
             f"no real-time priority ({reason}): timers may be late under load; run as root, give the service"
             " CAP_SYS_NICE, or move it to a cpu cgroup with a real-time share"
@@ -54,17 +56,16 @@ def _schedule(priority: int) -> str | None:
     return None
 
 
-def _step_back(number: int, frame: FrameType | None) -> None:
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+def _step_back(number: int, frame: object) -> None:
+    posix.sched_setscheduler(0, posix.SCHED_OTHER, posix.sched_param(0))
 
 
 def _lock_memory() -> str | None:
-    libc = ctypes.CDLL(None, use_errno=True)
+    mlockall = _ctypes.dlsym(_ctypes.dlopen(None, 2), "mlockall")  # type: ignore[arg-type] # None: dlopen(3); RTLD_NOW
     # ONFAULT: lock what is used as it is used, not every mapped page; MCL_FUTURE alone would fault in all stacks.
-    if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0:
+    if _ctypes.call_function(mlockall, (_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT,)) == 0:
         return None
-    reason = os.strerror(ctypes.get_errno()).lower()
     return (
-        f"memory is not locked ({reason}): swapping may delay timers; run as root, give the service CAP_IPC_LOCK, or"
+        "memory is not locked: swapping may delay timers; run as root, give the service CAP_IPC_LOCK, or"
         " raise LimitMEMLOCK"
     )

@@ -52,6 +52,11 @@ class Held:
         return cls(pid, pidfd)
 
     @property
+    def pidfd(self) -> int | None:
+        """The descriptor, which stays this object's own; None when it is closed."""
+        return self._pidfd if self._pidfd >= 0 else None
+
+    @property
     def running(self) -> bool:
         """Whether it lives: a process that is dead and not yet collected by its parent does not."""
         if self._pidfd < 0:

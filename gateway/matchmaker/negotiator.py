@@ -64,6 +64,7 @@ class Negotiator:
         self._process: Held | None = None
         self._written = ""  # what the node's file says, where this object wrote it
         self._may_appear = True  # an earlier order may have started one whose process has not been seen
+        self.on_change: Callable[[], None] = lambda: None  # called when `held`, or `may_appear`, is another one
         self._ended_at = -math.inf  # when the one that was held was last known to have ended just then (monotonic)
 
     @property
@@ -75,6 +76,21 @@ class Negotiator:
     def pid(self) -> int | None:
         """Its process, None where there is none."""
         return self._process.pid if self._process is not None and self._process.running else None
+
+    @property
+    def held(self) -> tuple[Master | None, Held | None]:
+        """The condor_master and the negotiator that are held: who must end them without this object needs both."""
+        return self._master, self._process
+
+    @property
+    def may_appear(self) -> bool:
+        """Whether a negotiator has been ordered whose process has not been seen."""
+        return self._may_appear
+
+    @property
+    def standby_file(self) -> tuple[str, str]:
+        """Path and text of the node's file with which condor_master starts no negotiator."""
+        return self._file, nodefile.render(negotiator=False, view_hosts=())
 
     async def reset_at_start(self) -> None:
         """Bring this host to standby, whatever an earlier life of the node left: returns when no negotiator runs.
@@ -106,6 +122,7 @@ class Negotiator:
             return
         master = await self._hold_master()
         self._may_appear = not self.running
+        self.on_change()  # before anything is ordered
         await self._write(negotiator=True, view_hosts=view_hosts)
         master.reconfigure()
         if self.running:
@@ -114,6 +131,7 @@ class Negotiator:
             text = f"condor_master (pid {master.pid}) started no negotiator within {START_MS_MAX} ms: see its MasterLog"
             raise NegotiatorFailed(NegotiatorReason.DID_NOT_START, text)
         self._may_appear = False
+        self.on_change()
         log.info("negotiator.started", pid=self.pid, took_ms=_since_ms(started))
 
     async def stop(self, grace_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""The relay as control sees it: a child process that is told what to do, and replaced when it dies.
+"""The relay as control sees it: a process that is told what to do, and replaced when it dies.
 
 Rule: nothing here blocks control. Orders are wishes: the last one of each kind is what a new process is told as well.
 """
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 import msgspec
 import trio
@@ -43,14 +44,38 @@ class RelayDied(msgspec.Struct, frozen=True, kw_only=True):
 RelayEvent = Answer | RelayStarted | RelayDied
 
 
+class RelayProcess(Protocol):
+    """One relay process, whoever's child it is."""
+
+    started: trio.Event  # or failed to
+    ended: trio.Event
+    scope: trio.CancelScope  # of `live`; shielded: nobody else's cancellation may leave the process behind
+    status: int
+    reason: str  # why it could not be started
+
+    @property
+    def pid(self) -> int | None:
+        """Its number; None where it could not be started."""
+
+    async def live(self) -> None:
+        """Start the process where that is not done yet, and wait for its end."""
+
+    def kill(self) -> None:
+        """End the process now; the kernel closes its connections."""
+
+
 class Relay:
     """One relay process and its successors.
 
     `events` gives what happens, apart from the reports, whose last one is `latest_report` (None until the first).
     Give it to `run_relay`, or use `open_relay`.
+
+    Args:
+        spawn: starts a process on the end of the socket pair that it is given; a child of our own by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spawn: Callable[[socket.socket], RelayProcess] | None = None) -> None:
+        self._spawn = spawn or OwnChild
         self.events: trio.MemoryReceiveChannel[RelayEvent]
         self._events_in: trio.MemorySendChannel[RelayEvent]
         self._events_in, self.events = trio.open_memory_channel[RelayEvent](EVENTS_WAITING_MAX)
@@ -130,13 +155,13 @@ class Relay:
         """Run one process to its end; return its status, and the reason where it could not be started."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        child = _Child(theirs)
+        child = self._spawn(theirs)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.live)
             try:
                 await child.started.wait()
-                if child.process is not None:
-                    self.pid = child.process.pid
+                if child.pid is not None:
+                    self.pid = child.pid
                     self._socket = ours
                     self._tell_everything()
                     self._tell(RelayStarted(pid=self.pid))
@@ -190,8 +215,8 @@ class Relay:
                 self._tell(answer)
 
 
-class _Child:
-    """The operating system's process, started and awaited by one thread that lives as long as it does.
+class OwnChild:
+    """A relay that is this process' child, started and awaited by one thread that lives as long as it does.
 
     The kernel's parent-death signal is about the *thread* that forked (prctl(2)): with trio's own `open_process`
     that is a worker thread, which ends after ten idle seconds and would take the relay along.
@@ -202,10 +227,14 @@ class _Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.started = trio.Event()  # or failed to
         self.ended = trio.Event()
-        # Who runs us cancels this, after a kill: nobody else's cancellation may leave the process behind.
         self.scope = trio.CancelScope(shield=True)
         self.status = 0
         self.reason = ""
+
+    @property
+    def pid(self) -> int | None:
+        """Its number, None where it could not be started."""
+        return self.process.pid if self.process is not None else None
 
     async def live(self) -> None:
         """Start the process and wait for its end."""

@@ -54,6 +54,20 @@ backend managers
 NODES = {"gw1": "10.77.9.1", "gw2": "10.77.9.2", "gw3": "10.77.9.3", "w1": "10.77.9.4"}
 
 
+def children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 class Cluster:
     """Hosts, and the nodes that run on them."""
 
@@ -81,9 +95,27 @@ class Cluster:
             )
 
     def end(self, name: str, number: signal.Signals) -> int:
+        """End a node: SIGTERM by its guard, SIGKILL as the death of its host does, all processes at once."""
+        if number == signal.SIGKILL:
+            # Nobody speaks for the dead: the guard is stopped before it can see what happens.
+            self.signal_all(name, signal.SIGSTOP)
+            self.signal_all(name, signal.SIGKILL)
         process = self.running.pop(name)
         process.send_signal(number)
         return process.wait(10)
+
+    def guard(self, name: str) -> int:
+        return self.running[name].pid
+
+    def control(self, name: str) -> int:
+        """Return the pid of the control process; 0: there is none now."""
+        return next((pid for pid in children(self.guard(name)) if b"--guarded" in _command_line(pid)), 0)
+
+    def signal_all(self, name: str, number: signal.Signals) -> None:
+        """Signal the guard, then its children."""
+        for pid in (self.guard(name), *children(self.guard(name))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def status(self, name: str) -> dict[str, Any]:
         done = subprocess.run(

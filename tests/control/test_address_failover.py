@@ -102,11 +102,11 @@ def test_a_frozen_holder_stops_answering_and_gives_the_address_up_when_it_wakes(
     holder = _start_all(cluster)
     client = cluster.segment.hosts["client"]
     assert client.ping(ADDRESS, 5)
-    cluster.running[holder].send_signal(signal.SIGSTOP)
+    cluster.signal_all(holder, signal.SIGSTOP)
     successor = cluster.wait_holder("w1", other_than=holder)
     assert client.ping(ADDRESS, 5)
     assert client.neighbour(ADDRESS) == cluster.segment.hosts[successor].mac
-    cluster.running[holder].send_signal(signal.SIGCONT)
+    cluster.signal_all(holder, signal.SIGCONT)
     until = time.monotonic() + 10
     while _holds(cluster, holder) and time.monotonic() < until:
         time.sleep(0.05)

@@ -1,0 +1,139 @@
+"""Wills: for each election that this node serves, what the guard does in its name when this process dies.
+
+Rule: the guard has the will before the serving begins, and keeps it until the serving is known to have ended.
+"""
+
+from collections.abc import Callable, Mapping
+
+from gateway.config.settings import Endpoint
+from gateway.control.guard import Fencing, GuardLink
+from gateway.control.heartbeats import Heartbeats
+from gateway.control.shell import Service
+from gateway.core.actions import Cause
+from gateway.core.node import Node
+from gateway.kernel.clock import boot_ms
+from gateway.wire.heartbeat import encode
+from gateway.wire.messages import Resignation
+from gateway.wire.seal import WINDOW, Seal
+
+# A letter takes one number of a peer's window of 64. Counted over all peers together, so that no single one can have
+# got more; half of the window is left to reordering.
+RESEAL_AFTER = WINDOW // 2
+REASON = "the guard says: this process has ended"
+
+
+class Wills:
+    """The wills of one node.
+
+    Args:
+        link: the way to the guard.
+        node: the core: what it serves, and who should follow.
+        heartbeats: how many datagrams have been sent.
+        seal: seals the letters.
+        peers: who gets them.
+        fencings: by election, what ends its serving from outside.
+    """
+
+    def __init__(
+        self,
+        *,
+        link: GuardLink,
+        node: Node,
+        heartbeats: Heartbeats,
+        seal: Seal,
+        peers: Mapping[str, Endpoint],
+        fencings: Mapping[str, Callable[[], Fencing]],
+    ) -> None:
+        self._link = link
+        self._node = node
+        self._heartbeats = heartbeats
+        self._seal = seal
+        self._peers = dict(peers)
+        self._fencings = dict(fencings)
+        self._terms: dict[str, int] = {}  # election -> term of its will
+        self._told: dict[str, tuple[int, Fencing]] = {}
+        self._sealed_at = 0
+
+    def of(self, election: str, service: Service) -> Service:
+        """Return `service` with its will looked after."""
+        return _Willed(election, service, self)
+
+    def arm(self, election: str, term: int, until_ms: int) -> None:
+        """Give the guard the will of an election that is about to be served."""
+        self._terms[election] = term
+        self._tell(election, until_ms)
+        self._write_letters(election)
+
+    def extend(self, election: str, until_ms: int) -> None:
+        """The lease goes on until `until_ms`."""
+        if election in self._told:
+            self._told[election] = until_ms, self._told[election][1]
+            self._link.extend(election, until_ms)
+
+    def changed(self, election: str) -> None:
+        """Other processes are to be killed from now on."""
+        if election in self._terms:
+            self._tell(election, self._told[election][0])
+
+    def wake(self) -> None:
+        """Say that this process lives; keep letters fresh, withdraw what is over. To be called at every wake-up."""
+        self._link.beat()
+        if not self._terms:
+            return
+        for election, term in list(self._terms.items()):
+            if self._node.elections[election].serving_term != term:
+                del self._terms[election], self._told[election]
+                self._link.clear(election)
+        if self._sent() - self._sealed_at >= RESEAL_AFTER:
+            self._sealed_at = self._sent()
+            for election in self._terms:
+                self.refresh(election)
+                self._write_letters(election)
+
+    def refresh(self, election: str) -> None:
+        """Tell the guard again where something else is to be done than it knows."""
+        if election in self._terms and self._fencings[election]() != self._told[election][1]:
+            self.changed(election)
+
+    def _tell(self, election: str, until_ms: int) -> None:
+        self._told[election] = until_ms, self._fencings[election]()
+        self._link.will(election, *self._told[election])
+
+    def _write_letters(self, election: str) -> None:
+        if not self._link.present:
+            return  # a sealed letter that nobody can send costs a number of the window for nothing
+        successor = self._node.elections[election].successor(boot_ms())
+        payload = encode(Resignation(election, self._terms[election], REASON, successor))
+        self._link.letters(
+            election,
+            tuple(
+                (endpoint.host, endpoint.port, self._seal.seal(peer, payload)) for peer, endpoint in self._peers.items()
+            ),
+        )
+
+    def _sent(self) -> int:
+        return self._heartbeats.sent_total + self._heartbeats.unsent.total()
+
+
+class _Willed:
+    """A service whose will is with the guard before it starts."""
+
+    def __init__(self, election: str, service: Service, wills: Wills) -> None:
+        self._election = election
+        self._service = service
+        self._wills = wills
+
+    def start(self, term: int, until_ms: int) -> None:
+        self._wills.arm(self._election, term, until_ms)
+        self._service.start(term, until_ms)
+        self._wills.refresh(self._election)  # a device that was made anew has another index
+
+    def extend(self, until_ms: int) -> None:
+        self._wills.extend(self._election, until_ms)
+        self._service.extend(until_ms)
+
+    def stop(self, term: int, cause: Cause, *, at_once: bool) -> None:
+        self._service.stop(term, cause, at_once=at_once)
+
+    def announce_again(self) -> None:
+        self._service.announce_again()

@@ -1,0 +1,126 @@
+"""The guard's charge: one control process, its link, its wills, and what its silence means.
+
+Rule: silence alone proves nothing. A control that waits in its event loop is silent until its next timer, so after
+`dead_ms` without a word the state of the process is looked at: one that is stopped, or blocked in the kernel, is
+frozen; one that waits or is about to run has until `late_ms`. The look costs 15 us when it is needed; a task of control
+that must speak every few milliseconds would cost it 2 % of a core all day, and its life whenever a busy CPU makes it
+late.
+"""
+
+from __future__ import annotations
+
+import _socket
+import posix
+
+from gateway.guard import process, protocol
+from gateway.guard.will import Will
+from gateway.kernel.clock import boot_ms
+
+TYPE_CHECKING = False  # `typing` takes 9 ms and 2 MiB, for nothing at run time
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+START_MS_MAX = 120_000  # HTCondor's tools alone may take 20 s of a start
+HUNG_MS_MAX = 10_000  # silence of a control that serves nothing
+LOOK_MS = 10  # between two looks at the state of a silent control
+BLOCKED_MS = 5  # seen blocked in the kernel twice, this far apart: not just on its way through
+DRAIN_MAX = 64  # messages taken in one turn: a flood must not keep the guard from its clock
+
+_DESCRIPTOR_BYTES = 4
+_ANCILLARY_BYTES = _socket.CMSG_SPACE(protocol.DESCRIPTORS_MAX * _DESCRIPTOR_BYTES)
+
+
+class Control:
+    """One control process. `pid` is our child's, and has not been waited for."""
+
+    def __init__(self, pid: int, pidfd: int, link: _socket.socket, now_ms: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.link = link
+        self.link_ended = False
+        self.ready = False
+        self.dead_ms = 0  # both told by READY
+        self.late_ms = 0
+        self.begun_ms = self.heard_ms = now_ms
+        self.killed: str | None = None  # why the guard has killed it
+        self.lates = 0  # how often it was silent for longer than `dead_ms`, and lived
+        self.wills: dict[str, Will] = {}
+        self._silent = False
+        self._blocked_ms: int | None = None  # since when it was seen blocked
+
+    def heard(self, now_ms: int) -> None:
+        """Begin to count its silence anew."""
+        self.heard_ms = now_ms
+        self._blocked_ms, self._silent = None, False
+
+    def look_ms(self, now_ms: int) -> int:
+        """Return when it is next to be judged."""
+        if not self.ready:
+            return self.begun_ms + START_MS_MAX
+        if not self.wills:
+            return self.heard_ms + HUNG_MS_MAX
+        first_ms = self.heard_ms + self.dead_ms
+        if now_ms < first_ms:
+            return first_ms
+        return now_ms + (LOOK_MS if self._blocked_ms is None else BLOCKED_MS)
+
+    def judge(self, now_ms: int) -> str | None:
+        """Return why it must be killed: `frozen`, `late`, `hung`; None where it need not."""
+        if not self.ready or not self.wills:
+            return "hung" if now_ms >= self.look_ms(now_ms) else None
+        silent_ms = now_ms - self.heard_ms
+        if silent_ms < self.dead_ms:
+            return None
+        self.lates += not self._silent
+        self._silent = True
+        state = process.state(self.pid)
+        if boot_ms() - now_ms > BLOCKED_MS:
+            return None  # the look itself took long: was the guard frozen too? The next turn will know
+        if state in process.STOPPED:
+            return "frozen"
+        if state in process.BLOCKED:
+            if self._blocked_ms is None:
+                self._blocked_ms = now_ms
+            return "frozen" if now_ms - self._blocked_ms >= BLOCKED_MS else None
+        self._blocked_ms = None
+        return "late" if silent_ms >= self.late_ms else None
+
+    def send(self, kind: int, *fields: Any, descriptor: int | None = None) -> None:
+        """Tell it something. Where its queue is full, or it is dead, nothing depends on it."""
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))] if descriptor else []
+        try:  # noqa: SIM105 (contextlib is not imported here)
+            self.link.sendmsg([protocol.encode(kind, *fields)], rights, _socket.MSG_NOSIGNAL)
+        except OSError:
+            pass
+
+    def read(self, limit: int = DRAIN_MAX) -> Iterator[tuple[int, tuple[Any, ...], list[int]]]:
+        """Yield what it has said: kind, fields, descriptors. Sets `link_ended` at the end."""
+        for _ in range(limit):
+            try:
+                data, ancillary, _flags, _ = self.link.recvmsg(
+                    protocol.MESSAGE_BYTES_MAX, _ANCILLARY_BYTES, _socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except OSError:
+                data, ancillary = b"", []
+            if not data:
+                self.link_ended = True
+                return
+            self.heard(boot_ms())
+            kind, fields = protocol.decode(data)
+            yield kind, fields, _descriptors(ancillary)
+
+    def close(self) -> None:
+        """Let go of a process that has ended. Its wills are the guard's now."""
+        self.link.close()
+        posix.close(self.pidfd)
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    return [
+        int.from_bytes(data[at : at + _DESCRIPTOR_BYTES], "little")
+        for _level, _kind, data in ancillary
+        for at in range(0, len(data) - len(data) % _DESCRIPTOR_BYTES, _DESCRIPTOR_BYTES)
+    ]
