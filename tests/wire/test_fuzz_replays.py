@@ -141,7 +141,7 @@ class Letter(NamedTuple):
 
 
 class World:
-    """Three nodes that talk, restart and are reloaded, and an attacker who records, holds back, and sends anything anywhere.
+    """Three nodes that talk, restart and are reloaded; an attacker who records, holds back, sends anything anywhere.
 
     Every heartbeat has a term of its own. One may be delivered once ever, to whom it was meant for, in the run in which
     it was sealed; and nothing of an older run of its sender once a newer one has been heard.
