@@ -26,6 +26,7 @@ from gateway.core.actions import (
 )
 from gateway.core.events import DeadlineReached, Event, MessageReceived, SuspensionNoticed, VotePersisted
 from gateway.core.node import Node
+from gateway.kernel.alarm import Alarm
 from gateway.kernel.clock import asleep_ms, boot_ms
 from gateway.wire.messages import Message
 
@@ -81,7 +82,7 @@ class Shell:
         self._events: deque[Event] = deque()
         self._stepping = False
         self._timer_for_ms = 0
-        self._timer_changed = trio.Event()
+        self._timer = Alarm()
         self._votes_in, self._votes_out = trio.open_memory_channel[PersistVote](VOTES_WAITING_MAX)
         self.late_ms_max = 0  # worst lateness of the timer: how loaded this host is
         self._asleep_ms = asleep_ms()
@@ -102,7 +103,7 @@ class Shell:
             self._stepping = False
         self._on_wake()
         if self.node.deadline_ms() < self._timer_for_ms:
-            self._timer_changed.set()
+            self._set_timer()
 
     def _look_for_sleep(self) -> None:
         """Tell the core first of all when the machine has slept: the kernel's lease on the address slept with it."""
@@ -143,14 +144,16 @@ class Shell:
         """Post `DeadlineReached` whenever the core's deadline comes; ends by cancellation."""
         task_status.started()
         while True:
-            self._timer_changed = trio.Event()
-            self._timer_for_ms = self.node.deadline_ms()
-            with trio.move_on_after(max(self._timer_for_ms - boot_ms(), 0) / 1000):
-                await self._timer_changed.wait()
+            self._set_timer()
+            await trio.lowlevel.wait_readable(self._timer)
             late_ms = boot_ms() - self.node.deadline_ms()
             if late_ms >= 0:
                 self.late_ms_max = max(self.late_ms_max, late_ms)
                 self.post(DeadlineReached())
+
+    def _set_timer(self) -> None:
+        self._timer_for_ms = self.node.deadline_ms()
+        self._timer.set(self._timer_for_ms)
 
     async def run_votes(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Bring votes to the disk, one after the other; ends by cancellation.

@@ -68,6 +68,7 @@ def _control_pid(lab: Lab, name: str) -> int:
     first = lab._control(name).first_process()
     assert first is not None, f"{name} is down"
     ours = [pid for pid in _descendants(first.pid) if _is_node(pid)]
+    assert ours, f"{name} runs no node:\n{lab.file(name, cluster.LOG_FILE).read_text()[-2000:]}"
     return max(ours, key=lambda pid: _memory(pid)["rss MB"])
 
 
