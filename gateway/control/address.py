@@ -59,6 +59,7 @@ class AddressService:
         self._fault = ""  # why the kernel could not be made to serve; unfit until it is mended
         self._mend = trio.Event()
         self._mend_after_s = 0.0
+        self._mending = False  # a thread has the fence's socket
         self._keeping = False
         self._relay_ready = False
         self._link_up = link_up(address.device)
@@ -148,7 +149,7 @@ class AddressService:
     def extend(self, until_ms: int) -> None:
         """Take the new end of the lease; let the kernel have it too, unless its own count has run out."""
         self._until_ms = until_ms
-        if self._fence is None or self._fault or self.held_since_ms is None:
+        if self._fence is None or self._mending or self.held_since_ms is None:
             return
         try:
             renewed = self._fence.renew(until_ms - boot_ms())
@@ -186,7 +187,7 @@ class AddressService:
         self._post(ServingStopped(self.name, term))
 
     def _shut_fence(self) -> None:
-        if self._fence is None or self._fault:  # a fence is built shut
+        if self._fence is None or self._mending:  # a fence is built shut
             return
         try:
             self._fence.revoke()
@@ -234,7 +235,7 @@ class AddressService:
         """Follow the device, which may have been made anew or have got another MAC; it took the fence along then."""
         try:
             changed = self._announcer.follow()
-            whole = self._fence is None or bool(self._fault) or self._fence.intact()
+            whole = self._fence is None or self._mending or self._fence.intact()
         except KernelRefused as error:
             self._failed(str(error), 0)
             return
@@ -264,6 +265,7 @@ class AddressService:
         try:
             self._announcer.follow()
             if self._fence is not None and not self._fence.intact():
+                self._mending = True
                 await trio.to_thread.run_sync(self._fence.install)
                 self._log.info("fence.rebuilt")
         except KernelRefused as error:
@@ -271,6 +273,8 @@ class AddressService:
             self._fault = str(error)
             self._tell_fitness()
             return False
+        finally:
+            self._mending = False
         self._fault = ""
         self._tell_fitness()
         return True
@@ -316,10 +320,13 @@ class AddressService:
     async def _defend(self, term: int | None) -> None:
         """Announce the address and watch it for as long as it is held in `term`."""
         watch = ConflictWatch(self.settings.ip, self.settings.device, self._claimed, self._unclaimed)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(watch.run)
-            await self._announcer.run(lambda: self._term == term and self.holds())
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(watch.run)
+                await self._announcer.run(lambda: self._term == term and self.holds())
+                nursery.cancel_scope.cancel()
+        except* KernelRefused as group:  # the device is gone, and with it the address
+            self._failed(str(group.exceptions[0]), 0)
         await trio.sleep(SETTLE_S)  # the lease has ended by the clock; the core will say so
 
     def _claimed(self, mac: str) -> None:
