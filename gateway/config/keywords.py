@@ -205,7 +205,7 @@ _PEERS = _table(
     ),
     Keyword(
         name="guard-dead-time",
-        help="silence of the control process after which the guard, its parent, declares it frozen and resigns for it",
+        help="silence of the control process after which its guard looks whether it is frozen, and then resigns for it",
         arguments=(
             Argument(
                 name="time",
