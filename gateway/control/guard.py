@@ -17,7 +17,7 @@ import trio
 from gateway.guard import protocol
 from gateway.kernel.clock import boot_ms
 
-BEAT_MS = 5  # the least time between two beats: a sixth of the silence after which the guard asks itself
+BEAT_MS = 10  # the least time between two beats: a third of the silence after which the guard looks
 IDLE_BEAT_MS = 1_000  # where nothing is served: a tenth of what the guard waits then
 # A control that runs and is silent: a timer comes each heartbeat, so two of them have been missed.
 HEARTBEATS_MISSED = 2
@@ -131,7 +131,7 @@ class GuardLink:
             return
         self._beat_at_ms = now_ms + (BEAT_MS if self._armed else IDLE_BEAT_MS)
         with contextlib.suppress(OSError):  # a full queue holds other signs of life; a dead guard is seen by `run`
-            self._link.send(_BEAT, socket.MSG_NOSIGNAL)
+            self._link.send(protocol.encode(protocol.BEAT, now_ms), socket.MSG_NOSIGNAL)
 
     def will(self, election: str, until_ms: int, fencing: Fencing) -> None:
         """Have `fencing` done when this process dies, and with `at_end` when the lease ends at `until_ms`.
@@ -140,6 +140,8 @@ class GuardLink:
         does not read.
         """
         self._armed.add(election)
+        self._beat_at_ms = 0
+        self.beat()  # the last one may be a second old: there was nothing to lose
         self._say(
             protocol.WILL,
             election,
@@ -267,9 +269,6 @@ class GuardLink:
         now_ms = boot_ms()
         for at_ms, event, detail in report["notes"]:
             self._log.warning(event, detail=detail, ms_ago=now_ms - at_ms)
-
-
-_BEAT = protocol.encode(protocol.BEAT)
 
 
 def _close(descriptors: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ DESCRIPTORS_MAX = 8  # of one message: a negotiator and its master are two
 
 # From control.
 READY = 1  # dead_ms, late_ms: control has started; from now on its silence is judged
-BEAT = 2  # control's event loop runs
+BEAT = 2  # now_ms on CLOCK_BOOTTIME: control's event loop ran then
 WILL = 3  # see `gateway.guard.will.Will`; its process descriptors go along
 LETTERS = 4  # election, ((host, port, datagram), ...): to be sent when the will of this election is done
 EXTEND = 5  # election, until_ms: the lease goes on

@@ -68,6 +68,8 @@ class Guard:
             for descriptor, _ in found:
                 if (handle := self._watched.get(descriptor)) is not None:
                     handle()
+            if (control := self._control) is not None and control.armed and not control.link_ended:
+                self._read(control)
             self._keep_time(boot_ms())
         for pidfd in self._relays:
             process.send(pidfd, _signal.SIGKILL)
@@ -258,10 +260,12 @@ class Guard:
 
     def _take(self, control: Control, kind: int, fields: tuple[Any, ...], descriptors: list[int]) -> None:
         if kind == protocol.BEAT:
-            return
-        if kind == protocol.READY:
+            control.heard(fields[0])
+        elif kind == protocol.READY:
             control.dead_ms, control.late_ms = fields
+            control.heard(boot_ms())
             control.ready = self._was_ready = True
+            self._listen(control)
             for posthumous in self._undone:
                 if posthumous.bequeathed_ms is not None:
                     posthumous.close()  # the new control has seen to it itself, and may write other files
@@ -271,6 +275,7 @@ class Guard:
                 will.letters = old.letters
                 old.close()
             control.wills[will.election] = will
+            self._listen(control)
         elif kind == protocol.LETTERS:
             if (will_or_none := control.wills.get(fields[0])) is not None:
                 will_or_none.letters = fields[1]
@@ -280,6 +285,7 @@ class Guard:
         elif kind == protocol.CLEAR:
             if (will_or_none := control.wills.pop(fields[0], None)) is not None:
                 will_or_none.close()
+            self._listen(control)
         elif kind == protocol.SPAWN_RELAY:
             self._spawn_relay(control, fields[0], descriptors[0])
         elif kind == protocol.TAKEN_OVER:
@@ -363,6 +369,11 @@ class Guard:
     def _watch(self, descriptor: int, handle: Callable[[], None]) -> None:
         self._watched[descriptor] = handle
         self._poll.register(descriptor, select.POLLIN)
+
+    def _listen(self, control: Control) -> None:
+        """Be woken by what `control` says, or only by the end of its link: see `Control.armed`."""
+        if control.link.fileno() in self._watched:
+            self._poll.modify(control.link.fileno(), 0 if control.armed else select.POLLIN)
 
     def _unwatch(self, descriptor: int) -> None:
         if self._watched.pop(descriptor, None) is not None:
