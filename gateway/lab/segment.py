@@ -3,9 +3,10 @@
 Made of network namespaces named as every lab's, so that `lab down` finds it after a crash. Touches nothing else.
 """
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -103,6 +104,15 @@ class Segment:
         except BaseException:
             await self.down()
             raise
+
+    @contextlib.asynccontextmanager
+    async def standing(self) -> AsyncIterator[None]:
+        """Have the segment up while the block runs."""
+        await self.up()
+        try:
+            yield
+        finally:
+            await self.down()
 
     async def _make(self) -> None:
         await trio.to_thread.run_sync(lambda: self.folder.mkdir(parents=True))

@@ -15,7 +15,7 @@ import trio
 from gateway.lab import process
 from gateway.lab.errors import LabError
 from gateway.lab.measure import pulse, sightings
-from gateway.lab.measure.contenders import ALL, CONTROL, RESPONDER_PORT, Contender, is_stopped
+from gateway.lab.measure.contenders import ALL, CONTROL, RESPONDER_PORT, SERVICE, Contender, is_stopped
 from gateway.lab.measure.records import Result
 from gateway.lab.measure.watchers import Watchers
 from gateway.lab.segment import GATEWAYS, WITNESS, Pair
@@ -63,6 +63,7 @@ CASES: tuple[Case, ...] = (
     *_cases(
         KILL,
         control="SIGKILL the daemon of the holder",
+        service="SIGKILL the daemon of the holder and the service behind the address",
         guard="SIGKILL the parent process of the holder's daemon",
         all="SIGKILL every program of the holder, the service behind the address too",
     ),
@@ -82,7 +83,7 @@ CASES: tuple[Case, ...] = (
     ),
 )
 SCENARIO_NAMES = tuple(dict.fromkeys(case.scenario for case in CASES))
-DEFAULT_VARIANTS = {KILL: (CONTROL, ALL), FREEZE: (ALL,)}  # of the others: every one
+DEFAULT_VARIANTS = {KILL: (CONTROL, SERVICE), FREEZE: (ALL,)}  # of the others: every one
 
 
 def cases_of(scenario: str, variant: str | None) -> list[Case]:
@@ -144,7 +145,7 @@ class AddressRun:
 
     async def measure(self, case: Case, repeat: int) -> Result:
         """Run one repeat and return its figures, or why there are none."""
-        holder, reasons = await self._healthy()
+        holder, reasons = await self.healthy()
         if holder is None:
             return self._refused(case, repeat, reasons)
         fault = _Fault(case=case, holder=holder)
@@ -170,7 +171,7 @@ class AddressRun:
 
     # ---- health
 
-    async def _healthy(self) -> tuple[str | None, tuple[str, ...]]:
+    async def healthy(self) -> tuple[str | None, tuple[str, ...]]:
         """Wait until one gateway holds the address and nothing speaks against it; return it, or None and why not."""
         settled_at = self._restarted_at + SETTLE_S + SETTLE_LEASES * self.contender.lease_ms / 1000
         limit = max(settled_at, time.time()) + HEALTHY_S_MAX

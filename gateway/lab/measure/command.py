@@ -28,6 +28,10 @@ NAME_MAX = 16
 
 # Named here as well as in `scenarios`, which imports trio: a test holds them together.
 SCENARIO_NAMES = ("manager-kill", "manager-link-down", "gateway-kill")
+# Of the address alone, on a small lab of its own without HTCondor; a test holds them together with theirs.
+ADDRESS_NAMES = ("daemon-kill", "gateway-link-down", "daemon-term", "daemon-freeze", "gateway-partition")
+ADDRESS_TABLE, FALSE_TAKEOVERS = "address-table", "false-takeovers"
+POOL_LAB, ADDRESS_LAB = "lab", "vip"
 
 Progress = Callable[[str], None]
 
@@ -38,11 +42,26 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
 
     text = "break a pool under load, and show how long what took"
     parser = commands.add_parser("measure", help=text, description=text)
-    parser.add_argument("scenario", choices=(*SCENARIO_NAMES, DEMO), help="what to break; demo: a short look at two")
-    parser.add_argument("--name", default="lab", help="a lab that is up, or else the one to bring up (default 'lab')")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="how often (default 1)")
+    parser.add_argument(
+        "scenario",
+        choices=(*SCENARIO_NAMES, DEMO, *ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS),
+        metavar="SCENARIO",
+        help=f"what to break in a pool: {', '.join(SCENARIO_NAMES)}, {DEMO} (a short look at two); of the address "
+        f"alone: {', '.join(ADDRESS_NAMES)}, {FALSE_TAKEOVERS}, {ADDRESS_TABLE} (all, beside keepalived)",
+    )
+    parser.add_argument(
+        "--name",
+        help=f"a lab that is up, or else the one to bring up (default {POOL_LAB!r}; {ADDRESS_LAB!r} for the address, "
+        "always brought up)",
+    )
+    parser.add_argument("--repeat", type=int, metavar="N", help="how often (default 1; 20 for the address)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON line a repeat to this file")
-    parser.add_argument("--with", dest="compare", choices=("had",), help="then the same with HTCondor's own HAD")
+    parser.add_argument(
+        "--with",
+        dest="compare",
+        choices=("had", "keepalived"),
+        help="then the same with HTCondor's own HAD, or of the address with keepalived",
+    )
     parser.add_argument("--had-repeat", type=int, default=1, metavar="N", help="how often with HAD (default 1)")
     parser.add_argument("--keep", action="store_true", help="leave the labs up that were brought up for this")
     parser.add_argument("--window", type=float, metavar="S", help="seconds before and after the fault (default 60)")
@@ -55,7 +74,24 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     sizes.add_argument("--forward", choices=("proxy", "nat", "direct"), default="proxy")
     sizes.add_argument("--condor-suite", choices=("trixie", "sid"), default="trixie", help="whose HTCondor")
+    _add_address_arguments(parser)
     parser.set_defaults(command=run, lab_function=measure)
+
+
+def _add_address_arguments(parser: argparse.ArgumentParser) -> None:
+    address = parser.add_argument_group("the scenarios of the address alone")
+    address.add_argument(
+        "--heartbeat", metavar="T,...", help="heartbeats, as in 1s,100ms,10ms (default: the scenario's)"
+    )
+    address.add_argument("--lease", metavar="T", help="the lease at every heartbeat (default: three heartbeats)")
+    address.add_argument("--victim", choices=("control", "service", "guard", "all"), help="what to kill or freeze")
+    address.add_argument("--kind", choices=("full", "to-other", "to-holder", "isolated"), help="of the partition")
+    address.add_argument("--cut", choices=("frames", "heartbeats"), default="frames", help="what a partition drops")
+    address.add_argument("--freeze", type=float, metavar="S", help="how long daemon-freeze freezes (default 10)")
+    address.add_argument("--only", metavar="SCENARIO,...", help=f"of {ADDRESS_TABLE}: these")
+    address.add_argument("--minutes", type=float, metavar="M", help=f"of {FALSE_TAKEOVERS}, for each loss (default 30)")
+    address.add_argument("--loss", metavar="PERCENT,...", help=f"of {FALSE_TAKEOVERS} (default 5)")
+    address.add_argument("--ladder", action="store_true", help=f"of {FALSE_TAKEOVERS}: more and more, to the first one")
 
 
 async def measure(chosen: argparse.Namespace) -> int:
@@ -67,10 +103,16 @@ async def measure(chosen: argparse.Namespace) -> int:
     from gateway.lab.errors import LabError
     from gateway.lab.measure.table import table
 
+    if chosen.scenario in (*ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS):
+        return await _measure_address(chosen)
+    chosen.name = chosen.name or POOL_LAB
+    chosen.repeat = 1 if chosen.repeat is None else chosen.repeat
     names = DEMO_SCENARIOS if chosen.scenario == DEMO else (chosen.scenario,)
     window_s = chosen.window or (DEMO_WINDOW_S if chosen.scenario == DEMO else WINDOW_S)
     if chosen.repeat < 1 or chosen.had_repeat < 1:
         raise LabError("a measurement is repeated at least once: --repeat 1")
+    if chosen.compare == "keepalived":
+        raise LabError("keepalived moves an address and knows nothing of a pool: measure daemon-kill with it")
     if chosen.compare and any(name not in ("manager-kill", "manager-link-down") for name in names):
         raise LabError("a pool with HTCondor's own HAD has no gateway to break: --with had goes with manager scenarios")
     say = _clock()
@@ -86,6 +128,19 @@ async def measure(chosen: argparse.Namespace) -> int:
             if results:
                 print(f"\n{table(results)}\n")
     return OK if results and all(result.healthy_before for result in results) else REFUSED
+
+
+async def _measure_address(chosen: argparse.Namespace) -> int:
+    """Measure the address alone, on a small lab that is brought up for it."""
+    from gateway.lab.errors import LabError
+    from gateway.lab.measure import address_command, takeovers
+
+    if chosen.compare == HAD_SUFFIX:
+        raise LabError("HTCondor's own HAD has no address to move: --with keepalived goes with the address")
+    chosen.name = chosen.name or ADDRESS_LAB
+    function = takeovers.measure if chosen.scenario == FALSE_TAKEOVERS else address_command.measure
+    with _json_file(chosen.json) as json_file:
+        return await function(chosen, _clock(), json_file)
 
 
 async def _series(

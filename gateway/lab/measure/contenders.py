@@ -30,6 +30,7 @@ ELECTION = "pool-vip"
 OURS, KEEPALIVED = "ours", "keepalived"
 # What is broken of a gateway's programs: the one that sends heartbeats, the one that watches over it, everything.
 CONTROL, GUARD, ALL = "control", "guard", "all"
+SERVICE = "service"  # the daemon and what answers behind the address: that which a host runs, its guard left alone
 
 _CONFIG = """\
 global
@@ -111,6 +112,9 @@ class _Base:
         found = process.find(child.pid)
         assert found is not None, "a child that was not waited for has an entry in /proc"
         self._responders[host] = found
+
+    def _responder(self, host: str) -> list[Process]:
+        return [one for one in [self._responders[host]] if process.is_alive(one)]
 
     def own(self, host: str) -> list[Process]:
         """Return this system's processes on `host`, oldest first: a parent before its children."""
@@ -195,9 +199,11 @@ class Ours(_Base):
         match which:
             case "control":
                 return [self.control(host)]
+            case "service":
+                return [self.control(host), *self._responder(host)]
             case "guard":
                 return self.own(host)[:1]
-        return [*self.own(host)[::-1], *filter(process.is_alive, [self._responders[host]])]
+        return [*self.own(host)[::-1], *self._responder(host)]
 
     def stopped_by(self, host: str) -> list[Process]:
         """Return the first process of the node."""
@@ -263,7 +269,7 @@ class Keepalived(_Base):
                 return own[::-1]  # its parent would end a child that it outlives in good order
             case "guard":
                 return own[:1]
-        return [*own[::-1], *filter(process.is_alive, [self._responders[host]])]
+        return [*own[::-1], *self._responder(host)]
 
     async def end(self, host: str) -> None:
         """Kill it; then take the address, which it leaves behind, as a reboot would."""
@@ -285,8 +291,21 @@ class Keepalived(_Base):
         return sum(_count(self.log(host), "Entering MASTER STATE") for host in GATEWAYS)
 
 
+def contender_of(
+    system: str, segment: Segment, heartbeat_ms: int, lease_ms: int, program: keepalived.Program | None
+) -> Contender:
+    """Return the contender of that name; `program` is there where it is keepalived."""
+    if system == OURS:
+        return Ours(segment, heartbeat_ms, lease_ms)
+    assert program is not None, "it was fetched for a plan that names it"
+    return Keepalived(segment, heartbeat_ms, lease_ms, program)
+
+
 def _status(path: Path) -> Any:
-    return ask_admin(path, "status", wait_s=STATUS_S_MAX)
+    try:
+        return ask_admin(path, "status", wait_s=STATUS_S_MAX)
+    except OSError as error:  # it ended while it was asked
+        raise AdminUnreachable(f"'{path}' fell silent: {error}") from error
 
 
 def _count(path: Path, text: str) -> int:
