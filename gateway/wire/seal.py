@@ -217,8 +217,11 @@ class Seal:
         self._keyring = keyring
         self._me = me
         self._boot_id = boot_id
-        self._cluster = cluster.encode()
-        self._cluster_tag = hashlib.sha256(self._cluster).digest()[:4]
+        self._cluster_tag = hashlib.sha256(cluster.encode()).digest()[:4]
+        self._name = me.encode()
+        self._names = {name: name.encode() for name in (me, *peers)}
+        # Lengths first, so that no two (cluster, receiver) pairs give the same bytes.
+        self._receivers = {name: bytes((len(sent),)) + sent + cluster.encode() for name, sent in self._names.items()}
         self._peers = {name: _Peer() for name in peers if name != me}
 
     def state(self) -> SealState:
@@ -285,25 +288,21 @@ class Seal:
             raise
 
     def _datagram(self, to: str, peer: _Peer, echo: _Run | None, payload: bytes) -> bytes:
-        peer.sequence += 1
-        name = self._me.encode()
-        echoed = echo or _Run(_NOBODY, 0)
-        knows = peer.confirmed is not None and peer.confirmed.boot == echoed.boot
-        plain = (
-            _HEAD.pack(self._boot_id, peer.epoch, echoed.boot, echoed.epoch, knows, peer.sequence, len(name))
-            + name
-            + payload
-        )
-        nonce = hashlib.blake2b(
-            to.encode() + peer.sequence.to_bytes(8, "big"), key=self._boot_id, digest_size=12
-        ).digest()
+        peer.sequence = sequence = peer.sequence + 1
+        if echo is None:
+            echoed_boot, echoed_epoch, knows = _NOBODY, 0, False
+        else:
+            echoed_boot, echoed_epoch = echo.boot, echo.epoch
+            knows = peer.confirmed is not None and peer.confirmed.boot == echoed_boot
+        name = self._name
+        head = _HEAD.pack(self._boot_id, peer.epoch, echoed_boot, echoed_epoch, knows, sequence, len(name))
+        salt = self._names[to] + sequence.to_bytes(8, "big")
+        nonce = hashlib.blake2b(salt, key=self._boot_id, digest_size=12).digest()
         header = _HEADER.pack(VERSION, self._keyring.active, self._cluster_tag, nonce)
-        return header + self._keyring.encrypt(nonce, plain, self._associated(header, to))
+        return header + self._keyring.encrypt(nonce, head + name + payload, self._associated(header, to))
 
     def _associated(self, header: bytes, receiver: str) -> bytes:
-        # Lengths first, so that no two (cluster, receiver) pairs give the same bytes.
-        name = receiver.encode()
-        return header[:_CLEAR_BYTES] + bytes((len(name),)) + name + self._cluster
+        return header[:_CLEAR_BYTES] + self._receivers[receiver]
 
     def _decode_untrusted(self, datagram: bytes) -> _Head:
         if len(datagram) < DATAGRAM_BYTES_MIN:
@@ -340,8 +339,8 @@ class Seal:
             peer.confirm(head)
         elif not peer.window.admit(head.sequence):
             raise Malformed(Reason.REPLAYED, f"{head.sender} sequence {head.sequence}")
-        else:
-            peer.confirmed = _Run(head.run.boot, max(head.run.epoch, peer.confirmed.epoch))
+        elif head.run.epoch > peer.confirmed.epoch:
+            peer.confirmed = head.run
         # From here on it is proven that the sender's present run made this, once. Does it know me as well?
         mutual = echoes_me and head.knows
         reply_to = None if mutual or not self._may_greet(head, peer) else head.sender
