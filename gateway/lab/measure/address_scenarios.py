@@ -101,7 +101,7 @@ def cases_of(scenario: str, variant: str | None) -> list[Case]:
     return found
 
 
-class _Fault(msgspec.Struct):
+class Fault(msgspec.Struct):
     """One fault while it lasts."""
 
     case: Case
@@ -113,6 +113,7 @@ class _Fault(msgspec.Struct):
 
     @property
     def other(self) -> str:
+        """The gateway that does not hold the address."""
         return next(host for host in GATEWAYS if host != self.holder)
 
 
@@ -148,7 +149,7 @@ class AddressRun:
         holder, reasons = await self.healthy()
         if holder is None:
             return self._refused(case, repeat, reasons)
-        fault = _Fault(case=case, holder=holder)
+        fault = Fault(case=case, holder=holder)
         watchers = Watchers(self.segment, RESPONDER_PORT)
         try:
             async with watchers.watching():
@@ -167,7 +168,7 @@ class AddressRun:
             return self._refused(case, repeat, (str(error),))
         seen = await trio.to_thread.run_sync(watchers.seen)
         await self._mend(fault)
-        return self._judge(fault, seen, repeat, until)
+        return self.judge(fault, seen, repeat, until)
 
     # ---- health
 
@@ -209,7 +210,7 @@ class AddressRun:
 
     # ---- the fault
 
-    async def _break_and_watch(self, fault: _Fault) -> None:
+    async def _break_and_watch(self, fault: Fault) -> None:
         fault.at = fault.struck = time.time()
         window_s = FAULT_S + FAULT_LEASES * self.contender.lease_ms / 1000
         match fault.case.scenario:
@@ -240,7 +241,7 @@ class AddressRun:
                 await self._mend_network(fault)
                 await trio.sleep(HEALED_S)
 
-    def _signal(self, fault: _Fault, victims: list[process.Process], number: signal.Signals) -> None:
+    def _signal(self, fault: Fault, victims: list[process.Process], number: signal.Signals) -> None:
         if not victims:
             raise LabError(f"nothing runs on {fault.holder} that could be sent {number.name}")
         fault.at = time.time()
@@ -248,7 +249,7 @@ class AddressRun:
             process.send(victim, number)
         fault.struck = time.time()
 
-    async def _wait_stopped(self, fault: _Fault) -> None:
+    async def _wait_stopped(self, fault: Fault) -> None:
         """Wait until every process is stopped: whatever it did before was still in time."""
         with trio.move_on_after(STOPPED_S_MAX):
             while not all(map(is_stopped, fault.stopped)):  # noqa: ASYNC110 (the kernel tells nobody)
@@ -257,7 +258,7 @@ class AddressRun:
             return
         raise LabError(f"the processes of {fault.holder} did not stop")
 
-    async def _mend_network(self, fault: _Fault) -> None:
+    async def _mend_network(self, fault: Fault) -> None:
         """Undo what can be undone without starting anything; a second time does nothing."""
         if fault.healed is not None:
             return
@@ -274,7 +275,7 @@ class AddressRun:
                     await self.segment.heal()
                     fault.healed = time.time()
 
-    async def _mend(self, fault: _Fault) -> None:
+    async def _mend(self, fault: Fault) -> None:
         """Start again what was ended."""
         if fault.case.scenario not in (KILL, TERM):
             return
@@ -285,7 +286,8 @@ class AddressRun:
 
     # ---- figures
 
-    def _judge(self, fault: _Fault, seen: sightings.Sightings, repeat: int, until: float) -> Result:
+    def judge(self, fault: Fault, seen: sightings.Sightings, repeat: int, until: float) -> Result:
+        """Return the figures of a repeat, or a refusal where the address was not well until the fault came."""
         lead = (fault.at - LEAD_S * 0.75, fault.at)
         gaps = {kind: sightings.blackout_ms(seen, kind, *lead) for kind in seen.answered}
         worst = max((gap for gap in gaps.values() if gap is not None), default=None)
@@ -299,7 +301,7 @@ class AddressRun:
         )
 
 
-def _pairs(fault: _Fault) -> list[Pair]:
+def _pairs(fault: Fault) -> list[Pair]:
     holder, other = fault.holder, fault.other
     match fault.case.variant:
         case "to-other":
