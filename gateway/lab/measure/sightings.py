@@ -1,7 +1,7 @@
 """From what the pulse and the capture wrote to figures: gaps, owners, frames too many. Pure: texts and times in.
 
-A gap begins at the last probe that was answered in time and ends with the next answer: an upper bound, wide by one
-period. Times are unix seconds.
+A gap begins at the last probe that was answered in time and ends with the next answer to such a one: an upper bound,
+wide by one period. Times are unix seconds.
 """
 
 import itertools
@@ -57,18 +57,15 @@ def outages(seen: Sightings, kind: str, since: float, until: float) -> Iterator[
     numbers = [number for number in sorted(seen.sent) if since <= seen.sent[number] < until]
     if not numbers:
         return
-    start, first_late = seen.sent[numbers[0]], None
-    losing = False
+    start, losing = seen.sent[numbers[0]], False
     for number in numbers:
         at = answered.get(number)
         if at is not None and at - seen.sent[number] <= LATE_S:
             if losing:
-                yield start, min(at, first_late or at)
-            start, first_late, losing = seen.sent[number], None, False
+                yield start, at
+            start, losing = seen.sent[number], False
         else:
             losing = True
-            if at is not None:
-                first_late = min(at, first_late or at)
     if losing:
         yield start, seen.sent[numbers[-1]]
 
