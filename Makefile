@@ -1,10 +1,11 @@
 # Every target says in one sentence what it lacks. Needs Debian 12 or 13, and root for the lab.
 
 .DELETE_ON_ERROR:
-.PHONY: setup test lint lab lab-up lab-down debian rootfs
+.PHONY: setup test bench compare lint lab lab-up lab-down debian rootfs
 .DEFAULT_GOAL := setup
 
 GATEWAY := .venv/bin/condor-gateway
+BENCH := build/bench
 PACKAGES := iproute2 nftables util-linux procps tar
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -33,6 +34,21 @@ rootfs: .venv/ready
 
 test: setup
 	.venv/bin/pytest
+
+# What the control process costs, in a real pool for half a minute; the run before is kept for 'make compare'.
+bench: setup
+	@mkdir -p $(BENCH)
+	@for one in path control; do \
+	    test ! -f $(BENCH)/$$one.json || mv $(BENCH)/$$one.json $(BENCH)/$$one.before.json; \
+	    .venv/bin/python -m tests.bench.bench_$$one --save $(BENCH)/$$one.json || exit 1; \
+	done
+
+# Compare the last run of 'make bench' with the one before it, or with BEFORE=FOLDER.
+compare: .venv/ready
+	@for one in path control; do \
+	    .venv/bin/python -m tests.bench.compare \
+	        $(if $(BEFORE),$(BEFORE)/$$one.json,$(BENCH)/$$one.before.json) $(BENCH)/$$one.json || exit 1; \
+	done
 
 lint: .venv/ready
 	.venv/bin/ruff check .

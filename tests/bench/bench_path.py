@@ -4,11 +4,15 @@ Rule: nothing is judged here; the best of several rounds is printed, for the res
 """
 
 import argparse
+import itertools
 import socket
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from gateway.control.votes import VoteFiles
 from gateway.core.events import DeadlineReached, MessageReceived, StandingChanged
 from gateway.core.node import ElectionPlan, Node
 from gateway.core.timing import Timing
@@ -19,6 +23,7 @@ from tests.bench import results
 
 ROUNDS = 7
 CALLS = 2_000
+VOTES = 50  # they wait for the disk
 NAMES = ("gw1", "gw2", "cm1", "cm2", "cm3")
 PLANS = (ElectionPlan("pool-vip", ("gw1", "gw2")), ElectionPlan("managers", ("cm1", "cm2", "cm3")))
 INSTANCES = ("0123456789abcdef", "123456789abcdef0", "23456789abcdef01")
@@ -54,6 +59,10 @@ def measure() -> dict[str, dict[str, Any]]:
     }
     steps["seal a pulse"] = lambda: one.seal("cm1", data)  # last: it ends what can be opened
     table = {name: {"us": best_us(call)} for name, call in steps.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        votes, terms = VoteFiles(Path(folder)), itertools.count(1)
+        table["write a vote (fdatasync)"] = {"us": best_us(lambda: votes.write("vip", next(terms), "gw1"), VOTES)}
+        table["read a vote"] = {"us": best_us(lambda: votes.read("vip"), VOTES)}
     return table
 
 

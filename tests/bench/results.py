@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[2] / ".bench"
-
 Table = dict[str, dict[str, Any]]
 
 
