@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--node", metavar="NAME", help="which peer of the file this host is; found out where not given")
     # Said by the guard, our parent, to the control process that it starts: the descriptor of its link.
     run.add_argument("--guarded", type=int, metavar="FD", help=argparse.SUPPRESS)
+    run.add_argument("--adopt", type=int, metavar="FD", help=argparse.SUPPRESS)
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="check a configuration file and say everything that is wrong with it")
@@ -187,7 +188,8 @@ def _control(chosen: argparse.Namespace) -> int:
         keys = read_key_file(settings.key_file)
         start_log(settings.log_format, me.name)
         with socket.socket(fileno=chosen.guarded) as guard:
-            trio.run(run_node, settings, me, keys, guard, strict_exception_groups=True)
+            predecessor = None if chosen.adopt is None else socket.socket(fileno=chosen.adopt)
+            trio.run(run_node, settings, me, keys, guard, predecessor, strict_exception_groups=True)
     except (StartRefused, KeyFileError) as error:
         raise Refused(str(error)) from error
     finally:

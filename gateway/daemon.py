@@ -30,17 +30,20 @@ from gateway.control.forwarding import (
     replica_listeners,
     view_listeners,
 )
-from gateway.control.guard import DEAD_MS, Fencing, GuardLink
+from gateway.control.guard import Fencing, GuardLink
 from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
-from gateway.control.matchmaker import open_matchmaker
+from gateway.control.inheritance import Channel, Done, TakeOverFailed
+from gateway.control.matchmaker import MatchmakerService, open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
 from gateway.control.shell import Service, Shell
 from gateway.control.status import Status
+from gateway.control.succession import Parts, await_heir, bequeath, go_on, let_go, take_over
 from gateway.control.votes import VoteFileBroken, VoteFiles
 from gateway.control.wills import Wills
 from gateway.core.actions import FollowLeader
 from gateway.core.events import Event, ResignationRequested
 from gateway.core.node import ElectionPlan, Node
+from gateway.core.snapshot import SnapshotRefused
 from gateway.core.timing import Timing
 from gateway.kernel.clock import boot_ms
 from gateway.kernel.link import Event as LinkEvent
@@ -68,21 +71,28 @@ def election_plans(settings: Settings) -> tuple[ElectionPlan, ...]:
     )
 
 
-async def run_node(settings: Settings, me: Peer, keys: Keys, guard: socket.socket | None = None) -> None:
-    """Run this host's node until SIGTERM or SIGINT, or until its guard has ended.
+async def run_node(
+    settings: Settings,
+    me: Peer,
+    keys: Keys,
+    guard: socket.socket | None = None,
+    predecessor: socket.socket | None = None,
+) -> None:
+    """Run this host's node until SIGTERM or SIGINT, until its guard has ended, or until another process takes over.
 
     Args:
         settings: the configuration.
         me: this host's node.
         keys: the cluster's keys.
         guard: the link to the guard that has started this process, where one has.
+        predecessor: the link to the process that runs this node already, where this one is to take its place.
 
     Raises:
         StartRefused: the node can't start here; nothing has been changed on the host.
     """
     log = structlog.get_logger()
     try:
-        await _run_node(settings, me, keys, guard)
+        await _run_node(settings, me, keys, guard, None if predecessor is None else Channel(predecessor))
     except* (
         KernelRefused,
         HeartbeatPortTaken,
@@ -91,13 +101,17 @@ async def run_node(settings: Settings, me: Peer, keys: Keys, guard: socket.socke
         NegotiatorFailed,
         MasterMissing,
         TemplatesMissing,
+        TakeOverFailed,
+        SnapshotRefused,
     ) as group:
         # Answers to the operator, wherever they come from; the first is the one to read.
         raise StartRefused(str(_first(group))) from group
     log.info("node.ended")
 
 
-async def _run_node(settings: Settings, me: Peer, keys: Keys, guard: socket.socket | None) -> None:
+async def _run_node(
+    settings: Settings, me: Peer, keys: Keys, guard: socket.socket | None, predecessor: Channel | None
+) -> None:
     log = structlog.get_logger()
     require_root()
     posted: list[Callable[[Event], None]] = []  # filled with the shell's `post` below: services are made before it
@@ -105,61 +119,23 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys, guard: socket.sock
     def post(event: Event) -> None:
         posted[0](event)
 
-    addresses = tuple(
-        AddressService(settings.cluster, address, post) for address in settings.addresses if me.name in address.holders
-    )
-    backends = tuple(
-        backend for backend in settings.backends if any(server.name == me.name for server in backend.servers)
-    )
-    listeners = (
-        *frontend_listeners(settings, me),
-        *(
-            listener
-            for backend in backends
-            if backend.warm_standby
-            for listener in view_listeners(settings, backend, me)
-        ),
-    )
-    require_free_ports((*listeners, *replica_listeners(backends, me)))
-    for service in addresses:
-        await require_no_stranger(settings, service.settings, me)
-
-    def relay_changed(ready: bool, reason: str) -> None:
-        for service in addresses:
-            service.relay_changed(ready=ready, reason=reason)
-
-    def link_changed(event: LinkEvent) -> None:
-        for service in addresses:
-            service.link_changed(event)
-
     link = GuardLink(guard)
-    forwarding = Forwarding(listeners, relay_changed, Relay(link.spawn_relay) if link.present else None)
-    boot_id = os.urandom(BOOT_ID_BYTES)
-    names = tuple(peer.name for peer in settings.peers)
     keyring = Keyring(keys.keys, keys.active)
-    matchmakers = tuple(
-        [
-            await open_matchmaker(
-                settings=settings, backend=backend, me=me, keyring=keyring, forwarding=forwarding, post=post
-            )
-            for backend in backends
-        ]
+    addresses, forwarding, matchmakers = await _make_services(
+        settings, me, keyring, link, post, first=predecessor is None
     )
-    peers = {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name}
-    seal = Seal(settings.cluster, keyring, me.name, boot_id, names)
-    heartbeats = Heartbeats(me.endpoint, peers, seal)
     Path(settings.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (nothing beats yet)
     votes = VoteFiles(Path(settings.state_dir))
-    plans = election_plans(settings)
-    node = Node(
-        me=me.name,
-        voters=names,
-        plans=plans,
-        timing=Timing(heartbeat_ms=settings.heartbeat_ms, lease_ms=settings.lease_ms),
-        saved={plan.name: votes.read(plan.name) for plan in plans},
-        now_ms=boot_ms(),
-        serve_apart=settings.on_partition == "serve",
-    )
+    warnings = [warning for warning in (prefer_realtime(CONTROL_PRIORITY),) if warning]
+    gc.collect()
+    gc.freeze()  # what is here now stays: a full collection of it would stop everything for 30 ms and more
+
+    estate = None if predecessor is None else await take_over(predecessor, lambda: _make_node(settings, me, votes))
+    node = _make_node(settings, me, votes)
+    peers = {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name}
+    boot_id = os.urandom(BOOT_ID_BYTES) if estate is None else estate.seal.boot_id
+    seal = Seal(settings.cluster, keyring, me.name, boot_id, node.voters)
+    heartbeats = Heartbeats(me.endpoint, peers, seal, None if estate is None else estate.heartbeats)
     elected = ElectedServers(settings, forwarding)
 
     def follow(change: FollowLeader) -> None:
@@ -187,10 +163,17 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys, guard: socket.sock
     for matchmaker in matchmakers:
         matchmaker.node = node
         matchmaker.on_fencing_change(partial(wills.changed, matchmaker.name))
-
-    warnings = [warning for warning in (prefer_realtime(CONTROL_PRIORITY),) if warning]
+    for address in addresses:
+        if (unfenced := await address.prepare(adopt=estate is not None)) is not None:
+            warnings.append(unfenced)
     for warning in warnings:
         log.warning("node.warning", reason=warning)
+    parts = Parts(node, seal, heartbeats, shell, forwarding, link, addresses, matchmakers)
+    if estate is not None and predecessor is not None:
+        await go_on(parts, estate, wills, follow)
+        predecessor.send(Done())
+        predecessor.close()
+        log.info("node.taken-over")
     status = Status(
         settings=settings,
         me=me,
@@ -202,37 +185,117 @@ async def _run_node(settings: Settings, me: Peer, keys: Keys, guard: socket.sock
         link=link,
         warnings=warnings,
     )
-
-    for address in addresses:
-        if (unfenced := await address.prepare()) is not None:
-            warnings.append(unfenced)
-            log.warning("node.warning", reason=unfenced)
     async with trio.open_nursery() as nursery, _open_stop(link) as stop_wanted:
         await nursery.start(link.run)
+        await nursery.start(shell.run_votes)
+        await nursery.start(shell.run_timer)
+        await nursery.start(heartbeats.run, shell.deliver)
         await nursery.start(serve_admin, admin_socket(settings), {"status": status.document})
         for matchmaker in matchmakers:
             await nursery.start(matchmaker.run)
         for address in addresses:
             await nursery.start(address.run)
         if addresses:
-            await nursery.start(LinkWatch().run, link_changed)
+            await nursery.start(LinkWatch().run, partial(_tell_all, addresses))
         await nursery.start(forwarding.run)
-        await nursery.start(shell.run_votes)
-        await nursery.start(shell.run_timer)
-        await nursery.start(heartbeats.run, shell.deliver)
-        gc.collect()
-        gc.freeze()  # what is here now stays: a full collection of it would stop everything for 30 ms and more
         link.ready(
-            dead_ms=getattr(settings, "guard_dead_ms", DEAD_MS),
+            dead_ms=settings.guard_dead_ms,
             heartbeat_ms=settings.heartbeat_ms,
             lease_ms=settings.lease_ms,
             realtime=is_realtime(),
         )
-        log.info("node.started", roles=sorted(me.roles), voters=len(names))
-        await stop_wanted()
-        log.info("node.stopping")
-        await _resign(shell)
+        log.info("node.started", roles=sorted(me.roles), voters=len(node.voters))
+        heir = await _wait_for_end(stop_wanted, link, node)
+        legacy = None
+        if heir is None:
+            log.info("node.stopping")
+            await _resign(shell)
+        else:
+            legacy = let_go(parts)
         nursery.cancel_scope.cancel()
+    if heir is not None and legacy is not None:
+        await bequeath(heir, legacy)
+
+
+async def _make_services(
+    settings: Settings,
+    me: Peer,
+    keyring: Keyring,
+    link: GuardLink,
+    post: Callable[[Event], None],
+    *,
+    first: bool,
+) -> tuple[tuple[AddressService, ...], Forwarding, tuple[MatchmakerService, ...]]:
+    """Make what this node may serve. Changes nothing on the host.
+
+    With `first` no other process runs this node already, so that its ports must be free, and nobody may answer at its
+    addresses.
+    """
+    addresses = tuple(
+        AddressService(settings.cluster, address, post) for address in settings.addresses if me.name in address.holders
+    )
+    backends = tuple(
+        backend for backend in settings.backends if any(server.name == me.name for server in backend.servers)
+    )
+    listeners = (
+        *frontend_listeners(settings, me),
+        *(
+            listener
+            for backend in backends
+            if backend.warm_standby
+            for listener in view_listeners(settings, backend, me)
+        ),
+    )
+    if first:
+        require_free_ports((*listeners, *replica_listeners(backends, me)))
+        for service in addresses:
+            await require_no_stranger(settings, service.settings, me)
+
+    def relay_changed(ready: bool, reason: str) -> None:
+        for service in addresses:
+            service.relay_changed(ready=ready, reason=reason)
+
+    forwarding = Forwarding(listeners, relay_changed, Relay(link.spawn_relay) if link.present else None)
+    matchmakers = [
+        await open_matchmaker(
+            settings=settings, backend=backend, me=me, keyring=keyring, forwarding=forwarding, post=post
+        )
+        for backend in backends
+    ]
+    return addresses, forwarding, tuple(matchmakers)
+
+
+def _make_node(settings: Settings, me: Peer, votes: VoteFiles) -> Node:
+    plans = election_plans(settings)
+    return Node(
+        me=me.name,
+        voters=tuple(peer.name for peer in settings.peers),
+        plans=plans,
+        timing=Timing(heartbeat_ms=settings.heartbeat_ms, lease_ms=settings.lease_ms),
+        saved={plan.name: votes.read(plan.name) for plan in plans},
+        now_ms=boot_ms(),
+        serve_apart=settings.on_partition == "serve",
+    )
+
+
+def _tell_all(addresses: tuple[AddressService, ...], event: LinkEvent) -> None:
+    for service in addresses:
+        service.link_changed(event)
+
+
+async def _wait_for_end(stop_wanted: Callable[[], Awaitable[None]], link: GuardLink, node: Node) -> Channel | None:
+    """Wait until this process should stop (None), or another one is ready to take its place."""
+    heirs: list[Channel] = []
+    async with trio.open_nursery() as nursery:
+
+        async def stop() -> None:
+            await stop_wanted()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stop)
+        heirs.append(await await_heir(link, node))
+        nursery.cancel_scope.cancel()
+    return heirs[0] if heirs else None
 
 
 def admin_socket(settings: Settings) -> Path:

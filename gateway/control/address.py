@@ -97,7 +97,8 @@ class AddressService:
         else:
             self._fence = fence
             self.fence_state = fence.state
-        self.warnings += await address_hazards(self.settings)
+        if not adopt:  # it takes a question to the segment and its answers: longer than a lease may be
+            self.warnings += await address_hazards(self.settings)
         return "; ".join(self.warnings) or None
 
     def farewell(self) -> tuple[bytes, ...]:
@@ -136,10 +137,16 @@ class AddressService:
     def resume(self, term: int, until_ms: int) -> None:
         """Go on with the hold of an earlier process, after `prepare(adopt=True)`. Its lease may have run out."""
         self._term, self._until_ms = term, until_ms
+        self.assume_fit()
         self._begin_hold(term)
         self.extend(until_ms)
         if self.holds():
             self._put_back()
+
+    def assume_fit(self) -> None:
+        """Take an earlier process' word for the fitness until a task has seen otherwise."""
+        self._relay_ready = True
+        self._told = (True, "")
 
     def _begin_hold(self, term: int) -> None:
         self.held_since_ms = boot_ms()

@@ -115,6 +115,20 @@ class Forwarding:
         self._routes[route] = last, epoch
         self.relay.route(route, server, epoch)
 
+    def routes(self) -> dict[str, tuple[str | None, int, int]]:
+        """Return each route's last server (host, port) and epoch, for the process that takes our place."""
+        return {
+            name: (last.host if last else None, last.port if last else 0, epoch)
+            for name, (last, epoch) in self._routes.items()
+        }
+
+    def take_over(self, routes: dict[str, tuple[str | None, int, int]]) -> None:
+        """Go on with the epochs of the process before us: the same server in the same epoch is no switch."""
+        self._routes = {
+            name: (None if host is None else Endpoint(host, port), epoch)
+            for name, (host, port, epoch) in routes.items()
+        }
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the relay; ends by cancellation."""
         if not self._listeners:

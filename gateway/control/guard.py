@@ -102,6 +102,7 @@ class GuardLink:
         self._relays: dict[int, GuardedRelay] = {}
         self._token = 0
         self.report: dict[str, Any] = {}
+        self._heirs_in, self.heirs = trio.open_memory_channel[socket.socket](1)  # ends to processes that may take over
         self.lost = trio.Event()  # the guard has ended: there is nobody who could end what this process began
 
     @property
@@ -177,6 +178,22 @@ class GuardLink:
         with end:
             self._say(protocol.SPAWN_RELAY, self._token, descriptors=(end.fileno(),))
         return relay
+
+    def adopt_relay(self, token: int, pid: int) -> GuardedRelay:
+        """Return the relay that the guard has started for the process before this one.
+
+        Raises:
+            ProcessLookupError: it has ended meanwhile.
+        """
+        relay = GuardedRelay()
+        relay.note_start(pid, os.pidfd_open(pid))
+        self._relays[token] = relay
+        self._token = max(self._token, token)
+        return relay
+
+    def token_of(self, pid: int | None) -> int | None:
+        """Return the guard's name for the relay with this number; None for none."""
+        return next((token for token, relay in self._relays.items() if relay.pid == pid), None)
 
     def taken_over(self) -> None:
         """Tell the guard that this process acts from now on, and not the one before it."""
@@ -259,6 +276,14 @@ class GuardLink:
                 token, _pid, status, reason = fields
                 if (relay := self._relays.pop(token, None)) is not None:
                     relay.note_end(status, reason)
+            case protocol.RELOAD:
+                end = socket.socket(fileno=descriptors.pop())
+                try:
+                    self._heirs_in.send_nowait(end)
+                except trio.WouldBlock:
+                    end.close()  # one is here already; the guard does not start two
+            case protocol.RELOAD_FAILED:
+                self._log.error("reload.failed", reason=fields[0])
             case protocol.FENCED:
                 self._log.error("guard.fenced", election=fields[0])
         _close(tuple(descriptors))

@@ -6,6 +6,7 @@ together cost as much as one: most of what a datagram costs is waking up for it.
 
 import contextlib
 import errno
+import os
 import select
 import socket
 from collections import Counter
@@ -36,19 +37,17 @@ class Heartbeats:
         own: where this node listens; peers know it by this endpoint.
         peers: the other nodes' endpoints by name.
         seal: this process' seal.
+        adopted: the socket of a process whose place this one takes; what waits in it is not lost.
 
     Raises:
         HeartbeatPortTaken: `own` can't be bound.
     """
 
-    def __init__(self, own: Endpoint, peers: Mapping[str, Endpoint], seal: Seal) -> None:
-        family = socket.AF_INET6 if ":" in own.host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            self._socket.bind((own.host, own.port))
-        except OSError as error:
-            self._socket.close()
-            raise HeartbeatPortTaken(_explain(own, error)) from error
+    def __init__(
+        self, own: Endpoint, peers: Mapping[str, Endpoint], seal: Seal, adopted: socket.socket | None = None
+    ) -> None:
+        self._socket = _bound(own) if adopted is None else adopted
+        self._socket.setblocking(False)
         # trio waits for this one: it becomes readable with a datagram, or with the end of a rest.
         self._awaited = select.epoll()
         self._awaited.register(self._socket, select.EPOLLIN)
@@ -67,6 +66,10 @@ class Heartbeats:
     def refused(self) -> Counter[Reason]:
         """Datagrams that were refused, by reason."""
         return self._seal.refused
+
+    def let_go(self) -> int:
+        """Return a copy of the socket, for the process that takes our place."""
+        return os.dup(self._socket.fileno())
 
     def send(self, to: str, message: Message) -> None:
         """Send `message` to a peer, or count why not. Takes microseconds."""
@@ -132,6 +135,17 @@ class Heartbeats:
             self._put(opened.reply_to, self._seal.hello(opened.reply_to))
         if message is not None:
             deliver(opened.sender, message)
+
+
+def _bound(own: Endpoint) -> socket.socket:
+    family = socket.AF_INET6 if ":" in own.host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        opened.bind((own.host, own.port))
+    except OSError as error:
+        opened.close()
+        raise HeartbeatPortTaken(_explain(own, error)) from error
+    return opened
 
 
 def _explain(own: Endpoint, error: OSError) -> str:

@@ -14,6 +14,7 @@ from gateway.config.settings import Backend, Peer, Settings
 from gateway.control.accounting import Accounting
 from gateway.control.forwarding import Forwarding, view_port
 from gateway.control.guard import Fencing
+from gateway.control.inheritance import MatchmakerState
 from gateway.control.standbys import Standbys
 from gateway.core.actions import Cause, FollowLeader
 from gateway.core.events import Event, PrimedChanged, ResignationRequested, ServingStopped, StandingChanged
@@ -77,6 +78,7 @@ class MatchmakerService:
         self._cool_off_ms = COOL_OFF_MS_MIN
         self._unfit_until_ms = 0
         self._told: tuple[Standing, str] | None = None
+        self._resumed = False
 
     @property
     def name(self) -> str:
@@ -145,12 +147,41 @@ class MatchmakerService:
             # that its kernel refused until its lease had ended.
             self._standbys.refresh_soon()
 
+    def keep(self) -> MatchmakerState:
+        """Leave the negotiator as it is when `run` ends; return what the process that goes on with it needs."""
+        self._negotiator.on_change = lambda: None
+        return MatchmakerState(
+            instance=self._instance,
+            warm_instance=self._warm_instance,
+            collector_up=self._collector_up,
+            unfit_until_ms=self._unfit_until_ms,
+            cool_off_ms=self._cool_off_ms,
+        )
+
+    async def resume(self, was: MatchmakerState, standing: Standing, term: int | None, until_ms: int) -> None:
+        """Go on where an earlier process stopped, which served `term` (None: it did not); `run` resets nothing then.
+
+        Raises:
+            NegotiatorFailed, MasterMissing: this host's HTCondor is not as it was left.
+        """
+        self._instance, self._warm_instance = was.instance, was.warm_instance
+        self._collector_up, self._probes_good = was.collector_up, self._server.rise
+        self._unfit_until_ms, self._cool_off_ms = was.unfit_until_ms, was.cool_off_ms
+        self._told = standing, ""
+        self._resumed = True
+        if term is None:
+            await self._negotiator.resume_standby()
+            return
+        await self._negotiator.resume(self._view_hosts())
+        self.start(term, until_ms)
+
     # -- tasks ---------------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Probe the collector, keep the negotiator as elected; ends by cancellation."""
         assert self.node is not None, "the core is known before any task runs"
-        await self._negotiator.reset_at_start()
+        if not self._resumed:
+            await self._negotiator.reset_at_start()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._accounting.receive, self._tell)
             nursery.start_soon(self._run_probes)
@@ -173,7 +204,8 @@ class MatchmakerService:
         if not self.holds():
             return
         try:
-            await self._accounting.install(self._host)
+            if not self._negotiator.running:  # else it is a predecessor's, and its accounting is the newest
+                await self._accounting.install(self._host)
             if not self.holds():
                 return
             await self._negotiator.start(self._view_hosts())

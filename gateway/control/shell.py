@@ -85,11 +85,14 @@ class Shell:
         self._timer = Alarm()
         self._votes_in, self._votes_out = trio.open_memory_channel[PersistVote](VOTES_WAITING_MAX)
         self.late_ms_max = 0  # worst lateness of the timer: how loaded this host is
+        self._closed = False
         self._asleep_ms = asleep_ms()
         self.suspensions_total = 0
 
     def post(self, event: Event) -> None:
         """Take an event. Events that its actions cause are taken after it, in order."""
+        if self._closed:
+            return
         self._events.append(event)
         if self._stepping:
             return
@@ -104,6 +107,10 @@ class Shell:
         self._on_wake()
         if self.node.deadline_ms() < self._timer_for_ms:
             self._set_timer()
+
+    def close(self) -> None:
+        """Take no event any more: another process goes on with the core's state."""
+        self._closed = True
 
     def _look_for_sleep(self) -> None:
         """Tell the core first of all when the machine has slept: the kernel's lease on the address slept with it."""

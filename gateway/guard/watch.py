@@ -18,6 +18,7 @@ from gateway.guard import process, protocol
 from gateway.guard.charge import DRAIN_MAX, Control
 from gateway.guard.will import KILLED_MS_MAX, LATER_MS, Hands, Will
 from gateway.kernel.clock import boot_ms
+from gateway.kernel.realtime import CONTROL_PRIORITY
 
 TYPE_CHECKING = False  # `typing` takes 9 ms and 2 MiB, for nothing at run time
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Guard:
         self._stop_ms: int | None = None  # until when control may take to end gracefully
         self._status: int | None = None  # with which the guard itself ends
         self._was_ready = False
+        self._reload_wanted = False
         self._notes: list[tuple[int, str, str]] = []  # (when on CLOCK_BOOTTIME, event, detail)
         self._restarts = 0
         self._kills = {"frozen": 0, "late": 0, "hung": 0}
@@ -168,6 +170,7 @@ class Guard:
     def _kill(self, control: Control, cause: str, now_ms: int) -> None:
         """Make `control` dead; its wills follow when it is. What takes microseconds is done at once."""
         process.send(control.pidfd, _signal.SIGKILL)
+        process.hasten(control.pid, CONTROL_PRIORITY)
         control.killed = cause
         self._kills[cause] += 1
         for will in control.wills.values():
@@ -266,6 +269,8 @@ class Guard:
             control.heard(boot_ms())
             control.ready = self._was_ready = True
             self._listen(control)
+            if self._reload_wanted:
+                self._reload()
             for posthumous in self._undone:
                 if posthumous.bequeathed_ms is not None:
                     posthumous.close()  # the new control has seen to it itself, and may write other files
@@ -341,7 +346,11 @@ class Guard:
     def _reload(self) -> None:
         """Start a control that takes over from the present one: they talk through a socket pair of their own."""
         old = self._control
-        if old is None or not old.ready or old.killed is not None or self._coming is not None or self._stop_ms:
+        if old is None or not old.ready or old.killed is not None or self._coming is not None:
+            self._reload_wanted = True  # as soon as there is somebody to take over from
+            return
+        self._reload_wanted = False
+        if self._stop_ms is not None:
             return
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:

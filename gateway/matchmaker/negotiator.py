@@ -13,6 +13,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 import trio
@@ -133,6 +134,22 @@ class Negotiator:
         self._may_appear = False
         self.on_change()
         log.info("negotiator.started", pid=self.pid, took_ms=_since_ms(started))
+
+    async def resume(self, view_hosts: tuple[str, ...]) -> None:
+        """Go on with the negotiator that a process before this one has started; start it where it has ended.
+
+        Raises:
+            NegotiatorFailed, MasterMissing: as `start`.
+        """
+        if self._adopt(await self._hold_master()):
+            self._written = await trio.to_thread.run_sync(_read, self._file)
+            self._may_appear = False
+        await self.start(view_hosts)
+
+    async def resume_standby(self) -> None:
+        """Go on where a process before this one has confirmed that no negotiator runs here."""
+        self._written = await trio.to_thread.run_sync(_read, self._file)
+        self._may_appear = False
 
     async def stop(self, grace_ms: int) -> None:
         """Stop it: by condor_master first, after `grace_ms` by SIGKILL. Returns when it is dead and stays dead.
@@ -292,6 +309,13 @@ async def _until(condition: Callable[[], bool], limit_ms: int) -> bool:
             return False
         await trio.sleep(POLL_MS / 1000)
     return True
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text()
+    except OSError:
+        return ""
 
 
 def _since_ms(started: float) -> int:

@@ -3,6 +3,7 @@
 Rule: nothing here blocks control. Orders are wishes: the last one of each kind is what a new process is told as well.
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -87,6 +88,8 @@ class Relay:
         # Orders that the socket had no room for; a newer one for the same thing replaces the older.
         self._unsent: dict[str, Order] = {}
         self._room_wanted = trio.Event()
+        self._adopted: tuple[socket.socket, RelayProcess] | None = None
+        self._keeping = False
         self._decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
     def configure(self, listeners: Iterable[Listener]) -> None:
@@ -149,13 +152,24 @@ class Relay:
             self.events.receive_nowait()
             self._events_in.send_nowait(event)
 
+    # --- from one control process to the next
+
+    def let_go(self) -> int | None:
+        """Leave the process running when `run_relay` ends; return a copy of our end of its socket, None for none."""
+        self._keeping = True
+        return None if self._socket is None else os.dup(self._socket.fileno())
+
+    def adopt(self, ours: socket.socket, process: RelayProcess) -> None:
+        """Let the first process be one that a control process before us has let go."""
+        ours.setblocking(False)
+        self._adopted = ours, process
+
     # --- one process
 
     async def run_once(self, on_start: Callable[[], None]) -> tuple[int, str]:
         """Run one process to its end; return its status, and the reason where it could not be started."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        child = self._spawn(theirs)
+        ours, child = self._adopted or self._start()
+        self._adopted = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.live)
             try:
@@ -170,13 +184,19 @@ class Relay:
                     await self._read_answers(ours)  # until it closes its end, or is silent for too long
             finally:
                 self._socket = self.pid = None
-                ours.close()  # it ends by this, or else by SIGKILL
-                child.kill()
-                with trio.move_on_after(END_MS_MAX / 1000, shield=True):
-                    await child.ended.wait()
+                ours.close()  # it ends by this, or else by SIGKILL; a copy elsewhere keeps it
+                if not self._keeping:
+                    child.kill()
+                    with trio.move_on_after(END_MS_MAX / 1000, shield=True):
+                        await child.ended.wait()
                 child.scope.cancel()
                 nursery.cancel_scope.cancel()
         return child.status, child.reason
+
+    def _start(self) -> tuple[socket.socket, RelayProcess]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        return ours, self._spawn(theirs)
 
     def _tell_everything(self) -> None:
         # Routes first: its listeners know their server when they open, and nobody is held for nothing.

@@ -1,0 +1,203 @@
+"""Succession: a control process takes another's place without giving up what it holds, or leaves everything as it was.
+
+What travels, and in which order, stands in `gateway.control.inheritance`; here are the two sides of it. Rule: from the
+moment in which the old process lets go it takes no step, and it ends whatever happens.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+
+import msgspec
+import structlog
+import trio
+
+from gateway.control.address import AddressService
+from gateway.control.forwarding import Forwarding
+from gateway.control.guard import GuardLink
+from gateway.control.heartbeats import Heartbeats
+from gateway.control.inheritance import (
+    ANSWER_S_MAX,
+    DONE_S_MAX,
+    SETTLE_S_MAX,
+    Answer,
+    Channel,
+    Estate,
+    MatchmakerState,
+    Offer,
+    RelayState,
+    TakeOverFailed,
+)
+from gateway.control.matchmaker import MatchmakerService
+from gateway.control.shell import Shell
+from gateway.control.wills import Wills
+from gateway.core.actions import FollowLeader
+from gateway.core.node import Node
+from gateway.core.snapshot import NodeState, SnapshotRefused, capture, restore, unsettled
+from gateway.wire.seal import Seal, SealState
+
+SETTLE_LOOK_S = 0.002  # an election that is under way ends with a datagram or a write
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What a process has that another one may go on with."""
+
+    node: Node
+    seal: Seal
+    heartbeats: Heartbeats
+    shell: Shell
+    forwarding: Forwarding
+    link: GuardLink
+    addresses: tuple[AddressService, ...]
+    matchmakers: tuple[MatchmakerService, ...]
+
+
+class Inherited(msgspec.Struct, frozen=True):
+    """What a predecessor has left, its sockets opened here."""
+
+    node: NodeState
+    seal: SealState
+    relay: RelayState
+    matchmakers: dict[str, MatchmakerState]
+    heartbeats: socket.socket
+    relay_end: socket.socket | None
+
+
+class Legacy(msgspec.Struct, frozen=True):
+    """What is left to a successor, with copies of the sockets that go along."""
+
+    estate: Estate
+    descriptors: tuple[int, ...]
+
+
+# -- the old process ---------------------------------------------------------------------------------------------
+
+
+async def await_heir(link: GuardLink, node: Node) -> Channel:
+    """Return the way to a process that is ready to take this one's place; what is not is told so, and forgotten."""
+    log = structlog.get_logger()
+    async for end in link.heirs:
+        channel = Channel(end)
+        log.info("reload.asked")
+        try:
+            await _settle(node)
+            channel.send(Offer(capture(node)))
+            answer, _ = await channel.receive(ANSWER_S_MAX)
+            if not isinstance(answer, Answer) or answer.refused:
+                raise TakeOverFailed(getattr(answer, "refused", "it does not answer what was asked"))
+            await _settle(node)
+        except TakeOverFailed as failure:
+            log.error("reload.refused", reason=str(failure))
+            channel.close()
+        else:
+            return channel
+    raise AssertionError("the guard link outlives the waiting for heirs")
+
+
+def let_go(parts: Parts) -> Legacy:
+    """Take no step any more; return what the successor needs. Called when no act is under way, and never twice."""
+    parts.shell.close()
+    token = parts.link.token_of(parts.forwarding.relay.pid)
+    relay_end = parts.forwarding.relay.let_go() if token is not None else None
+    for address in parts.addresses:
+        address.keep()
+    estate = Estate(
+        node=capture(parts.node),
+        seal=parts.seal.state(),
+        relay=RelayState(
+            token=None if relay_end is None else token,
+            pid=parts.forwarding.relay.pid or 0,
+            routes=parts.forwarding.routes(),
+        ),
+        matchmakers={matchmaker.name: matchmaker.keep() for matchmaker in parts.matchmakers},
+    )
+    heartbeats = parts.heartbeats.let_go()
+    return Legacy(estate, (heartbeats,) if relay_end is None else (heartbeats, relay_end))
+
+
+async def bequeath(heir: Channel, legacy: Legacy) -> None:
+    """Hand over, once every task of this process has ended, and wait until the successor acts.
+
+    When it does not, the guard does this process' will, as at any other death.
+    """
+    log = structlog.get_logger()
+    try:
+        heir.send(legacy.estate, legacy.descriptors)
+        await heir.receive(DONE_S_MAX)
+    except TakeOverFailed as failure:
+        log.error("reload.lost", reason=str(failure))
+        raise
+    finally:
+        for descriptor in legacy.descriptors:
+            os.close(descriptor)
+    log.info("node.handed-over")
+
+
+async def _settle(node: Node) -> None:
+    with trio.move_on_after(SETTLE_S_MAX):
+        while unsettled(node):  # noqa: ASYNC110 (the core has no events)
+            await trio.sleep(SETTLE_LOOK_S)
+    if reason := unsettled(node):
+        raise TakeOverFailed(f"{reason}: try again")
+
+
+# -- the new process ---------------------------------------------------------------------------------------------
+
+
+async def take_over(predecessor: Channel, make_node: Callable[[], Node]) -> Inherited:
+    """Wait for what the running process leaves; it lets go only if its state fits this process' configuration.
+
+    Raises:
+        TakeOverFailed: it does not fit, or the running process has ended. Nothing has changed then.
+    """
+    offer, _ = await predecessor.receive(ANSWER_S_MAX)
+    if not isinstance(offer, Offer):
+        raise TakeOverFailed("the running process does not say what there is to take over")
+    try:
+        restore(make_node(), offer.node)
+    except SnapshotRefused as refusal:
+        predecessor.send(Answer(str(refusal)))
+        raise TakeOverFailed(str(refusal)) from refusal
+    predecessor.send(Answer(""))
+    estate, descriptors = await predecessor.receive_estate()
+    ends = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    return Inherited(
+        node=estate.node,
+        seal=estate.seal,
+        relay=estate.relay,
+        matchmakers=estate.matchmakers,
+        heartbeats=ends[0],
+        relay_end=ends[1] if len(ends) > 1 else None,
+    )
+
+
+async def go_on(parts: Parts, was: Inherited, wills: Wills, follow: Callable[[FollowLeader], None]) -> None:
+    """Serve what the predecessor served, in its terms and leases, and tell the guard that this process acts now."""
+    restore(parts.node, was.node)
+    parts.seal.take_over(was.seal)
+    parts.forwarding.take_over(was.relay.routes)
+    if was.relay_end is not None and was.relay.token is not None:
+        try:
+            relay = parts.link.adopt_relay(was.relay.token, was.relay.pid)
+        except ProcessLookupError:
+            was.relay_end.close()  # it has died meanwhile: another one is started
+        else:
+            parts.forwarding.relay.adopt(was.relay_end, relay)
+    elections = parts.node.elections
+    for election in elections.values():
+        if election.leader is not None:
+            follow(FollowLeader(election.name, election.leader, election.leader_term))
+    for matchmaker in parts.matchmakers:
+        if (state := was.matchmakers.get(matchmaker.name)) is not None:
+            election = elections[matchmaker.name]
+            await matchmaker.resume(state, election.standing, election.serving_term, election.lease_until_ms)
+    for address in parts.addresses:
+        election = elections[address.name]
+        if election.serving_term is not None:
+            address.resume(election.serving_term, election.lease_until_ms)
+        elif election.standing.fit:
+            address.assume_fit()
+    for name, election in elections.items():
+        if election.serving_term is not None:
+            wills.arm(name, election.serving_term, election.lease_until_ms)
+    parts.link.taken_over()
