@@ -68,10 +68,7 @@ class Status:
                 for name in node.voters
                 if name != node.me
             },
-            "addresses": {
-                name: {"held": service.holds(), "conflicts_total": service.conflicts_total}
-                for name, service in self._addresses.items()
-            },
+            "addresses": {name: service.status() for name, service in self._addresses.items()},
             "matchmakers": {name: service.status() for name, service in self._matchmakers.items()},
             "relay": self._relay(),
             "heartbeats": {
