@@ -4,6 +4,7 @@ Every contender gets the same hosts, the same responder behind the address, and 
 """
 
 import contextlib
+import shutil
 import signal
 import socket
 import struct
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 import trio
 
+import gateway
 from gateway.console.admin import AdminUnreachable, ask_admin
 from gateway.keyfiles import create_key_file
 from gateway.lab import keepalived, process, responder
@@ -145,8 +147,10 @@ class Ours(_Base):
     hosts = (*GATEWAYS, WITNESS)
 
     def prepare(self) -> None:
-        """Write the key and each host's file."""
+        """Copy this program, so that an edit in the midst of a series reaches none of it; write key and files."""
         folder = self.segment.folder
+        # With what was compiled, which is told by the times of the sources.
+        shutil.copytree(Path(gateway.__file__).parent, folder / "code" / "gateway", copy_function=shutil.copy2)
         key = folder / "cluster.key"
         key.unlink(missing_ok=True)
         create_key_file(key)
@@ -173,8 +177,8 @@ class Ours(_Base):
         """Start the node of one host."""
         self.start_responder(host)
         file = str(self.segment.folder / f"{host}.cfg")
-        argv = [sys.executable, "-P", "-m", "gateway", "run", "--node", host, "-f", file]
-        self.segment.start(host, argv, self.log(host))
+        running = ["env", f"PYTHONPATH={self.segment.folder / 'code'}", sys.executable, "-P", "-m", "gateway"]
+        self.segment.start(host, [*running, "run", "--node", host, "-f", file], self.log(host))
 
     def control(self, host: str) -> Process:
         """Return the process that sends heartbeats: the one that answers at the admin socket.
@@ -218,7 +222,7 @@ class Ours(_Base):
             try:
                 told = await trio.to_thread.run_sync(_status, path)
             except AdminUnreachable:
-                found.append(f"the node of {host} does not answer")
+                found.append(f"the node of {host} does not answer; it said last: {_last_line(self.log(host))}")
                 continue
             election = told["elections"][ELECTION]
             leaders.add(election["leader"])
@@ -306,6 +310,12 @@ def _status(path: Path) -> Any:
         return ask_admin(path, "status", wait_s=STATUS_S_MAX)
     except OSError as error:  # it ended while it was asked
         raise AdminUnreachable(f"'{path}' fell silent: {error}") from error
+
+
+def _last_line(path: Path) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return (path.read_text(errors="replace").splitlines() or ["nothing"])[-1]
+    return "nothing"
 
 
 def _count(path: Path, text: str) -> int:
