@@ -179,6 +179,10 @@ class GuardLink:
             self._say(protocol.SPAWN_RELAY, self._token, descriptors=(end.fileno(),))
         return relay
 
+    def ask_patience(self, silent_ms: int) -> None:
+        """Have silences of up to `silent_ms` forgiven: this process is about to be silent on purpose."""
+        self._say(protocol.READY, None, silent_ms, silent_ms)
+
     def adopt_relay(self, token: int, pid: int) -> GuardedRelay:
         """Return the relay that the guard has started for the process before this one.
 

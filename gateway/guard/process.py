@@ -31,6 +31,23 @@ def spawn(argv: list[str], passed: list[int]) -> tuple[int, int]:
     return pid, posix.pidfd_open(pid)  # our own child, not yet waited for: the number is still its own
 
 
+def hasten(pid: int, priority: int) -> None:
+    """Let the threads of a process that was killed die at once.
+
+    A process is dead when its last thread is. Those of control that only wait have no real-time priority: with busy
+    CPUs they need 5 to 20 ms to be scheduled for their own end.
+    """
+    try:
+        threads = posix.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return
+    for thread in threads:
+        try:  # noqa: SIM105 (contextlib is not imported here)
+            posix.sched_setscheduler(int(thread), posix.SCHED_FIFO, posix.sched_param(priority))
+        except OSError:  # it has ended; or no real-time priority is granted
+            pass
+
+
 def ended(pidfd: int) -> bool:
     """Whether the process has ended: all of its threads, so that not one system call of it is to come."""
     poll = select.poll()

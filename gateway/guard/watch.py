@@ -180,6 +180,8 @@ class Guard:
     def _ended(self, control: Control) -> None:
         """`control` is dead, all of it: do its wills, then decide what follows."""
         self._read(control, limit=1_000_000)
+        if (coming := self._coming) is not None:
+            self._read(coming)  # it has told us before the old one ended; both may be found in one turn
         now_ms = boot_ms()
         if control is self._control:
             wills = sorted(control.wills.values(), key=lambda will: will.at_end)  # those that take longer last

@@ -1,0 +1,135 @@
+"""Control's stand-in for tests of the guard: `python stand_in.py SPEC --guarded FD`. Its real end of the link, no more.
+
+SPEC is JSON; see `SPEC`. It says what happens on its standard output, a word and its pid a line.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from gateway.control.guard import Fencing, GuardLink
+from gateway.kernel.clock import boot_ms
+from gateway.kernel.realtime import is_realtime, prefer_realtime
+
+SPEC: dict[str, Any] = {
+    "refuse": None,  # end with this status before READY
+    "end": None,  # end with this status after READY
+    "realtime": False,
+    "heavy": False,  # import what the real control imports
+    "threads": 0,  # idle ones, as trio keeps them
+    "dead_ms": 30,
+    "heartbeat_ms": 50,
+    "lease_ms": 300,
+    "wills": {},  # election -> {"lease_ms", "letters": [[host, port, hex]], and the fields of Fencing with pids}
+    "once": None,  # a path: only the first life has wills, and makes this file
+    "busy_s": 0,  # run without a word, after READY
+    "deaf": False,  # ignore SIGTERM
+    "relay": False,
+}
+
+
+def say(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def fencing(will: dict[str, Any]) -> Fencing:
+    return Fencing(
+        at_end=will.get("at_end", False),
+        requests=tuple(bytes.fromhex(request) for request in will.get("requests", ())),
+        kills=tuple(os.pidfd_open(pid) for pid in will.get("kills", ())),
+        hangups=tuple(os.pidfd_open(pid) for pid in will.get("hangups", ())),
+        offspring=tuple((pid, binary) for pid, binary in will.get("offspring", ())),
+        files=tuple((path, text) for path, text in will.get("files", ())),
+        settle_ms=will.get("settle_ms", 0),
+    )
+
+
+async def serve(spec: dict[str, Any], link: GuardLink) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(link.run)
+        while not link.report:  # noqa: ASYNC110 (the link sets no event)
+            await trio.sleep(0.001)
+        say("report", json.dumps(link.report))
+        await nursery.start(until_term, nursery.cancel_scope, spec["deaf"])
+        nursery.start_soon(until_lost, link)
+        if spec["relay"]:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            relay = link.spawn_relay(theirs)
+            await relay.started.wait()
+            say("relay", relay.pid)
+            nursery.start_soon(keep, ours)
+        link.ready(
+            dead_ms=spec["dead_ms"],
+            heartbeat_ms=spec["heartbeat_ms"],
+            lease_ms=spec["lease_ms"],
+            realtime=is_realtime() or not spec["realtime"],
+        )
+        if is_first_life(spec["once"]):
+            for election, will in spec["wills"].items():
+                link.will(election, boot_ms() + will.get("lease_ms", 60_000), fencing(will))
+                link.letters(election, tuple((h, p, bytes.fromhex(data)) for h, p, data in will.get("letters", ())))
+        say("ready", os.getpid())
+        if spec["end"] is not None:
+            os._exit(spec["end"])
+        until = trio.current_time() + spec["busy_s"]
+        while trio.current_time() < until:
+            pass
+        while True:
+            link.beat()
+            await trio.sleep(spec["heartbeat_ms"] / 1000)
+
+
+def is_first_life(mark: str | None) -> bool:
+    if mark is None:
+        return True
+    first = not Path(mark).exists()
+    Path(mark).touch()
+    return first
+
+
+async def keep(ours: socket.socket) -> None:
+    with ours:
+        await trio.sleep_forever()
+
+
+async def until_term(everything: trio.CancelScope, deaf: bool, *, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            say("term", os.getpid())
+            if not deaf:
+                everything.cancel()
+
+
+async def until_lost(link: GuardLink) -> None:
+    await link.lost.wait()
+    say("lost", os.getpid())
+    os._exit(0)
+
+
+def main(text: str, descriptor: int) -> None:
+    spec = SPEC | json.loads(text)
+    if spec["refuse"] is not None:
+        sys.exit(spec["refuse"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if spec["heavy"]:
+        import gateway.daemon  # noqa: F401
+    for _ in range(spec["threads"]):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    if spec["realtime"]:
+        prefer_realtime(10)
+    link = GuardLink(socket.socket(fileno=descriptor))
+    trio.run(serve, spec, link)
+    for election in spec["wills"]:
+        link.clear(election)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[3]))
