@@ -7,7 +7,6 @@ together cost as much as one: most of what a datagram costs is waking up for it.
 import contextlib
 import errno
 import os
-import select
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from collections.abc import Callable, Mapping
 import trio
 
 from gateway.config.settings import Endpoint
+from gateway.control.pump import Pump
 from gateway.kernel.alarm import Alarm
 from gateway.kernel.clock import boot_ms
 from gateway.wire.errors import Malformed, Reason
@@ -48,12 +48,12 @@ class Heartbeats:
     ) -> None:
         self._socket = _bound(own) if adopted is None else adopted
         self._socket.setblocking(False)
-        # trio waits for this one: it becomes readable with a datagram, or with the end of a rest.
-        self._awaited = select.epoll()
-        self._awaited.register(self._socket, select.EPOLLIN)
+        self.pump = Pump()
         self._rested = Alarm()
-        self._awaited.register(self._rested, select.EPOLLIN)
+        self._deliver: Callable[[str, Message], None] = _nobody
         self._resting = False
+        self.pump.add(self._socket, self._drain)
+        self.pump.add(self._rested, self._end_rest, listen=False)
         self._targets = {name: (peer.host, peer.port) for name, peer in peers.items()}
         self._seal = seal
         # One seal a peer and message: encoding is shared by the peers of one step.
@@ -93,25 +93,27 @@ class Heartbeats:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Deliver authentic, fresh messages until cancelled."""
-        task_status.started()
-        with self._socket, self._awaited, contextlib.closing(self._rested):
-            while True:
-                await trio.lowlevel.wait_readable(self._awaited)
-                if self._resting:
-                    self._resting = False
-                    self._awaited.modify(self._rested, 0)
-                    self._awaited.modify(self._socket, select.EPOLLIN)
-                self._drain(deliver)
+        """Deliver authentic, fresh messages until cancelled, and run the pump."""
+        self._deliver = deliver
+        with self._socket, contextlib.closing(self._rested):
+            await self.pump.run(task_status=task_status)
 
     def _rest(self) -> None:
         """Let the answers to a beat gather."""
+        if self.pump.closed:
+            return
         self._resting = True
-        self._awaited.modify(self._socket, 0)
+        self.pump.listen(self._socket, listen=False)
         self._rested.set(boot_ms() + REST_MS)
-        self._awaited.modify(self._rested, select.EPOLLIN)
+        self.pump.listen(self._rested, listen=True)
 
-    def _drain(self, deliver: Callable[[str, Message], None]) -> None:
+    def _end_rest(self) -> None:
+        self._resting = False
+        self.pump.listen(self._rested, listen=False)
+        self.pump.listen(self._socket, listen=True)
+        self._drain()
+
+    def _drain(self) -> None:
         for _ in range(DRAIN_MAX):
             try:
                 datagram = self._socket.recv(DATAGRAM_BYTES_MAX + 1)
@@ -120,9 +122,9 @@ class Heartbeats:
             except OSError as error:  # an ICMP error for what we have sent
                 self.unsent[errno.errorcode.get(error.errno or 0, "?")] += 1
                 continue
-            self._take_untrusted(datagram, deliver)
+            self._take_untrusted(datagram)
 
-    def _take_untrusted(self, datagram: bytes, deliver: Callable[[str, Message], None]) -> None:
+    def _take_untrusted(self, datagram: bytes) -> None:
         self.received_total += 1
         try:
             opened = self._seal.open_untrusted(datagram)
@@ -134,7 +136,11 @@ class Heartbeats:
         if opened.reply_to is not None:
             self._put(opened.reply_to, self._seal.hello(opened.reply_to))
         if message is not None:
-            deliver(opened.sender, message)
+            self._deliver(opened.sender, message)
+
+
+def _nobody(sender: str, message: Message) -> None:
+    """Deliver to nobody yet."""
 
 
 def _bound(own: Endpoint) -> socket.socket:

@@ -149,14 +149,17 @@ class Shell:
 
     async def run_timer(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Post `DeadlineReached` whenever the core's deadline comes; ends by cancellation."""
+        self._heartbeats.pump.add(self._timer, self._ring)
+        self._set_timer()
         task_status.started()
-        while True:
-            self._set_timer()
-            await trio.lowlevel.wait_readable(self._timer)
-            late_ms = boot_ms() - self.node.deadline_ms()
-            if late_ms >= 0:
-                self.late_ms_max = max(self.late_ms_max, late_ms)
-                self.post(DeadlineReached())
+        await trio.sleep_forever()
+
+    def _ring(self) -> None:
+        late_ms = boot_ms() - self.node.deadline_ms()
+        if late_ms >= 0:
+            self.late_ms_max = max(self.late_ms_max, late_ms)
+            self.post(DeadlineReached())
+        self._set_timer()
 
     def _set_timer(self) -> None:
         self._timer_for_ms = self.node.deadline_ms()

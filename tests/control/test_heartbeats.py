@@ -20,14 +20,14 @@ class Peer(Heartbeats):
 
     def __init__(self, me: str, endpoints: dict[str, Endpoint]) -> None:
         others = {name: endpoint for name, endpoint in endpoints.items() if name != me}
+        self.looks: list[list[tuple[str, object]]] = []
         super().__init__(
             endpoints[me], others, Seal("tests", Keyring({1: bytes(32)}, 1), me, me.encode() * 4 + bytes(4), NAMES)
         )
-        self.looks: list[list[tuple[str, object]]] = []
 
-    def _drain(self, deliver) -> None:
+    def _drain(self) -> None:
         self.looks.append([])
-        super()._drain(deliver)
+        super()._drain()
 
     def take(self, sender, message) -> None:
         self.looks[-1].append((sender, message))
