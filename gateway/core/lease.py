@@ -14,6 +14,7 @@ class Lease:
         self.timing = timing
         self.answers: dict[str, int] = {}  # voter -> `sent_ms` of the newest request or heartbeat that it answered
         self.until_ms = 0
+        self.since_ms = 0  # what was sent before asked for a shorter lease, and does not count
 
     def begin(self, granted: set[str], sent_ms: int) -> None:
         """Start afresh from votes: the lease dates from the moment the requests were sent."""
@@ -22,7 +23,8 @@ class Lease:
 
     def answer(self, voter: str, sent_ms: int) -> None:
         """Note that `voter` has answered what was sent at `sent_ms`. An older answer changes nothing."""
-        self.answers[voter] = max(self.answers.get(voter, 0), sent_ms)
+        if sent_ms >= self.since_ms:
+            self.answers[voter] = max(self.answers.get(voter, 0), sent_ms)
 
     def extend(self, now_ms: int, quorum: int) -> bool:
         """Recompute the end from what a `quorum` has answered, the leader itself now; return whether it moved on.

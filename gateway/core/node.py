@@ -85,7 +85,7 @@ class Node:
             )
         self.primed: tuple[str, ...] = ()
         self.primed_by: dict[str, tuple[str, ...]] = {}  # leader -> collectors that it knows to be warm
-        self._started_ms = now_ms
+        self.started_ms = now_ms
         self._pulsed_ms = now_ms - timing.heartbeat_ms
         self._pulse_at_ms = now_ms
         self._due_ms = self._deadline_ms()
@@ -118,7 +118,9 @@ class Node:
         ended.
         """
         actions: list[Action] = []
-        if self.slowness.woke(now_ms, self._due_ms):
+        late = self.slowness.woke(now_ms, self._due_ms)
+        if late:
+            self.reach.excuse(now_ms)
             for election in self.elections.values():
                 election.doubt(now_ms)
         for election in self.elections.values():
@@ -126,6 +128,8 @@ class Node:
         actions += self._take(event, now_ms)
         if now_ms >= self._pulse_at_ms or any(type(action) is StartServing for action in actions):
             actions += self._pulse(now_ms)  # a new leader is heard at once, not at the next beat
+            if late and self.reach.serve_apart:
+                self._pulse_at_ms = now_ms + self.reach.grace_ms  # who leads alone extends its lease then
         self._due_ms = self._deadline_ms()
         return actions
 
@@ -180,7 +184,7 @@ class Node:
             case VoteRequest():
                 if message.election not in self.elections:
                     return []
-                self.elections[message.election].note_lease(self._started_ms, message.lease_ms)
+                self.elections[message.election].note_lease(self.started_ms, message.lease_ms)
                 return self.elections[message.election].hear_vote_request(now_ms, sender, message)
             case VoteReply():
                 if message.election not in self.elections:
@@ -201,7 +205,7 @@ class Node:
         for name, term in pulse.leads:
             if name not in self.elections:
                 continue
-            self.elections[name].note_lease(self._started_ms, pulse.lease_ms)
+            self.elections[name].note_lease(self.started_ms, pulse.lease_ms)
             accepted, more = self.elections[name].hear_leader(now_ms, sender, term, pulse.lease_ms)
             actions += more
             if accepted:

@@ -16,6 +16,8 @@ class Promise:
     def make(self, to: str, term: int, until_ms: int) -> None:
         """Bind this node; the caller has made sure that it is free or bound to `to` already."""
         assert to != self.to or term >= self.term, f"the promise to {to} goes back from term {self.term} to {term}"
+        if to == self.to:
+            until_ms = max(until_ms, self.until_ms)  # its periods may have been shortened while a longer lease runs
         self.to, self.term, self.until_ms = to, term, until_ms
 
     def release(self, now_ms: int) -> None:

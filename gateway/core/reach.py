@@ -24,6 +24,8 @@ class Reach:
         self.majority = len(voters) // 2 + 1
         self._index = voters.index(me)
         self._apart_ms = timing.apart_ms
+        self._excused_until_ms = 0
+        self.grace_ms = timing.late_ms
         self._silence_ms = timing.promise_ms
 
     def heard(self, now_ms: int, peer: str) -> bool:
@@ -32,9 +34,13 @@ class Reach:
         self.heard_ms[peer] = now_ms
         return before_ms is None or now_ms - before_ms >= self._silence_ms
 
+    def excuse(self, now_ms: int) -> None:
+        """This node was late: nobody counts as cut off until what lies in its socket is read (rule 11)."""
+        self._excused_until_ms = now_ms + self.grace_ms
+
     def quorum(self, now_ms: int) -> int:
         """Return how many voters, this node among them, make a decision now."""
-        if not self.serve_apart:
+        if not self.serve_apart or now_ms < self._excused_until_ms:
             return self.majority
         near = 1 + sum(1 for heard_ms in self.heard_ms.values() if now_ms - heard_ms < self._apart_ms)
         return near // 2 + 1

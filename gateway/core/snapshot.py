@@ -40,6 +40,7 @@ class ElectionState(msgspec.Struct, frozen=True, kw_only=True):
     stand_at_ms: int
     lease_answers: dict[str, int]
     lease_until_ms: int
+    lease_since_ms: int
     serving_term: int | None
 
 
@@ -49,6 +50,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     me: str
     voters: tuple[str, ...]
+    lease_ms: int
     elections: dict[str, ElectionState]
     primed: tuple[str, ...]
     primed_by: dict[str, tuple[str, ...]]
@@ -79,6 +81,7 @@ def capture(node: Node) -> NodeState:
         format=FORMAT,
         me=node.me,
         voters=node.voters,
+        lease_ms=node.timing.lease_ms,
         elections={name: _capture_election(election) for name, election in node.elections.items()},
         primed=node.primed,
         primed_by=dict(node.primed_by),
@@ -105,6 +108,9 @@ def restore(node: Node, state: NodeState) -> None:
                 raise SnapshotRefused(f"this node serves '{name}', and the file does not let it: hand it over first")
             continue
         _restore_election(election, was)
+        if node.timing.lease_ms > state.lease_ms:
+            # Promises were made for the shorter lease: only who answers from now on has made one for the longer.
+            election.lease.answers, election.lease.since_ms = {}, node.started_ms + 1
     node.primed = state.primed
     node.primed_by = dict(state.primed_by)
     node.heard_ms.update(state.heard_ms)
@@ -131,6 +137,7 @@ def _capture_election(election: Election) -> ElectionState:
         stand_at_ms=election.stand_at_ms,
         lease_answers=dict(election.lease.answers),
         lease_until_ms=election.lease.until_ms,
+        lease_since_ms=election.lease.since_ms,
         serving_term=election.serving_term,
     )
 
@@ -150,4 +157,5 @@ def _restore_election(election: Election, was: ElectionState) -> None:
     election.stand_at_ms = was.stand_at_ms
     election.lease.answers = {name: sent for name, sent in was.lease_answers.items() if name in election.voters}
     election.lease.until_ms = was.lease_until_ms
+    election.lease.since_ms = was.lease_since_ms
     election.serving_term = was.serving_term
