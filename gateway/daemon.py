@@ -124,7 +124,6 @@ async def _run_node(
     addresses, forwarding, matchmakers = await _make_services(
         settings, me, keyring, link, post, first=predecessor is None
     )
-    Path(settings.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (nothing beats yet)
     votes = VoteFiles(Path(settings.state_dir))
     warnings = [warning for warning in (prefer_realtime(CONTROL_PRIORITY),) if warning]
     gc.collect()
@@ -136,6 +135,8 @@ async def _run_node(
     boot_id = os.urandom(BOOT_ID_BYTES) if estate is None else estate.seal.boot_id
     seal = Seal(settings.cluster, keyring, me.name, boot_id, node.voters)
     heartbeats = Heartbeats(me.endpoint, peers, seal, None if estate is None else estate.heartbeats)
+    # The first change on this host: whatever refuses a start has refused it by now.
+    Path(settings.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (nothing beats yet)
     elected = ElectedServers(settings, forwarding)
 
     def follow(change: FollowLeader) -> None:

@@ -40,7 +40,9 @@ class _Writer:
             if self._dropped:
                 line, self._dropped = f"{line}\n({self._dropped} log lines dropped before this one)", 0
             try:
-                print(line, file=sys.stdout, flush=True)  # noqa: T201 (this is the log)
+                # The line and its end in one write: two processes of a node share the log while one takes over.
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
             except (OSError, ValueError):
                 return  # nobody reads any more
 

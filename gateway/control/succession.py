@@ -96,6 +96,8 @@ async def await_heir(link: GuardLink, node: Node) -> Channel:
 
 def let_go(parts: Parts) -> Legacy:
     """Take no step any more; return what the successor needs. Called when no act is under way, and never twice."""
+    # Closing packet sockets waits for the kernel's readers: tens of milliseconds, seen from outside as a freeze.
+    parts.link.ask_patience(round(DONE_S_MAX * 1000))
     parts.shell.close()
     token = parts.link.token_of(parts.forwarding.relay.pid)
     relay_end = parts.forwarding.relay.let_go() if token is not None else None

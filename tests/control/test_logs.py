@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 SCRIPT = """
 import sys, time
@@ -44,3 +45,16 @@ def test_an_event_is_one_line_with_its_fields_and_the_time() -> None:
         ("election.won", 1, "cm1", "info"),
     ]
     assert abs(lines[0]["at"] - time.time()) < 600
+
+
+def test_two_processes_that_share_a_log_never_mix_their_lines(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "ab") as log:
+        writers = [
+            subprocess.Popen([sys.executable, "-c", SCRIPT, "3000"], stdout=log, stderr=subprocess.DEVNULL)
+            for _ in range(2)
+        ]
+        for writer in writers:
+            assert writer.wait(60) == 0
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) > 1000
+    assert all(json.loads(line) for line in lines if not line.startswith("("))
