@@ -1,4 +1,4 @@
-"""The command line: `condor-gateway run | check | keygen | status | lab`. Errors are one sentence, on standard error.
+"""The command line: `condor-gateway run | check | keygen | reload | status | lab`. Errors are a sentence on stderr.
 
 Exit status: 0 done; 1 refused, with the reason; 2 the command line itself is wrong.
 """
@@ -68,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--retire", action="store_true", help="with --rotate: remove the keys older than the active one")
     keygen.set_defaults(command=_keygen, wrong_usage=keygen.error)
 
+    reload = commands.add_parser("reload", help="let a new process take this host's node over: new file, new program")
+    _add_file(reload)
+    reload.set_defaults(command=_reload)
+
     status = commands.add_parser("status", help="show who leads, as the node on this host sees it")
     _add_file(status)
     status.add_argument("--json", action="store_true", help="the whole document, for programs")
@@ -126,7 +130,7 @@ def _rotate(chosen: argparse.Namespace) -> str:
     from gateway.config.keyfile import activate_newest, add_key, retire_old
     from gateway.keyfiles import new_key, rewrite_key_file
 
-    again = "copy the file to every node and restart them one after the other"
+    again = "copy the file to every node and reload them one after the other"
     path = shlex.quote(chosen.path)
     if chosen.activate:
         keys = rewrite_key_file(chosen.path, activate_newest)
@@ -194,6 +198,21 @@ def _control(chosen: argparse.Namespace) -> int:
         raise Refused(str(error)) from error
     finally:
         stop_log()
+    return OK
+
+
+def _reload(chosen: argparse.Namespace) -> int:
+    from gateway.console.admin import AdminUnreachable
+    from gateway.console.reload import ReloadFailed, reload_node
+
+    loaded = _load(chosen.file)
+    print(render_all(loaded.diagnostics), end="", file=sys.stderr)
+    if loaded.settings is None:
+        return REFUSED
+    try:
+        print(reload_node(Path(loaded.settings.state_dir) / "admin.sock"))
+    except (AdminUnreachable, ReloadFailed) as error:
+        raise Refused(str(error)) from error
     return OK
 
 

@@ -18,6 +18,8 @@ def render_status(document: dict[str, Any]) -> str:
     lines += [f"  not heard: {', '.join(silent)}"] if silent else []
     for name, matchmaker in document["matchmakers"].items():
         lines += _matchmaker(name, matchmaker)
+    for name, address in document["addresses"].items():
+        lines += _address(name, address)
     lines += _relay(document["relay"])
     lines += _guard(document["guard"])
     lines += [f"warning: {warning}" for warning in document["warnings"]]
@@ -41,6 +43,13 @@ def _standing(standing: dict[str, Any] | None, kind: str) -> str:
 def _matchmaker(name: str, matchmaker: dict[str, Any]) -> list[str]:
     negotiator = "running" if matchmaker["negotiator_running"] else "not running"
     return ["", f"this manager ({name}): negotiator {negotiator}, collector {matchmaker['collector']}"]
+
+
+def _address(name: str, address: dict[str, Any]) -> list[str]:
+    held = "held" if address["held"] else "not held"
+    lines = ["", f"this gateway ({name}): {held}, lease kept by {address['fence']}"]
+    lines += [f"  claimed by {mac} for {claim['for_ms']} ms" for mac, claim in address["claimed_by"].items()]
+    return lines
 
 
 def _guard(guard: dict[str, Any] | None) -> list[str]:

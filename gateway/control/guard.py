@@ -102,6 +102,8 @@ class GuardLink:
         self._relays: dict[int, GuardedRelay] = {}
         self._token = 0
         self.report: dict[str, Any] = {}
+        self.reloads_failed = 0
+        self.reload_failure = ""  # why the last one did
         self._heirs_in, self.heirs = trio.open_memory_channel[socket.socket](1)  # ends to processes that may take over
         self.lost = trio.Event()  # the guard has ended: there is nobody who could end what this process began
 
@@ -287,7 +289,9 @@ class GuardLink:
                 except trio.WouldBlock:
                     end.close()  # one is here already; the guard does not start two
             case protocol.RELOAD_FAILED:
-                self._log.error("reload.failed", reason=fields[0])
+                self.reloads_failed += 1
+                self.reload_failure = self.reload_failure or fields[0]
+                self._log.error("reload.failed", reason=self.reload_failure)
             case protocol.FENCED:
                 self._log.error("guard.fenced", election=fields[0])
         _close(tuple(descriptors))

@@ -58,6 +58,13 @@ class Status:
             "pid": os.getpid(),
             "warnings": [*self._warnings, *self._link.report.get("warnings", ())],
             "guard": self._guard(),
+            "reloads": {"failed_total": self._link.reloads_failed, "failure": self._link.reload_failure},
+            "slowness": {
+                "late_timers_total": node.slowness.late_total,
+                "late_ms_max": node.slowness.late_ms_max,
+                "patience_ms": node.slowness.patience_ms,
+                "suspensions_total": self._shell.suspensions_total,
+            },
             "timer_late_ms_max": self._shell.late_ms_max,
             "elections": {
                 name: self._election(election, kinds.get(name, "matchmaker"), now_ms)

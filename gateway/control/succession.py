@@ -79,6 +79,7 @@ async def await_heir(link: GuardLink, node: Node) -> Channel:
     async for end in link.heirs:
         channel = Channel(end)
         log.info("reload.asked")
+        link.reload_failure = ""
         try:
             await _settle(node)
             channel.send(Offer(capture(node)))
@@ -87,6 +88,7 @@ async def await_heir(link: GuardLink, node: Node) -> Channel:
                 raise TakeOverFailed(getattr(answer, "refused", "it does not answer what was asked"))
             await _settle(node)
         except TakeOverFailed as failure:
+            link.reload_failure = str(failure)
             log.error("reload.refused", reason=str(failure))
             channel.close()
         else:

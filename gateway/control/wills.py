@@ -107,7 +107,9 @@ class Wills:
         self._link.letters(
             election,
             tuple(
-                (endpoint.host, endpoint.port, self._seal.seal(peer, payload)) for peer, endpoint in self._peers.items()
+                (endpoint.host, endpoint.port, self._seal.seal(peer, payload))
+                # The successor is told last: when it asks the others for their votes, they are free to give them.
+                for peer, endpoint in sorted(self._peers.items(), key=lambda entry: entry[0] == successor)
             ),
         )
 

@@ -161,3 +161,31 @@ def test_a_reload_takes_new_periods_over(cluster: Cluster) -> None:
     time.sleep(1.5)
     assert cluster.holder("w1") == holder
     assert all(not cluster.events(name, "election.lost") for name in NODES)
+
+
+def _command(cluster: Cluster, name: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "gateway", "reload", "-f", str(cluster.config(name))]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_says_who_took_over_and_what_it_goes_on_with(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    old = cluster.control(holder)
+    done = _command(cluster, holder)
+    assert done.returncode == 0, done.stderr
+    new = cluster.control(holder)
+    assert done.stdout == f"process {new} has taken over from {old}; it goes on serving vip\n"
+
+
+def test_the_command_says_why_nothing_was_changed(cluster: Cluster) -> None:
+    _start_all(cluster)
+    path = cluster.config("w1")
+    good = path.read_text()
+    path.write_text(good.replace("    peer w1", "    peer w2 10.77.9.7:9619 witness\n    peer w1"))
+    done = _command(cluster, "w1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing was changed: the peers have changed" in done.stderr
+    path.write_text(good.replace("heartbeat 50ms", "hartbeat 50ms"))
+    done = _command(cluster, "w1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did you mean 'heartbeat'" in done.stderr
