@@ -32,8 +32,7 @@ class Pump(trio.abc.Instrument):
     """Waits for descriptors and calls their functions, which must return within microseconds."""
 
     def __init__(self) -> None:
-        self._ours = select.epoll()
-        self._both = select.epoll()
+        self._awaited = select.epoll()  # our sources and, while it is shared, trio's loop
         self._calls: dict[int, Callable[[], None]] = {}
         self._loop: _Loop | None = None
         self._failure: Exception | None = None
@@ -47,29 +46,29 @@ class Pump(trio.abc.Instrument):
     @property
     def closed(self) -> bool:
         """Whether `run` has ended: nothing can be listened for any more."""
-        return self._ours.closed
+        return self._awaited.closed
 
     def add(self, source: Readable, call: Callable[[], None], *, listen: bool = True) -> None:
         """Call `call` whenever `source` is readable, from now on or once `listen` asks for it."""
         self._calls[source.fileno()] = call
-        self._ours.register(source, select.EPOLLIN if listen else 0)
+        self._awaited.register(source, select.EPOLLIN if listen else 0)
 
     def listen(self, source: Readable, *, listen: bool) -> None:
         """Heed `source`, or let it wait."""
-        self._ours.modify(source, select.EPOLLIN if listen else 0)
+        self._awaited.modify(source, select.EPOLLIN if listen else 0)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Wait and call; ends by cancellation, or with what a function raises."""
         loop = _Loop.of_this_thread()
-        with self._ours, self._both:
+        with self._awaited:
             if loop is None:
                 structlog.get_logger().info("pump.indirect", reason="this version of trio does not show its loop")
                 task_status.started()
                 while True:
-                    await trio.lowlevel.wait_readable(self._ours)
-                    self._call_ready()
-            self._both.register(self._ours, select.EPOLLIN)
-            self._both.register(loop.descriptor, select.EPOLLIN)
+                    await trio.lowlevel.wait_readable(self._awaited)
+                    self._call(self._awaited.poll(0))
+            self._awaited.register(loop.descriptor, select.EPOLLIN)
+            self._calls[loop.descriptor] = _nothing
             self._loop = loop
             trio.lowlevel.add_instrument(self)
             try:
@@ -88,11 +87,11 @@ class Pump(trio.abc.Instrument):
             return
         try:
             if timeout <= 0:  # a task is to run; then what is ready here has its turn first
-                self._call_ready()
+                self._call(self._awaited.poll(0))
                 return
             while True:  # ends with anything that is trio's business
-                ready = self._both.poll(min(timeout, WAIT_S_MAX))
-                self._call_ready()
+                ready = self._awaited.poll(min(timeout, WAIT_S_MAX))
+                self._call(ready)
                 if any(descriptor == loop.descriptor for descriptor, _ in ready):
                     return  # trio's own wait ends at once
                 timeout = loop.idle_s()
@@ -104,8 +103,8 @@ class Pump(trio.abc.Instrument):
             self._failed.set()
             loop.wake()
 
-    def _call_ready(self) -> None:
-        for descriptor, _ in self._ours.poll(0):
+    def _call(self, ready: list[tuple[int, int]]) -> None:
+        for descriptor, _ in ready:
             self._calls[descriptor]()
 
 
