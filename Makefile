@@ -50,6 +50,13 @@ compare: .venv/ready
 	        $(if $(BEFORE),$(BEFORE)/$$one.json,$(BENCH)/$$one.before.json) $(BENCH)/$$one.json || exit 1; \
 	done
 
+# The long run: make simulate HOURS=1000 [SEED=1] [JOBS=2]. It says how far it is, and where to go on when interrupted.
+HOURS := 100
+SEED := 1
+JOBS := 2
+simulate: .venv/ready
+	@.venv/bin/python -m tests.sim --hours $(HOURS) --jobs $(JOBS) --seed $(SEED)
+
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .

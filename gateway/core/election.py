@@ -123,18 +123,19 @@ class Election(Voter):
 
     def deadline_ms(self) -> int | None:
         """Return when this election next needs a call of `expire`, or None."""
-        moments = []
-        if self.role is Role.PRE:
-            moments.append(self.quiet_until_ms)
+        moments = []  # as in `expire`
         if self.serving_term is not None and not self.stop_forced:
             moments.append(self.lease.until_ms)
-        if self.leader not in (None, self.me):
+        if self.leader is not None and self.leader != self.me:
             moments.append(self.leader_until_ms)
-        if self.role is Role.ELECTION and self.phase is not Phase.PERSIST:
+        if self.role is Role.PASSIVE:
+            if self.leader is None and self.may_stand():
+                moments.append(max(self.stand_at_ms, self.quiet_until_ms))
+        elif self.role is Role.PRE:
+            moments.append(self.quiet_until_ms)
+        elif self.role is Role.ELECTION and self.phase is not Phase.PERSIST:
             moments.append(self.round_until_ms)
-        if self.role is Role.PASSIVE and self.may_stand():
-            moments.append(max(self.stand_at_ms, self.quiet_until_ms))
-        return min(moments, default=None)
+        return min(moments) if moments else None
 
     def may_stand(self) -> bool:
         """Tell whether this node would be a candidate now: fit, no leader known, nothing of an old term left."""

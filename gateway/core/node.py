@@ -104,12 +104,12 @@ class Node:
         return self._due_ms
 
     def _deadline_ms(self) -> int:
-        moments = [self._pulse_at_ms]
+        due_ms = self._pulse_at_ms
         for election in self.elections.values():
             deadline_ms = election.deadline_ms()
-            if deadline_ms is not None:
-                moments.append(deadline_ms)
-        return min(moments)
+            if deadline_ms is not None and deadline_ms < due_ms:
+                due_ms = deadline_ms
+        return due_ms
 
     def step(self, event: Event, now_ms: int) -> list[Action]:
         """Take one event; return what to do, in order.
@@ -123,10 +123,11 @@ class Node:
             self.reach.excuse(now_ms)
             for election in self.elections.values():
                 election.doubt(now_ms)
-        for election in self.elections.values():
-            actions += election.expire(now_ms)
+        if now_ms >= self._due_ms:
+            for election in self.elections.values():
+                actions += election.expire(now_ms)
         actions += self._take(event, now_ms)
-        if now_ms >= self._pulse_at_ms or any(type(action) is StartServing for action in actions):
+        if now_ms >= self._pulse_at_ms or (actions and any(type(action) is StartServing for action in actions)):
             actions += self._pulse(now_ms)  # a new leader is heard at once, not at the next beat
             if late and self.reach.serve_apart:
                 self._pulse_at_ms = now_ms + self.reach.grace_ms  # who leads alone extends its lease then

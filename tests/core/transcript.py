@@ -36,7 +36,7 @@ class Stage(World):
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        super().__init__(Shape(names, (ElectionPlan(E, names),), ((50, 300),)), seed=1, trace=self.say)
+        super().__init__(Shape(names, (ElectionPlan(E, names),), ((50, 300),)), seed=1, trace=self.say, plain=True)
         self.lines: list[str] = []
         self.network.weather = NETWORK
         for host in self.hosts:

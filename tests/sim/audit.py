@@ -3,12 +3,18 @@
 S1: one leader a term. S2: never two unexpired leases. S5: no message before the vote it depends on is durable, and no
 second vote in a term, also across crashes. A lease that a crash or a freeze leaves behind counts until its end: the
 kernel's fence lives as long.
+
+Under `on-partition serve` two may hold a lease at once, but only while nothing of the other arrives: every grant that
+makes or prolongs such an overlap is judged by what had arrived at its host. Where disks lie or machines go back in time
+a term may have two leaders and a voter two votes; never are there two leases.
 """
 
 from gateway.core.actions import Action, ExtendServing, PersistVote, StartServing
 from gateway.core.node import Node, SavedVote
 from gateway.core.voter import Role
 from gateway.wire.messages import Message, Resignation, VoteReply, VoteRequest
+
+from .shapes import Shape
 
 
 class Violation(AssertionError):  # noqa: N818 - it is not an error of the program that raises it
@@ -19,28 +25,37 @@ class Audit:
     """Sees what hosts do, and raises `Violation`.
 
     Args:
-        elections: names of the elections.
-        names: names of the hosts.
+        shape: the cluster.
+        weak: whether votes may be lost from disks.
     """
 
-    def __init__(self, elections: tuple[str, ...], names: tuple[str, ...]) -> None:
-        self.names = names
+    def __init__(self, shape: Shape, *, weak: bool = False) -> None:
+        self.names = shape.voters
+        self.serve = shape.serve
+        self.weak = weak
         self.leaders: dict[tuple[str, int], int] = {}  # (election, term) -> host
         self.ballots: dict[tuple[str, int, int], str] = {}  # (election, term, host) -> whom it voted for
-        # election -> host -> (term, true end of its lease); gone once its stop is confirmed
-        self.holders: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in elections}
+        # election -> host -> (term, true end of its lease, who was silent); gone once its stop is confirmed
+        self.holders: dict[str, dict[int, tuple[int, int, frozenset[int]]]] = {plan.name: {} for plan in shape.plans}
         self.decided_ms: dict[tuple[int, str], int] = {}  # (host, election) -> end of the lease, on its own clock
+        self.heard_us: dict[tuple[int, int], int] = {}  # (host, peer) -> when something of that peer last arrived
+        # by host: who was silent when it decided upon what it does now (a freeze may have come between)
+        self.silent: list[frozenset[int]] = [frozenset()] * len(shape.voters)
+        self.apart_us = [0] * len(shape.voters)  # by host: silence after which it counts a peer as cut off
         self.started = 0
+        self.starts: list[tuple[str, int]] = []  # (election, when), for whoever wants to know who came when
+        self.overlaps: dict[tuple[str, int, int], tuple[int, int]] = {}  # (election, both terms) -> (from, to)
 
     # -- leases --------------------------------------------------------------------------------------------------
 
     def start(self, host: int, action: StartServing, true_us: int, end_us: int) -> None:
         """A host begins to serve."""
         key = (action.election, action.term)
-        if key in self.leaders:
+        if key in self.leaders and not self.weak:
             raise Violation(f"S1: {self.names[host]} and {self.names[self.leaders[key]]} lead {key}")
         self.leaders[key] = host
         self.started += 1
+        self.starts.append((action.election, true_us))
         self._grant(host, action.election, action.term, true_us, end_us)
 
     def extend(self, host: int, action: ExtendServing, true_us: int, end_us: int) -> None:
@@ -56,18 +71,23 @@ class Audit:
 
     def _grant(self, host: int, election: str, term: int, true_us: int, end_us: int) -> None:
         holders = self.holders[election]
-        for other, (other_term, other_end_us) in list(holders.items()):
-            if other == host:
-                continue
-            if other_end_us <= true_us:
-                del holders[other]
-            elif end_us > true_us:
-                overlap_us = min(end_us, other_end_us) - true_us
-                raise Violation(
-                    f"S2: {self.names[host]} (term {term}) and {self.names[other]} (term {other_term}) "
-                    f"both hold {election}, for {overlap_us} us"
-                )
-        holders[host] = (term, end_us)
+        silent = self.silent[host]
+        for other, (other_term, other_end_us, other_silent) in holders.items():
+            if other != host and other_end_us > true_us and end_us > true_us:
+                if other not in silent or host not in other_silent:
+                    raise Violation(
+                        f"S2: {self.names[host]} (term {term}) and {self.names[other]} (term {other_term}) "
+                        f"both hold {election}, for {min(end_us, other_end_us) - true_us} us"
+                    )
+                terms = (election, min(term, other_term), max(term, other_term))
+                began_us = self.overlaps.get(terms, (true_us, 0))[0]
+                self.overlaps[terms] = (began_us, min(end_us, other_end_us))
+        holders[host] = (term, end_us, silent)
+
+    def _silent(self, host: int, true_us: int) -> frozenset[int]:
+        """Return the peers of which nothing has arrived at `host` for so long that it may count them as cut off."""
+        since_us = true_us - self.apart_us[host]
+        return frozenset(peer for peer in range(len(self.names)) if self.heard_us.get((host, peer), 0) <= since_us)
 
     def stop(self, host: int, election: str, term: int) -> None:
         """A host has stopped serving, for good."""
@@ -75,8 +95,8 @@ class Audit:
             del self.holders[election][host]
 
     def serving(self, election: str, true_us: int) -> list[int]:
-        """Return the hosts that hold an unexpired lease (at most one, or `start` had raised)."""
-        return [host for host, (_, end_us) in self.holders[election].items() if end_us > true_us]
+        """Return the hosts that hold an unexpired lease: at most one, but under `serve`."""
+        return [host for host, (_, end_us, _) in self.holders[election].items() if end_us > true_us]
 
     # -- votes ---------------------------------------------------------------------------------------------------
 
@@ -88,7 +108,7 @@ class Audit:
             case VoteReply(election, term, pre=False, granted=True):
                 self._vote(host, election, term, to, disk)
             case Resignation(election, term):
-                held_term, end_us = self.holders[election].get(host, (None, 0))
+                held_term, end_us, _ = self.holders[election].get(host, (None, 0, None))
                 if held_term == term and end_us > true_us:
                     raise Violation(f"rule 8: {self.names[host]} resigns {election} {term} and still serves")
 
@@ -97,13 +117,13 @@ class Audit:
         if saved != SavedVote(term, candidate):
             raise Violation(f"S5: {self.names[host]} votes for {candidate} in {election} {term}; its disk has {saved}")
         before = self.ballots.setdefault((election, term, host), candidate)
-        if before != candidate:
+        if before != candidate and not self.weak:
             raise Violation(f"S5: {self.names[host]} votes for {before} and {candidate} in {election} {term}")
 
     def persisting(self, host: int, action: PersistVote, disk: dict[str, SavedVote]) -> None:
         """A vote is about to be written."""
         saved = disk.get(action.election)
-        if saved is None:
+        if saved is None or self.weak:
             return
         if action.term < saved.term:
             raise Violation(f"S5: the term on the disk of {self.names[host]} goes back: {saved} -> {action}")
@@ -112,8 +132,12 @@ class Audit:
 
     # -- a node's own state --------------------------------------------------------------------------------------
 
-    def stepped(self, host: int, node: Node, actions: list[Action], now_ms: int, deadline_ms: int) -> None:
+    def stepped(
+        self, host: int, node: Node, actions: list[Action], now_ms: int, deadline_ms: int, true_us: int
+    ) -> None:
         """A step is over, its actions not yet carried out."""
+        if self.serve and actions:
+            self.silent[host] = self._silent(host, true_us)
         for action in actions:
             kind = type(action)
             if kind is StartServing:

@@ -14,15 +14,17 @@ import msgspec
 
 from gateway.core.actions import StartServing
 from gateway.core.events import ResignationRequested
+from gateway.core.timing import Timing
 
+from .attacks import ATTACKS
 from .host import Host
 from .network import FAIR, Cut, Weather, isolate, ring, split
 from .staged import STAGED
+from .storage import FSYNC_US_MAX, STORAGE
 from .world import SECOND_US, World
 
 SPAN_US_MAX = 30 * SECOND_US  # no fault lasts longer: a cluster that is cut for ever shows nothing
-FSYNC_US_MAX = 500_000
-FREEZE_US_MAX = 10 * SECOND_US
+FREEZE_US_MAX = 60 * SECOND_US
 
 
 class Faults:
@@ -36,7 +38,10 @@ class Faults:
         self.world = world
         self.rng = rng = world.rng
         self.lease_us = world.timing.lease_ms * 1000
-        kinds = [*self._kinds(), *(partial(fault, self) for fault in STAGED)]
+        more = (*STAGED, *STORAGE, *(ATTACKS if world.sealed is not None else ()))
+        kinds = [*self._kinds(), *(partial(fault, self) for fault in more)]
+        if len(world.hosts) == 1:
+            kinds = [kind for kind in kinds if kind not in self._between_hosts()]
         density = rng.choice((0.1, 0.3, 0.6))
         self.kinds = [kind for kind in kinds if rng.random() < density] or [rng.choice(kinds)]
         self.interval_us = int(self.lease_us * 12 ** rng.uniform(0.0, 1.0))
@@ -49,6 +54,7 @@ class Faults:
             stragglers=rng.choice((0.0, 0.0, 0.001, 0.01)),
             delay_us=rng.choice((100, 1_000, self.lease_us // 60)),
             jitter_us=rng.choice((300, self.lease_us // 30, self.lease_us // 6, self.lease_us)),
+            corrupt=rng.choice((0.0, 0.0, 0.02, 0.1)),
         )
         # how slow the hosts are on an ordinary day
         self.fsync_us = (500, rng.choice((5_000, 5_000, self.lease_us // 6, FSYNC_US_MAX)))
@@ -67,6 +73,9 @@ class Faults:
             self.crash_new_leader,
             self.blink_voter,
             self.freeze,
+            self.suspend,
+            self.reload,
+            self.retune,
             self.freeze_at_boundary,
             self.cut_one_off,
             self.cut_halves,
@@ -76,13 +85,15 @@ class Faults:
             self.swizzle,
             self.clog,
             self.storm,
-            self.slow_disk,
             self.slow_stop,
             self.slow_timers,
             self.unfit,
             self.reshuffle,
             self.resign,
         )
+
+    def _between_hosts(self) -> tuple[Callable[[], None], ...]:
+        return (self.cut_one_off, self.cut_halves, self.cut_ring, self.cut_pair, self.flap, self.swizzle, self.clog)
 
     def _only_staged(self) -> None:
         """Make this a run of staged faults: they need a cluster that is otherwise well."""
@@ -113,6 +124,7 @@ class Faults:
         for host in world.hosts:
             host.fuse = -1
             host.fsync_us, host.stop_us, host.timer_us = (500, 5_000), (0, 20_000), 1_000
+            host.disk_full, host.synced = False, None
             if host.core is None:
                 host.start()
             elif host.frozen:
@@ -165,7 +177,7 @@ class Faults:
         if host.core is not None:
             self.world.note("crash", host.name)
             host.crash()
-            self._restart_later(host)
+            self.restart_later(host)
 
     def blink_voter(self) -> None:
         """A process dies and is back before anybody misses it: what it had promised is forgotten, not over."""
@@ -201,7 +213,7 @@ class Faults:
 
         def look() -> None:
             if host.core is None:
-                self._restart_later(host)
+                self.restart_later(host)
             elif host.frozen:
                 self.later(self.span_us(FREEZE_US_MAX), lambda: self.thaw(host))
             else:
@@ -209,7 +221,7 @@ class Faults:
 
         self.later(20_000, look)
 
-    def _restart_later(self, host: Host) -> None:
+    def restart_later(self, host: Host) -> None:
         self.later(self.span_us(), lambda: self._restart(host))
 
     def _restart(self, host: Host) -> None:
@@ -228,6 +240,27 @@ class Faults:
             self.world.note("freeze", host.name)
             host.freeze()
             self.later(self.span_us(FREEZE_US_MAX), lambda: self.thaw(host))
+
+    def suspend(self) -> None:
+        """The whole machine sleeps: its CLOCK_BOOTTIME goes on, its timers stand still, its network is deaf."""
+        host = self.victim()
+        if host.running():
+            self.world.note("suspend", host.name)
+            host.freeze(asleep=True)
+            self.later(self.span_us(FREEZE_US_MAX), lambda: self.thaw(host))
+
+    def reload(self) -> None:
+        """A new process takes the place of a host's old one, and over what it had promised and held."""
+        host = self.victim()
+        if host.running() and host.reload():
+            self.world.note("reload", host.name)
+
+    def retune(self) -> None:
+        """A host is given other periods than the others have, as when they are changed one by one."""
+        host = self.victim()
+        heartbeat_ms, lease_ms = self.rng.choice(self.world.shape.timings)
+        if host.running() and host.reload(Timing(heartbeat_ms=heartbeat_ms, lease_ms=lease_ms)):
+            self.world.note("retune", f"{host.name} {heartbeat_ms} {lease_ms}")
 
     def thaw(self, host: Host) -> None:
         if host.core is not None and host.frozen:
@@ -311,7 +344,7 @@ class Faults:
         world, fair = self.world, self.weather
         jitter_us = self.rng.choice((fair.jitter_us, self.lease_us, 2 * self.lease_us))
         world.network.weather = Weather(
-            self.rng.uniform(0.1, 0.6), fair.duplicates, fair.stragglers, fair.delay_us, jitter_us
+            self.rng.uniform(0.1, 0.6), fair.duplicates, fair.stragglers, fair.delay_us, jitter_us, fair.corrupt
         )
         world.note("storm")
 
@@ -321,16 +354,6 @@ class Faults:
         self.later(self.span_us(), calm)
 
     # -- slowness ------------------------------------------------------------------------------------------------
-
-    def slow_disk(self) -> None:
-        host = self.victim()
-        self.world.note("slow-disk", host.name)
-        host.fsync_us = (500, self.rng.choice((self.lease_us // 10, FSYNC_US_MAX)))
-
-        def quick() -> None:
-            host.fsync_us = self.fsync_us
-
-        self.later(self.span_us(), quick)
 
     def slow_stop(self) -> None:
         """Stopping a service takes longer than its lease: only force ends it in time."""
@@ -390,4 +413,5 @@ class Faults:
         if host.running():
             election = self.rng.choice(self.world.shape.plans).name
             self.world.note("asked-to-resign", f"{host.name} {election}")
-            host.take(ResignationRequested(election, "told to"))
+            successor = self.rng.choice(("", "", *self.world.shape.voters))
+            host.take(ResignationRequested(election, "told to", successor))

@@ -6,6 +6,7 @@ serves when its own clock reaches the end of the lease. Unlike it, it can be kil
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.core.actions import Action, ExtendServing, PersistVote, Send, StartServing, StopServing
@@ -15,9 +16,12 @@ from gateway.core.events import (
     MessageReceived,
     ServingStopped,
     StandingChanged,
+    SuspensionNoticed,
     VotePersisted,
 )
 from gateway.core.node import Node, SavedVote
+from gateway.core.snapshot import capture, restore, unsettled
+from gateway.core.timing import Timing, promise_ms_for
 from gateway.wire.messages import Ack, Message, Pulse, Standing
 
 from .audit import Violation
@@ -45,19 +49,25 @@ class Host:
         self.name = world.shape.voters[index]
         self.clock = clock
         self.disk: dict[str, SavedVote] = {}
+        self.synced: dict[str, SavedVote] | None = None  # what a disk that lies will have after the next crash
+        self.disk_full = False
         self.writing: dict[str, PersistVote] = {}
         self.standings: dict[str, Standing] = {
             plan.name: Standing(plan.name, True, True, 0, 0, "")
             for plan in world.shape.plans
             if self.name in plan.candidates
         }
+        self.timing = world.timing  # its own: periods may be changed host by host
         self.core: Node | None = None
+        self.crashed_us = 0
         self.life = 0  # counts starts; what belongs to an earlier life is void
         self.frozen = False
-        self.inbox: list[Event] = []
+        self.asleep_since_ms = -1
+        self.inbox: list[Event | bytes] = []
         self.unperformed: list[Action] = []  # a freeze came between two actions
         self.deadline_ms = 0
         self.timer_at_us = NEVER
+        self.armed_ms = NEVER  # deadline for which the timer that is out was set
         # troubles that faults switch on
         self.fuse = -1  # kill or freeze after so many more actions; -1: never
         self.fuse_freezes = False
@@ -70,21 +80,27 @@ class Host:
     # -- life ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Start the process; later, where its periods are shorter than a promise that it may have made to another.
+
+        A node's silence after its start (rule 4) is as long as its own promise: while periods are being changed, who
+        has the shorter ones must be down for the longer promise before it is back.
+        """
         assert self.core is None, "a host runs once at a time"
+        world = self.world
+        if self.timing.lease_ms < world.lease_ms_longest:
+            back_us = self.crashed_us + promise_ms_for(world.lease_ms_longest) * 1_010
+            if back_us > world.now_us:
+                world.call(back_us - world.now_us, self.start_if_down)
+                return
         self.life += 1
         self.frozen = False
         self.inbox.clear()
         self.unperformed = []
-        self.timer_at_us = NEVER
-        world = self.world
-        self.core = Node(
-            me=self.name,
-            voters=world.shape.voters,
-            plans=world.shape.plans,
-            timing=world.timing,
-            saved=dict(self.disk),
-            now_ms=self.clock.read_ms(world.now_us),
-        )
+        self.timer_at_us = self.armed_ms = NEVER
+        self.core = self._node()
+        world.audit.apart_us[self.index] = self.apart_us()
+        if world.sealed is not None:
+            world.sealed.boot(self)
         self.deadline_ms = self.core.deadline_ms()
         self.arm()
         for standing in self.standings.values():
@@ -92,20 +108,78 @@ class Host:
                 world.rng.randint(*self.ready_us), world.EVENT, self.index, self.life, StandingChanged(standing)
             )
 
+    def start_if_down(self) -> None:
+        if self.core is None:
+            self.start()
+
+    def _node(self) -> Node:
+        world = self.world
+        return Node(
+            me=self.name,
+            voters=world.shape.voters,
+            plans=world.shape.plans,
+            timing=self.timing,
+            saved=dict(self.disk),
+            now_ms=self.clock.read_ms(world.now_us),
+            serve_apart=world.shape.serve,
+        )
+
+    def apart_us(self) -> int:
+        """Return after how much silence this host may count another as cut off: a tick less, and 1 % of its clock."""
+        return (self.timing.apart_ms - 1) * 990
+
+    def wake_as(self, core: Node, clock_us: int) -> None:
+        """Go on as an earlier run, from a snapshot of its memory and clock."""
+        assert self.core is None, "a host runs once at a time"
+        self.life += 1
+        self.clock.reboot(self.world.now_us, clock_us)
+        self.timer_at_us = self.armed_ms = NEVER
+        self.core, self.deadline_ms = core, core.deadline_ms()
+        self.arm()
+        for election in core.elections.values():
+            if election.persisting is not None:
+                self.persist(election.persisting)
+
+    def reload(self, timing: Timing | None = None) -> bool:
+        """Let a new process take over, with other periods perhaps; return whether the old one was free to."""
+        assert self.core is not None, "only what runs is reloaded"
+        if unsettled(self.core) or self.writing:
+            return False
+        state = capture(self.core)
+        self.timing = timing or self.timing
+        self.world.lease_ms_longest = max(self.world.lease_ms_longest, self.timing.lease_ms)
+        self.world.audit.apart_us[self.index] = self.apart_us()
+        fresh = self._node()
+        restore(fresh, state)
+        if self.world.sealed is not None:
+            self.world.sealed.boot(self)
+        self.core, self.deadline_ms = fresh, fresh.deadline_ms()
+        self.timer_at_us = self.armed_ms = NEVER
+        self.arm()
+        return True
+
     def crash(self) -> None:
         """The process is gone; datagrams on their way are not, nor is, perhaps, a vote that it was writing."""
         for action in self.writing.values():
             if self.world.rng.random() < 0.3:
                 self.written(action)  # renamed, and never reported
+                self.world.note("write-unreported", self.name)
+            else:
+                self.world.note("write-lost", self.name)
         self.writing.clear()
+        self.crashed_us = self.world.now_us
+        if self.synced is not None:
+            self.disk, self.synced = self.synced, None
         self.core = None
         self.frozen = False
         self.fuse = -1
         self.inbox.clear()
         self.unperformed = []
 
-    def freeze(self) -> None:
+    def freeze(self, *, asleep: bool = False) -> None:
+        """Stop in the middle. `asleep` is the whole machine: its network hears nothing meanwhile."""
         self.frozen = True
+        self.asleep_since_ms = self.now_ms() if asleep else -1
         self.fuse = -1
 
     def thaw(self) -> None:
@@ -113,9 +187,16 @@ class Host:
         self.frozen = False
         rest, self.unperformed = self.unperformed, []
         self.perform(rest)
+        if self.asleep_since_ms >= 0 and self.running():
+            self.step(SuspensionNoticed(self.now_ms() - self.asleep_since_ms))
+        self.asleep_since_ms = -1
         while self.inbox and self.running():
             event = self.inbox.pop(0)
-            if isinstance(event, ServingStopped):
+            if isinstance(event, MessageReceived):
+                self.hear(event)
+            elif isinstance(event, bytes):
+                self.open(event)
+            elif isinstance(event, ServingStopped):
                 self.stopped(event)
             else:
                 self.step(event)
@@ -125,20 +206,52 @@ class Host:
     def running(self) -> bool:
         return self.core is not None and not self.frozen
 
+    def leads(self) -> bool:
+        """Tell whether this host serves anything, or has not confirmed that it has stopped."""
+        core = self.core
+        return core is not None and any(one.serving_term is not None for one in core.elections.values())
+
     def now_ms(self) -> int:
         return self.clock.read_ms(self.world.now_us)
 
     # -- events --------------------------------------------------------------------------------------------------
 
     def receive(self, sender: str, message: Message) -> None:
-        """A datagram arrives. Peers get the same pulse, so one event serves them all."""
+        """A datagram arrives."""
         if self.core is None:
             return
+        event = MessageReceived(sender, message)
         if self.frozen:
-            if len(self.inbox) < INBOX_MAX:
-                self.inbox.append(MessageReceived(sender, message))
+            self._keep(event)
+        else:
+            self.hear(event)
+
+    def receive_sealed(self, datagram: bytes) -> None:
+        """A sealed datagram arrives, or what somebody wants to be taken for one."""
+        if self.frozen:
+            self._keep(datagram)
+        elif self.core is not None:
+            self.open(datagram)
+
+    def open(self, datagram: bytes) -> None:
+        sealed = self.world.sealed
+        assert sealed is not None, "a world without seals has no sealed datagrams"
+        opened = sealed.open(self, datagram)
+        if opened is not None:
+            self.hear(MessageReceived(*opened))
+
+    def hear(self, event: MessageReceived) -> None:
+        if self.world.shape.serve:
+            self.world.audit.heard_us[self.index, self.world.index[event.sender]] = self.world.now_us
+        self.step(event)
+
+    def _keep(self, datagram: MessageReceived | bytes) -> None:
+        if self.asleep_since_ms >= 0 or len(self.inbox) >= INBOX_MAX:
             return
-        self.step(MessageReceived(sender, message))
+        self.inbox.append(datagram)
+        if isinstance(datagram, MessageReceived):  # it has arrived, whoever looks
+            world = self.world
+            world.audit.heard_us[self.index, world.index[datagram.sender]] = world.now_us
 
     def take(self, event: Event) -> None:
         """Something of this host's own has happened."""
@@ -152,46 +265,50 @@ class Host:
         assert core is not None, "only who runs takes steps"
         now_us = world.now_us
         now_ms = self.clock.read_ms(now_us)
-        actions = core.step(event, now_ms)
+        try:
+            actions = core.step(event, now_ms)
+        except AssertionError:
+            if not world.weak:
+                raise
+            world.stopped_by_assertion(self)  # as in production: it would rather end than go on
+            return
         deadline_ms = core.deadline_ms()
         world.steps += 1
         world.digest = hash((world.digest, now_us, self.index, len(actions), deadline_ms))
         if world.trace is not None:
             world.trace_step(self, event, actions)
-        world.audit.stepped(self.index, core, actions, now_ms, deadline_ms)
-        moved = deadline_ms != self.deadline_ms
+        world.audit.stepped(self.index, core, actions, now_ms, deadline_ms, now_us)
         self.deadline_ms = deadline_ms
         if actions:
             self.perform(actions)
-        if moved and self.core is core and not self.frozen:
+        if deadline_ms < self.armed_ms and self.core is core and not self.frozen:
             self.arm()
 
     def arm(self) -> None:
         """Make sure that a timer fires no earlier than the deadline and, unless it is slow today, soon after it."""
-        due_us = self.clock.true_us(self.deadline_ms)
-        if due_us < self.world.now_us:
-            due_us = self.world.now_us
-        if due_us < self.timer_at_us:
-            self.timer_at_us = due_us + int(self.world.rng.random() ** 2 * self.timer_us)
-            self.world.at(self.timer_at_us, self.world.TIMER, self.index, self.life, None)
+        if self.deadline_ms >= self.armed_ms:
+            return  # one is out that fires before, and looks again
+        world, self.armed_ms = self.world, self.deadline_ms
+        due_us = max(self.clock.true_us(self.deadline_ms), world.now_us)
+        self.timer_at_us = due_us + int(world.rng.random() ** 2 * self.timer_us)
+        world.at(self.timer_at_us, world.TIMER, self.index, self.life, None)
 
     def timer(self) -> None:
         """The timer fired. One timer is out at a time: where the deadline has moved on meanwhile, it is set again."""
         if self.timer_at_us != self.world.now_us:
             return  # an earlier one was set after this
-        self.timer_at_us = NEVER
+        self.timer_at_us = self.armed_ms = NEVER
         if self.frozen:
             self.inbox.append(DeadlineReached())
             return
-        if self.now_ms() < self.deadline_ms:
+        before_ms = self.now_ms()
+        if before_ms < self.deadline_ms:
             self.arm()
             return
-        before_ms, before = self.now_ms(), self.world.performed
+        before = self.world.performed
         self.step(DeadlineReached())
         if self.running() and self.deadline_ms <= before_ms and self.world.performed == before:
             raise Violation(f"{self.name} has nothing to do, and a deadline in the past: a busy loop")
-        if self.running():
-            self.arm()
 
     # -- actions -------------------------------------------------------------------------------------------------
 
@@ -237,8 +354,11 @@ class Host:
         """Write in the background: the disk takes it at some moment, the confirmation comes later."""
         world = self.world
         world.audit.persisting(self.index, action, self.disk)
-        self.writing[action.election] = action
         taken_us = world.rng.randint(*self.fsync_us)
+        if self.disk_full:
+            world.later(taken_us, world.CALL, -1, 0, partial(world.disk_failed, self, self.life))
+            return
+        self.writing[action.election] = action
         confirmed_us = taken_us + world.rng.randint(*self.confirm_us)
         world.later(taken_us, world.DISK, self.index, self.life, action)
         confirmation = VotePersisted(action.election, action.term)

@@ -10,16 +10,24 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
+
+from gateway.core import voter
 from gateway.core.actions import Action, StopServing
-from gateway.core.election import Election
+from gateway.core.election import Election, Phase
 from gateway.core.events import DeadlineReached
 from gateway.core.lease import Lease
 from gateway.core.node import Node
 from gateway.core.promise import Promise
+from gateway.core.reach import Reach
+from gateway.core.snapshot import NodeState
 from gateway.core.timing import Timing
+from gateway.core.voter import Role, Voter
 from gateway.wire.messages import VoteReply
 
-Patched = tuple[type, str, Any]
+from . import host
+
+Patched = tuple[Any, str, Any]
 MUTANTS: dict[str, Callable[[], list[Patched]]] = {}
 
 
@@ -84,16 +92,7 @@ def votes_twice_in_a_term() -> list[Patched]:
 
 @mutant
 def half_is_a_majority() -> list[Patched]:
-    born = Election.__init__
-
-    def init(self: Election, **arguments: Any) -> None:
-        born(self, **arguments)
-        self.lease.majority = max(len(self.voters) // 2, 1)
-
-    return [
-        (Election, "majority", property(lambda self: max(len(self.voters) // 2, 1))),
-        (Election, "__init__", init),
-    ]
+    return [(Reach, "quorum", lambda self, now_ms: max(len(self.voters) // 2, 1))]
 
 
 # -- promises (rules 2 and 4) ------------------------------------------------------------------------------------
@@ -101,17 +100,20 @@ def half_is_a_majority() -> list[Patched]:
 
 @mutant
 def promise_shorter_than_the_lease() -> list[Patched]:
-    return [(Timing, "promise_ms", property(lambda self: self.lease_ms * 3 // 4))]
+    return [
+        (voter, "promise_ms_for", lambda lease_ms: lease_ms * 3 // 4),
+        (Timing, "promise_ms", property(lambda self: self.lease_ms * 3 // 4)),
+    ]
 
 
 @mutant
 def acknowledges_while_bound_to_another() -> list[Patched]:
     hear = Election.hear_leader
 
-    def hear_leader(self: Election, now_ms: int, sender: str, term: int) -> tuple[bool, list[Action]]:
-        accepted, actions = hear(self, now_ms, sender, term)
+    def hear_leader(self: Election, now_ms: int, sender: str, *what: int) -> tuple[bool, list[Action]]:
+        accepted, actions = hear(self, now_ms, sender, *what)
         if not accepted and self.leader == sender and self.serving_term is None and now_ms >= self.quiet_until_ms:
-            self.promise.to, self.promise.term = sender, term
+            self.promise.to, self.promise.term = sender, what[0]
             self.promise.until_ms = now_ms + self.timing.promise_ms
             accepted = True
         return accepted, actions
@@ -123,9 +125,9 @@ def acknowledges_while_bound_to_another() -> list[Patched]:
 def acknowledges_without_a_promise() -> list[Patched]:
     hear = Election.hear_leader
 
-    def hear_leader(self: Election, now_ms: int, sender: str, term: int) -> tuple[bool, list[Action]]:
+    def hear_leader(self: Election, *what: Any) -> tuple[bool, list[Action]]:
         before = (self.promise.to, self.promise.term, self.promise.until_ms)
-        accepted, actions = hear(self, now_ms, sender, term)
+        accepted, actions = hear(self, *what)
         self.promise.to, self.promise.term, self.promise.until_ms = before
         return accepted, actions
 
@@ -177,11 +179,11 @@ def late_acknowledgement_revives_a_lease() -> list[Patched]:
         first = self._take(event, now_ms)
         return first + step(self, DeadlineReached(), now_ms)
 
-    def extend(self: Lease, now_ms: int) -> bool:
+    def extend(self: Lease, now_ms: int, quorum: int) -> bool:
         sent = sorted((*self.answers.values(), now_ms), reverse=True)
-        if len(sent) < self.majority:
+        if len(sent) < quorum:
             return False
-        before_ms, self.until_ms = self.until_ms, max(self.until_ms, self._until_ms(sent[self.majority - 1]))
+        before_ms, self.until_ms = self.until_ms, max(self.until_ms, self._until_ms(sent[quorum - 1]))
         return self.until_ms > before_ms
 
     return [(Node, "step", late_step), (Lease, "extend", extend)]
@@ -268,3 +270,110 @@ def refused_vote_counts() -> list[Patched]:
         return hear(self, now_ms, sender, granted)
 
     return [(Election, "hear_vote_reply", hear_vote_reply)]
+
+
+# -- handover (rule 7) -------------------------------------------------------------------------------------------
+
+
+@mutant
+def names_its_successor_before_it_has_stopped() -> list[Patched]:
+    resign = Election.resign
+
+    def early(self: Election, now_ms: int, *what: str) -> list[Action]:
+        term = self.serving_term
+        actions = resign(self, now_ms, *what)
+        return actions + (self.tell_resigned(term, "soon", self.successor(now_ms)) if actions and term else [])
+
+    return [(Election, "resign", early)]
+
+
+@mutant
+def successor_asks_before_it_has_written() -> list[Patched]:
+    def succeed(self: Election, now_ms: int) -> list[Action]:
+        if self.role is not Role.PASSIVE or not self.may_stand() or self.bound(now_ms, self.me):
+            return []
+        self.become(Role.ELECTION)
+        self.term, self.vote = self.reach.next_term(self.term), self.me
+        return self.ask_votes(now_ms)
+
+    return [(Election, "succeed", succeed)]
+
+
+@mutant
+def successor_needs_no_votes() -> list[Patched]:
+    persisted = Election.vote_persisted
+
+    def vote_persisted(self: Election, now_ms: int, term: int) -> list[Action]:
+        named = self.phase is Phase.PERSIST and self.round_term != term  # no pre-votes were asked for this term
+        actions = persisted(self, now_ms, term)
+        if named and self.role is Role.ELECTION and self.phase is Phase.VOTE:
+            self.granted = set(self.voters)
+            actions += self.count(now_ms)
+        return actions
+
+    return [(Election, "vote_persisted", vote_persisted)]
+
+
+# -- both sides of a partition (rule 9) --------------------------------------------------------------------------
+
+
+@mutant
+def serves_alone_whoever_is_heard() -> list[Patched]:
+    return [(Reach, "quorum", lambda self, now_ms: 1 if self.serve_apart else self.majority)]
+
+
+@mutant
+def serves_alone_in_anybodys_term() -> list[Patched]:
+    return [(Reach, "next_term", lambda self, term: term + 1)]
+
+
+@mutant
+def wakes_up_and_thinks_itself_alone() -> list[Patched]:
+    return [(Reach, "excuse", lambda self, now_ms: None)]
+
+
+# -- periods that change, processes that are replaced (rule 12) --------------------------------------------------
+
+
+@mutant
+def promises_for_its_own_lease() -> list[Patched]:
+    return [(Voter, "promise_ms", lambda self, lease_ms: self.timing.promise_ms)]
+
+
+@mutant
+def shorter_promise_replaces_a_longer() -> list[Patched]:
+    def make(self: Promise, to: str, term: int, until_ms: int) -> None:
+        self.to, self.term, self.until_ms = to, term, until_ms
+
+    return [(Promise, "make", make)]
+
+
+@mutant
+def old_answers_count_for_a_longer_lease() -> list[Patched]:
+    capture = host.capture
+
+    def forgetful(node: Node) -> NodeState:
+        return msgspec.structs.replace(capture(node), lease_ms=1 << 40)
+
+    return [(host, "capture", forgetful)]
+
+
+@mutant
+def next_process_forgets_its_promises() -> list[Patched]:
+    capture = host.capture
+
+    def forgetful(node: Node) -> NodeState:
+        state = capture(node)
+        free = {
+            name: msgspec.structs.replace(one, promise_to=None, promise_until_ms=0, quiet_until_ms=0)
+            for name, one in state.elections.items()
+        }
+        return msgspec.structs.replace(state, elections=free)
+
+    return [(host, "capture", forgetful)]
+
+
+@mutant
+def lease_ends_a_tick_late() -> list[Patched]:
+    expire = Election.expire
+    return [(Election, "expire", lambda self, now_ms: expire(self, now_ms - 1))]

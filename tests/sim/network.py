@@ -1,7 +1,7 @@
 """Network: what becomes of a datagram. Loss, delay, reorder, duplicates, and cuts that are counted one by one."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 
@@ -18,6 +18,7 @@ class Weather(msgspec.Struct):
     stragglers: float
     delay_us: int
     jitter_us: int
+    corrupt: float = 0.0  # a bit flips on the way: the seal refuses it, so that it is as good as lost
 
 
 FAIR = Weather(loss=0.0, duplicates=0.0, stragglers=0.0, delay_us=150, jitter_us=1_000)
@@ -37,23 +38,49 @@ class Network:
         self.weather = weather
         self.blocked = [[0] * hosts for _ in range(hosts)]
         self.clogged_us = [[0] * hosts for _ in range(hosts)]  # what a link delays beyond the weather
+        self._draw = rng.random
         self.lost = 0
+        self.duplicated = 0
+        self.strayed = 0
+        self.corrupted = 0
 
-    def arrivals_us(self, source: int, destination: int) -> Iterable[int]:
+    def arrivals_us(self, source: int, destination: int) -> Sequence[int]:
         """Return after how many microseconds each copy of a datagram arrives: none, one or two."""
-        weather = self.weather
-        draw = self.rng.random
-        if self.blocked[source][destination] or draw() < weather.loss:
+        weather, draw = self.weather, self._draw
+        if self.blocked[source][destination]:
             self.lost += 1
             return ()
         # The fourth power: most datagrams are on time, a few very late, so that the order changes.
-        delay_us = weather.delay_us + int(weather.jitter_us * draw() ** 4) + self.clogged_us[source][destination]
+        late = draw()
+        late *= late
+        delay_us = weather.delay_us + int(weather.jitter_us * late * late) + self.clogged_us[source][destination]
         luck = draw()
-        if luck < weather.duplicates:
+        if luck < 1.0 - weather.loss - weather.duplicates - weather.stragglers:
+            return (delay_us,)
+        if luck > 1.0 - weather.loss:
+            self.lost += 1
+            return ()
+        if luck > 1.0 - weather.loss - weather.duplicates:
+            self.duplicated += 1
             return (delay_us, delay_us + int(weather.jitter_us * draw() * 4))
-        if luck > 1.0 - weather.stragglers:
-            return (delay_us + int(STRAGGLER_US_MAX * draw() ** 2),)
-        return (delay_us,)
+        self.strayed += 1
+        return (delay_us + int(STRAGGLER_US_MAX * draw() ** 2),)
+
+    def counts(self) -> dict[str, int]:
+        """Return what became of single datagrams."""
+        return {
+            "lost-datagram": self.lost,
+            "duplicated-datagram": self.duplicated,
+            "late-datagram": self.strayed,
+            "corrupted-datagram": self.corrupted,
+        }
+
+    def corrupts(self) -> bool:
+        """Draw whether a datagram that arrives has a flipped bit."""
+        if self.weather.corrupt and self._draw() < self.weather.corrupt:
+            self.corrupted += 1
+            return True
+        return False
 
     def cut(self, links: Cut) -> None:
         for source, destination in links:

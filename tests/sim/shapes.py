@@ -14,6 +14,7 @@ class Shape(msgspec.Struct, frozen=True):
     voters: tuple[str, ...]
     plans: tuple[ElectionPlan, ...]
     timings: tuple[tuple[int, int], ...]  # (heartbeat_ms, lease_ms)
+    serve: bool = False  # `on-partition serve`: each side of a partition has a leader
 
     def timing(self, rng: random.Random) -> Timing:
         heartbeat_ms, lease_ms = rng.choice(self.timings)
@@ -32,11 +33,18 @@ def _apart(gateways: tuple[str, ...], managers: tuple[str, ...]) -> tuple[Electi
 _GATEWAYS = ("gw1", "gw2", "gw3")
 _MANAGERS = ("cm1", "cm2", "cm3", "cm4", "cm5", "cm6")
 
-SHAPES: dict[int, Shape] = {
-    1: Shape(("n1",), _both("n1"), ((50, 300),)),
-    2: Shape(("n1", "n2"), _both("n1", "n2"), ((20, 120), (50, 300), (50, 300), (200, 2000))),
-    3: Shape(("n1", "n2", "n3"), _both("n1", "n2", "n3"), ((20, 120), (50, 300), (50, 300), (100, 600), (200, 2000))),
-    5: Shape(_GATEWAYS[:2] + _MANAGERS[:3], _apart(_GATEWAYS[:2], _MANAGERS[:3]), ((50, 300),)),
-    # Nine nodes send 72 pulses a beat: longer beats keep the run affordable.
-    9: Shape(_GATEWAYS + _MANAGERS, _apart(_GATEWAYS, _MANAGERS), ((200, 1200),)),
+_FIVE = (_GATEWAYS[:2], _MANAGERS[:3])
+_PAIR = ((20, 120), (50, 300), (100, 600), (200, 2000))
+
+SHAPES: dict[str, Shape] = {
+    "1": Shape(("n1",), _both("n1"), ((50, 300), (200, 2000))),
+    "2-hold": Shape(("n1", "n2"), _both("n1", "n2"), _PAIR),
+    "2-serve": Shape(("n1", "n2"), _both("n1", "n2"), _PAIR, serve=True),
+    "2+witness": Shape(("n1", "n2", "w1"), _both("n1", "n2"), _PAIR),
+    "3": Shape(("n1", "n2", "n3"), _both("n1", "n2", "n3"), (*_PAIR, (50, 300))),
+    # Where there are many to beat, longer beats keep the run affordable; every period scales with them.
+    "5": Shape(_FIVE[0] + _FIVE[1], _apart(*_FIVE), ((50, 300), (100, 600), (200, 2000))),
+    "9": Shape(_GATEWAYS + _MANAGERS, _apart(_GATEWAYS, _MANAGERS), ((200, 1200), (300, 2000))),
 }
+# Of a hundred seeds so many are of this shape: small clusters are cheap, and their elections the closest.
+WEIGHTS = {"1": 2, "2-hold": 22, "2-serve": 20, "2+witness": 16, "3": 22, "5": 12, "9": 6}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.core.events import ResignationRequested
+from gateway.core.timing import Timing
 
 from .network import isolate
 
@@ -106,4 +107,31 @@ def slow_suitor(faults: Faults) -> None:
     faults.later(3 * lease_us, quick)
 
 
-STAGED: tuple[Callable[[Faults], None], ...] = (strand_leader, return_during_stop, late_resignation, slow_suitor)
+def retune_leader(faults: Faults) -> None:
+    """A leader is given other periods, and is lost in the middle of a lease.
+
+    It is a longer one that nobody has promised yet, or a shorter one while the longer still runs.
+    """
+    world, lease_us = faults.world, faults.lease_us
+    leader = faults.victim()
+    heartbeat_ms, lease_ms = faults.rng.choice(world.shape.timings)
+    if not leader.leads() or lease_ms == leader.timing.lease_ms:
+        return
+
+    def retune() -> None:
+        if leader.running() and leader.reload(Timing(heartbeat_ms=heartbeat_ms, lease_ms=lease_ms)):
+            world.note("retune", f"{leader.name} {heartbeat_ms} {lease_ms}")
+
+    links = isolate(len(world.hosts), leader.index, hears=False, is_heard=False)
+    lost_us = faults.rng.randrange(lease_us // 2)
+    faults.later(lost_us, lambda: faults.cut("retuned-apart", links, 6 * lease_us))
+    faults.later(int(lost_us * faults.rng.choice((0.5, 1.0, 1.1))) + faults.rng.randrange(lease_us // 8), retune)
+
+
+STAGED: tuple[Callable[[Faults], None], ...] = (
+    strand_leader,
+    return_during_stop,
+    late_resignation,
+    slow_suitor,
+    retune_leader,
+)

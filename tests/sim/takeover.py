@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.core.actions import StartServing
+from gateway.core.timing import Timing
 
 from .host import Host
 from .network import Weather
@@ -31,9 +32,9 @@ class Takeovers(msgspec.Struct, frozen=True):
         )
 
 
-def measure(deaths: int, *, seed: int = 1, nodes: int = 5, election: str = "matchmaker") -> Takeovers:
+def measure(deaths: int, *, seed: int = 1, shape: str = "5", election: str = "matchmaker") -> Takeovers:
     """Kill the leader of `election` `deaths` times; each is back, and everything settled, before the next dies."""
-    world = World(SHAPES[nodes], seed)
+    world = World(SHAPES[shape], seed, timing=Timing(heartbeat_ms=50, lease_ms=300), plain=True)
     world.network.weather = LAN
     starts: list[tuple[str, int]] = []
 

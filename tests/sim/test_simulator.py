@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from gateway.core.actions import ExtendServing, StartServing
-from gateway.core.node import SavedVote
+from gateway.core.node import ElectionPlan, SavedVote
 from gateway.wire.messages import Resignation, VoteReply, VoteRequest
 from tests.sim.audit import Audit, Violation
 from tests.sim.clock import SimClock
 from tests.sim.network import ring
 from tests.sim.run import SeedFailed, run_seed, simulate
+from tests.sim.shapes import Shape
 from tests.sim.takeover import measure
 
 ROOT = Path(__file__).parents[2]
@@ -23,13 +24,13 @@ E = "address"
 
 
 def audit() -> Audit:
-    return Audit((E,), ("a", "b", "c"))
+    return Audit(Shape(("a", "b", "c"), (ElectionPlan(E, ("a", "b", "c")),), ((50, 300),)))
 
 
 def replay(seed: int, hash_seed: str, *more: str) -> str:
     """Run the command in a process of its own; return what it prints but for the time it took."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.sim", "--seed", hex(seed), "--nodes", "3", "--minutes", "1", *more],
+        [sys.executable, "-m", "tests.sim", "--seed", hex(seed), "--shape", "3", "--minutes", "1", *more],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
@@ -41,25 +42,25 @@ def replay(seed: int, hash_seed: str, *more: str) -> str:
 
 def test_the_same_seed_gives_the_same_trace_in_any_process() -> None:
     one, other = (replay(11, hash_seed).split("trace ")[1].split()[0] for hash_seed in ("1", "2"))
-    assert one == other == simulate(11, 3, 1).digest
+    assert one == other == simulate(11, "3", 1).digest
 
 
 def test_different_seeds_give_different_traces() -> None:
-    assert len({simulate(seed, 3, 1).digest for seed in range(4)}) == 4
+    assert len({simulate(seed, "3", 1).digest for seed in range(4)}) == 4
 
 
 def test_a_verbose_run_is_the_same_run() -> None:
     lines: list[str] = []
-    assert simulate(11, 3, 1, trace=lines.append).digest == simulate(11, 3, 1).digest
+    assert simulate(11, "3", 1, trace=lines.append).digest == simulate(11, "3", 1).digest
     assert any("start address=" in line for line in lines)
     assert any("**** heal" in line for line in lines)
 
 
 def test_a_failure_names_the_command_and_the_file_that_show_it_again() -> None:
     with pytest.raises(SeedFailed) as caught:
-        run_seed(0, 3, 1, mutant="half_is_a_majority")
+        run_seed(0, "3", 1, mutant="half_is_a_majority")
     text = str(caught.value)
-    assert "python -m tests.sim --seed 0x0 --nodes 3 --minutes 1 --mutant half_is_a_majority --verbose" in text
+    assert "python -m tests.sim --seed 0x0 --shape 3 --minutes 1 --mutant half_is_a_majority --verbose" in text
     report = Path(text.split("report: ")[1]).read_text().splitlines()
     assert report[0].startswith("command: python -m tests.sim")
     assert report[1].startswith("commit: ")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
 from gateway.core.actions import Action, StartServing
 from gateway.core.events import Event
+from gateway.core.timing import Timing
 from gateway.core.voter import Role
 from gateway.wire.messages import Message
 
@@ -18,9 +20,13 @@ from .clock import SimClock
 from .host import Host
 from .network import FAIR, Network
 from .report import fault_line, step_line
+from .sealed import SealedPost
 from .shapes import Shape
 
 SECOND_US = 1_000_000
+SUPERVISOR_US = (100_000, SECOND_US)  # until a process that has ended is started again
+KINDS, KIND_WEIGHTS = ("plain", "sealed", "weak"), (85, 9, 6)  # of a hundred runs
+SEALED_HEARTBEAT_MS_MIN = 50  # sealing takes its time
 AUDIT_EVERY_STEPS = 4_096  # memory is counted so often; it could not grow past notice between
 
 
@@ -31,15 +37,25 @@ class World:
         shape: who is in it.
         seed: all chance comes from it.
         trace: called with one line for each event; None: no lines are made.
+        timing: the cluster's periods; None: chosen among the shape's.
+        plain: a run of the ordinary kind, whatever the seed says.
     """
 
-    MESSAGE, TIMER, DISK, EVENT, STOPPED, CALL = range(6)
+    MESSAGE, TIMER, DISK, EVENT, STOPPED, CALL, DATAGRAM = range(7)
 
-    def __init__(self, shape: Shape, seed: int, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        seed: int,
+        trace: Callable[[str], None] | None = None,
+        *,
+        timing: Timing | None = None,
+        plain: bool = False,
+    ) -> None:
         self.shape = shape
         self.rng = random.Random(seed)
         self.trace = trace
-        self.timing = shape.timing(self.rng)
+        self.timing = shape.timing(self.rng) if timing is None else timing
         self.now_us = 0
         self.steps = 0
         self.performed = 0
@@ -49,7 +65,14 @@ class World:
         self._sequence = 0
         self.index = {name: number for number, name in enumerate(shape.voters)}
         self.network = Network(len(shape.voters), self.rng, FAIR)
-        self.audit = Audit(tuple(plan.name for plan in shape.plans), shape.voters)
+        self.kind = kind = "plain" if plain else self.rng.choices(KINDS, KIND_WEIGHTS)[0]
+        # Disks may lie and machines go back in time: a term may then have two leaders (S1, S5), never two at a time.
+        self.weak = kind == "weak"
+        self.sealed = None if kind == "plain" else SealedPost(self)
+        if self.sealed is not None and self.timing.heartbeat_ms < SEALED_HEARTBEAT_MS_MIN:
+            self.timing = Timing(heartbeat_ms=SEALED_HEARTBEAT_MS_MIN, lease_ms=6 * SEALED_HEARTBEAT_MS_MIN)
+        self.lease_ms_longest = self.timing.lease_ms  # that any host has had in this run
+        self.audit = Audit(shape, weak=self.weak)
         self.on_serving: Callable[[Host, StartServing], None] | None = None
         # An error of 1 % is the worst that is promised for; half of the clusters have clocks at both ends of it.
         worst = self.rng.random() < 0.5
@@ -76,8 +99,13 @@ class World:
 
     def post(self, source: Host, to: str, message: Message) -> None:
         """Carry a datagram, or lose it. What a host has sent before it died arrives all the same."""
-        destination = self.index[to]
-        for delay_us in self.network.arrivals_us(source.index, destination):
+        if self.sealed is not None:
+            self.sealed.post(source, to, message)
+            return
+        destination, network = self.index[to], self.network
+        for delay_us in network.arrivals_us(source.index, destination):
+            if network.weather.corrupt and network.corrupts():
+                continue
             self._sequence += 1
             heappush(
                 self._heap, (self.now_us + delay_us, self._sequence, self.MESSAGE, destination, source.name, message)
@@ -93,6 +121,8 @@ class World:
                 hosts[number].receive(life, what)
             elif kind == self.CALL:
                 what()
+            elif kind == self.DATAGRAM:
+                hosts[number].receive_sealed(what)
             elif life == hosts[number].life and hosts[number].core is not None:
                 self._own(kind, hosts[number], what)
             if self.steps >= audit_at:
@@ -110,6 +140,11 @@ class World:
         else:
             host.take(what)
 
+    def restart(self, host: Host) -> None:
+        if host.core is None:
+            self.note("restart", host.name)
+            host.start()
+
     # -- what hosts report ---------------------------------------------------------------------------------------
 
     def fuse_blown(self, host: Host) -> None:
@@ -120,6 +155,20 @@ class World:
         else:
             host.crash()
             self.note("crash-at-boundary", host.name)
+
+    def disk_failed(self, host: Host, life: int) -> None:
+        """A vote could not be written: the process ends, and its supervisor starts it again."""
+        if host.life == life and host.core is not None:
+            self.note("ended-by-disk", host.name)
+            self._end(host)
+
+    def stopped_by_assertion(self, host: Host) -> None:
+        self.note("ended-by-assertion", host.name)
+        self._end(host)
+
+    def _end(self, host: Host) -> None:
+        host.crash()
+        self.call(self.rng.randrange(*SUPERVISOR_US), partial(self.restart, host))
 
     def serving_started(self, host: Host, action: StartServing) -> None:
         if self.on_serving is not None:
