@@ -232,3 +232,27 @@ def test_echo_is_known_by_its_identifier_and_carries_its_number():
     assert pulse.echo_answer(answer, 5) is None
     assert pulse.echo_answer(answer[:30], 4) is None
     assert pulse.echo_answer(bytes([0x45]) + bytes(19) + request, 4) is None
+
+
+class Run:
+    """Repeats that turn out as they are told to."""
+
+    def __init__(self, *healthy: bool) -> None:
+        self.healthy = list(healthy)
+        self.asked: list[int] = []
+
+    async def measure(self, case, repeat: int) -> Result:
+        self.asked.append(repeat)
+        return result("ours", repeat, healthy_before=self.healthy.pop(0), blackout_ms=1.0)
+
+
+@pytest.mark.parametrize(
+    ("turns", "asked"),
+    [((True, False, True), [1, 2, 2]), ((True, False, False, False, True), [1, 2, 2, 2])],
+)
+async def test_refused_repeat_is_tried_again_until_three_in_a_row_are_refused(turns, asked):
+    plan = address_command.plan_of(parsed("daemon-term", "--repeat", "2", "--heartbeat", "100ms"))
+    run, kept = Run(*turns), []
+    await address_command.series(run, CONTENDER, plan, lambda text: None, kept.append)
+    assert run.asked == asked
+    assert [one.healthy_before for one in kept] == list(turns[: len(asked)])

@@ -1,6 +1,7 @@
 """`condor-gateway lab measure` for the address: which cases at which heartbeats with which system, one after the other.
 
-Exit status: 0 every repeat was measured; 1 one was refused, or a lab could not be had.
+A repeat that is refused is tried again, and stands in the results as refused. Exit status: 0 as many repeats were
+measured as were asked for; 1 fewer, or a lab could not be had.
 """
 
 import argparse
@@ -118,12 +119,15 @@ async def measure(chosen: argparse.Namespace, say: Progress, json_file: TextIO |
         for heartbeat_ms in plan.heartbeats_ms:
             for system in plan.systems:
                 contender = contender_of(system, segment, heartbeat_ms, plan.lease_of(heartbeat_ms), program)
-                async with segment.standing():  # a new one: what a killed contender left in the kernel is its own
-                    await _series(contender, plan, say, keep)
+                run = AddressRun(contender, say, freeze_s=plan.freeze_s, heartbeats_only=plan.heartbeats_only)
+                # A new segment: what a killed contender left in the kernel is its own.
+                async with segment.standing(), run.up():
+                    await series(run, contender, plan, say, keep)
     finally:
         if results:
             print(f"\n{table(_in_order(plan, results))}\n")
-    return OK if results and all(result.healthy_before for result in results) else REFUSED
+    wanted = sum(len(heartbeats) for _, heartbeats in plan.cases) * len(plan.systems) * plan.repeats
+    return OK if sum(result.healthy_before for result in results) == wanted else REFUSED
 
 
 def _in_order(plan: Plan, results: Sequence[Result]) -> list[Result]:
@@ -135,24 +139,26 @@ def _in_order(plan: Plan, results: Sequence[Result]) -> list[Result]:
     )
 
 
-async def _series(contender: Contender, plan: Plan, say: Progress, keep: Callable[[Result], None]) -> None:
-    """Measure every case of this heartbeat with one contender."""
-    run = AddressRun(contender, say, freeze_s=plan.freeze_s, heartbeats_only=plan.heartbeats_only)
-    async with run.up():
-        for case, heartbeats_ms in plan.cases:
-            if contender.heartbeat_ms not in heartbeats_ms:
+async def series(
+    run: AddressRun, contender: Contender, plan: Plan, say: Progress, keep: Callable[[Result], None]
+) -> None:
+    """Measure every case of this contender's heartbeat."""
+    for case, heartbeats_ms in plan.cases:
+        if contender.heartbeat_ms not in heartbeats_ms:
+            continue
+        say(f"{case.name}, {contender.name}, heartbeat {contender.heartbeat_ms} ms: {case.text}")
+        repeat, refusals = 1, 0
+        while repeat <= plan.repeats:  # each turn measures one, or is one of the few refusals
+            found = await run.measure(case, repeat)
+            keep(found)
+            if found.healthy_before:
+                say(f"{repeat} of {plan.repeats}: {told(found)}")
+                repeat, refusals = repeat + 1, 0
                 continue
-            say(f"{case.name}, {contender.name}, heartbeat {contender.heartbeat_ms} ms: {case.text}")
-            refusals = 0
-            for repeat in range(1, plan.repeats + 1):
-                found = await run.measure(case, repeat)
-                keep(found)
-                refusals = 0 if found.healthy_before else refusals + 1
-                if found.healthy_before:
-                    say(f"{repeat} of {plan.repeats}: {told(found)}")
-                if refusals == REFUSALS_MAX:
-                    say(f"given up after {REFUSALS_MAX} refusals in a row")
-                    break
+            refusals += 1  # a machine that was busy for a moment is asked again
+            if refusals == REFUSALS_MAX:
+                say(f"given up after {REFUSALS_MAX} refusals in a row")
+                break
 
 
 def told(result: Result) -> str:
