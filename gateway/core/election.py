@@ -48,10 +48,7 @@ from gateway.core.actions import (
     StopServing,
 )
 from gateway.core.lease import Lease
-from gateway.core.reach import Reach
-from gateway.core.slowness import Slowness
-from gateway.core.timing import Timing
-from gateway.core.voter import Role, Voter
+from gateway.core.voter import Role, Seat, Voter
 from gateway.wire.messages import Resignation, Standing, VoteReply, VoteRequest
 
 RETRY_MS_MIN = 5  # between two pre-votes of one candidate: bounds what a losing candidate sends
@@ -68,33 +65,9 @@ class Phase(enum.Enum):
 class Election(Voter):
     """One election as one node sees it, a candidate perhaps. Arguments are those of `Voter`."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        me: str,
-        voters: tuple[str, ...],
-        candidates: tuple[str, ...],
-        timing: Timing,
-        reach: Reach,
-        slowness: Slowness,
-        term: int,
-        vote: str | None,
-        now_ms: int,
-    ) -> None:
-        super().__init__(
-            name=name,
-            me=me,
-            voters=voters,
-            candidates=candidates,
-            timing=timing,
-            reach=reach,
-            slowness=slowness,
-            term=term,
-            vote=vote,
-            now_ms=now_ms,
-        )
-        self.standing = Standing(name, False, False, 0, 0, "")
+    def __init__(self, seat: Seat, *, term: int, vote: str | None, now_ms: int) -> None:
+        super().__init__(seat, term=term, vote=vote, now_ms=now_ms)
+        self.standing = Standing(seat.name, False, False, 0, 0, "")
         # candidacy
         self.phase = Phase.PRE_VOTE
         self.granted: set[str] = set()
@@ -103,7 +76,7 @@ class Election(Voter):
         self.round_until_ms = 0
         self.stand_at_ms = self.quiet_until_ms
         # leadership
-        self.lease = Lease(timing)
+        self.lease = Lease(seat.timing)
         self.serving_term: int | None = None  # set by StartServing, cleared by ServingStopped
         self.stop_forced = False
         self.named = ""  # successor wished for, while a graceful stop is under way

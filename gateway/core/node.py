@@ -21,7 +21,7 @@ from gateway.core.events import (
 from gateway.core.reach import Reach
 from gateway.core.slowness import Slowness
 from gateway.core.timing import Timing
-from gateway.core.voter import Role
+from gateway.core.voter import Role, Seat
 from gateway.wire.messages import Ack, Message, Pulse, Resignation, VoteReply, VoteRequest
 
 
@@ -71,7 +71,7 @@ class Node:
         self.elections: dict[str, Election] = {}
         for plan in plans:
             vote = saved.get(plan.name, SavedVote())
-            self.elections[plan.name] = Election(
+            seat = Seat(
                 name=plan.name,
                 me=me,
                 voters=voters,
@@ -79,10 +79,8 @@ class Node:
                 timing=timing,
                 reach=self.reach,
                 slowness=self.slowness,
-                term=vote.term,
-                vote=vote.vote,
-                now_ms=now_ms,
             )
+            self.elections[plan.name] = Election(seat, term=vote.term, vote=vote.vote, now_ms=now_ms)
         self.primed: tuple[str, ...] = ()
         self.primed_by: dict[str, tuple[str, ...]] = {}  # leader -> collectors that it knows to be warm
         self.started_ms = now_ms

@@ -5,6 +5,8 @@ The rules are numbered as in `gateway.core.election`, which adds standing and le
 
 import enum
 
+import msgspec
+
 from gateway.core.actions import Action, FollowLeader, PersistVote, Send
 from gateway.core.promise import Promise
 from gateway.core.ranking import Ranking
@@ -35,10 +37,10 @@ TRANSITIONS: frozenset[tuple[Role, Role]] = frozenset(
 )
 
 
-class Voter:
-    """One election as a node sees it that is no candidate. Methods return actions; the caller gives the time.
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's place in one election.
 
-    Args:
+    Attributes:
         name: the election's name, shared by all nodes.
         me: this node's name.
         voters: every node of the cluster, this one included.
@@ -46,42 +48,45 @@ class Voter:
         timing: the cluster's periods.
         reach: whom this node hears, shared by its elections.
         slowness: its doubts about itself, shared as well.
+    """
+
+    name: str
+    me: str
+    voters: tuple[str, ...]
+    candidates: tuple[str, ...]
+    timing: Timing
+    reach: Reach
+    slowness: Slowness
+
+
+class Voter:
+    """One election as a node sees it that is no candidate. Methods return actions; the caller gives the time.
+
+    Args:
+        seat: its place in the election.
         term: highest term found on stable storage, 0 at first.
         vote: whom this node voted for in that term.
         now_ms: the present, on this node's CLOCK_BOOTTIME.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        me: str,
-        voters: tuple[str, ...],
-        candidates: tuple[str, ...],
-        timing: Timing,
-        reach: Reach,
-        slowness: Slowness,
-        term: int,
-        vote: str | None,
-        now_ms: int,
-    ) -> None:
-        assert me in voters, "a node votes in every election of its cluster"
-        assert set(candidates) <= set(voters), "candidates are voters"
-        self.name = name
-        self.me = me
-        self.voters = voters
-        self.candidates = candidates
-        self.timing = timing
-        self.reach = reach
-        self.slowness = slowness
+    def __init__(self, seat: Seat, *, term: int, vote: str | None, now_ms: int) -> None:
+        assert seat.me in seat.voters, "a node votes in every election of its cluster"
+        assert set(seat.candidates) <= set(seat.voters), "candidates are voters"
+        self.name = seat.name
+        self.me = seat.me
+        self.voters = seat.voters
+        self.candidates = seat.candidates
+        self.timing = seat.timing
+        self.reach = seat.reach
+        self.slowness = seat.slowness
         self.role = Role.PRE
         self.term = term
         self.vote = vote
         self.leader: str | None = None
         self.leader_term = 0  # highest term of a leader heard: an older one is over, whatever arrives late
         self.leader_until_ms = now_ms  # without a heartbeat the leader is forgotten then
-        self.quiet_until_ms = now_ms + timing.promise_ms  # rule 4
-        self.ranking = Ranking(candidates, timing.lease_ms)
+        self.quiet_until_ms = now_ms + seat.timing.promise_ms  # rule 4
+        self.ranking = Ranking(seat.candidates, seat.timing.lease_ms)
         self.promise = Promise(now_ms)  # rule 2
         self.resigned_term = 0  # leaders of terms up to this have resigned: late heartbeats of theirs bind nobody
         self.courtesy_to: str | None = None  # last granted pre-vote (rule 6)
