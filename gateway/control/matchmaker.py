@@ -231,7 +231,9 @@ class MatchmakerService:
         )
 
     def _primed(self, instances: tuple[str, ...]) -> None:
-        self._post(PrimedChanged(instances))
+        assert self.node is not None
+        if instances != self.node.primed:
+            self._post(PrimedChanged(instances))
 
     async def _watch_negotiator(self, started_ms: int) -> None:
         await self._negotiator.wait_exit()

@@ -85,6 +85,7 @@ class Shell:
         self._timer = Alarm()
         self._votes_in, self._votes_out = trio.open_memory_channel[PersistVote](VOTES_WAITING_MAX)
         self.late_ms_max = 0  # worst lateness of the timer: how loaded this host is
+        self._rung = False  # the first one was due while the process was being made ready
         self._closed = False
         self._asleep_ms = asleep_ms()
         self.suspensions_total = 0
@@ -157,7 +158,9 @@ class Shell:
     def _ring(self) -> None:
         late_ms = boot_ms() - self.node.deadline_ms()
         if late_ms >= 0:
-            self.late_ms_max = max(self.late_ms_max, late_ms)
+            if self._rung:
+                self.late_ms_max = max(self.late_ms_max, late_ms)
+            self._rung = True
             self.post(DeadlineReached())
         self._set_timer()
 

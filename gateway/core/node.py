@@ -87,6 +87,7 @@ class Node:
         self._pulsed_ms = now_ms - timing.heartbeat_ms
         self._pulse_at_ms = now_ms
         self._due_ms = self._deadline_ms()
+        self._running = False
 
     @property
     def heard_ms(self) -> dict[str, int]:
@@ -116,7 +117,8 @@ class Node:
         ended.
         """
         actions: list[Action] = []
-        late = self.slowness.woke(now_ms, self._due_ms)
+        late = self._running and self.slowness.woke(now_ms, self._due_ms)
+        self._running = True  # what comes before the first step is the process' start, and nobody's lateness
         if late:
             self.reach.excuse(now_ms)
             for election in self.elections.values():

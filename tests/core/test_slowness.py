@@ -76,3 +76,9 @@ def test_a_timer_that_is_a_little_late_is_nobodys_fault() -> None:
     slowness = Slowness(TIMING, 0)
     assert not slowness.woke(TIMING.late_ms - 1, 0)
     assert slowness.score == 0
+
+
+def test_the_start_of_a_process_is_nobodys_lateness() -> None:
+    script = Script().later(5_000)
+    script.step(DeadlineReached())
+    assert script.node.slowness.score == 0
