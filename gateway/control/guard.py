@@ -5,7 +5,9 @@ guard that reads nothing (it is stopped) guards nothing, and control goes on wit
 """
 
 import contextlib
+import fcntl
 import os
+import resource
 import signal
 import socket
 from typing import Any
@@ -21,6 +23,7 @@ BEAT_MS = 10  # the least time between two beats: a third of the silence after w
 IDLE_BEAT_MS = 1_000  # where nothing is served: a tenth of what the guard waits then
 # A control that runs and is silent: a timer comes each heartbeat, so two of them have been missed.
 HEARTBEATS_MISSED = 2
+LINK_NUMBER = 1000  # of the link's descriptor, where the limit allows it: above all others of control
 DEAD_MS = 30
 DEAD_MS_ORDINARY = 100  # without real-time priority: a busy CPU alone keeps it from speaking for so long
 
@@ -89,10 +92,7 @@ class GuardLink:
     """The link to the guard that has started this process; without one (`link` None) everything here does nothing."""
 
     def __init__(self, link: socket.socket | None) -> None:
-        self._link = link
-        if link is not None:
-            os.set_inheritable(link.fileno(), False)
-            link.setblocking(False)
+        self._link = None if link is None else _raised(link)
         self._log = structlog.get_logger()
         self._beat_at_ms = 0
         self._armed: set[str] = set()
@@ -302,6 +302,21 @@ class GuardLink:
         now_ms = boot_ms()
         for at_ms, event, detail in report["notes"]:
             self._log.warning(event, detail=detail, ms_ago=now_ms - at_ms)
+
+
+def _raised(link: socket.socket) -> socket.socket:
+    """Return the link under a high number, with a copy that nothing but the end of this process closes.
+
+    A dying process' files are closed from the highest number down, and the guard knows by this one that no thread runs
+    any more. (The order is the kernel's business; in any other the guard only waits until the process is dead.)
+    """
+    number = min(LINK_NUMBER, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 16)
+    low = link.detach()
+    raised = socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, number))
+    fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, raised.fileno())
+    os.close(low)
+    raised.setblocking(False)
+    return raised
 
 
 def _close(descriptors: tuple[int, ...]) -> None:

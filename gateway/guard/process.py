@@ -11,6 +11,8 @@ import select
 STOPPED = b"Tt"
 BLOCKED = b"D"
 
+_PF_EXITING = 0x4  # linux/sched.h
+
 _abandoned: list[int] = []
 
 
@@ -85,6 +87,12 @@ def state(pid: int) -> bytes:
     """Return the letter of the state of our child's first thread; b"" where it has ended. Takes 15 us."""
     text = _read(f"/proc/{pid}/stat")
     return text[text.rindex(b")") + 2 :][:1] if text else b""
+
+
+def exiting(pid: int) -> bool:
+    """Whether our child's first thread is on its way out of the kernel for good (PF_EXITING in proc_pid_stat(5))."""
+    text = _read(f"/proc/{pid}/stat")
+    return not text or bool(int(text[text.rindex(b")") + 2 :].split()[6]) & _PF_EXITING)
 
 
 def children(pid: int) -> list[int]:

@@ -3,6 +3,7 @@
 SPEC is JSON; see `SPEC`. It says what happens on its standard output, a word and its pid a line.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -20,9 +21,11 @@ from gateway.kernel.realtime import is_realtime, prefer_realtime
 
 SPEC: dict[str, Any] = {
     "refuse": None,  # end with this status before READY
+    "closes_link": False,  # close every copy of the link after READY, and live on
     "end": None,  # end with this status after READY
     "realtime": False,
     "heavy": False,  # import what the real control imports
+    "packet_sockets": 0,  # open ones: closing each waits for the kernel's readers
     "threads": 0,  # idle ones, as trio keeps them
     "dead_ms": 30,
     "heartbeat_ms": 50,
@@ -78,6 +81,12 @@ async def serve(spec: dict[str, Any], link: GuardLink) -> None:
         say("ready", os.getpid())
         if spec["end"] is not None:
             os._exit(spec["end"])
+        if spec["closes_link"]:
+            await trio.sleep(0.05)
+            for number in range(900, 1024):
+                with contextlib.suppress(OSError):
+                    os.close(number)
+            threading.Event().wait()
         until = trio.current_time() + spec["busy_s"]
         while trio.current_time() < until:
             pass
@@ -123,12 +132,14 @@ def main(text: str, descriptor: int) -> None:
         import gateway.daemon  # noqa: F401
     for _ in range(spec["threads"]):
         threading.Thread(target=threading.Event().wait, daemon=True).start()
+    packets = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0300) for _ in range(spec["packet_sockets"])]
     if spec["realtime"]:
         prefer_realtime(10)
     link = GuardLink(socket.socket(fileno=descriptor))
     trio.run(serve, spec, link)
     for election in spec["wills"]:
         link.clear(election)
+    del packets
 
 
 if __name__ == "__main__":

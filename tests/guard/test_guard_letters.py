@@ -1,6 +1,7 @@
 """What the guard says in the name of a control that has died, and what it does before it says it."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -165,3 +166,22 @@ def test_end_of_the_lease_alone_does_nothing_to_an_address(guard: Start, peer: P
     assert peer.receive(within_s=0.3) is None
     os.kill(control, signal.SIGKILL)
     assert peer.receive() == b"resigned"
+
+
+@pytest.mark.kernel
+def test_the_letter_does_not_wait_for_the_kernel_to_take_packet_sockets_away(guard: Start, peer: Peer) -> None:
+    running = guard(packet_sockets=100, wills={"vip": {"letters": [peer.letter()]}})
+    control = running.ready()
+    held = os.pidfd_open(control)
+    os.kill(control, signal.SIGKILL)
+    assert peer.receive() == b"resigned"
+    dead, _, _ = select.select([held], [], [], 0)
+    os.close(held)
+    assert not dead, "the sockets take some 10 ms each"
+
+
+def test_a_control_that_only_closes_its_link_is_killed_before_the_letter(guard: Start, peer: Peer) -> None:
+    running = guard(closes_link=True, wills={"vip": {"letters": [peer.letter()]}})
+    control = running.ready()
+    assert peer.receive() == b"resigned"
+    assert not alive(control)
