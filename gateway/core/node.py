@@ -86,6 +86,7 @@ class Node:
         self.started_ms = now_ms
         self._pulsed_ms = now_ms - timing.heartbeat_ms
         self._pulse_at_ms = now_ms
+        self._along_ms = 0  # added to the next period by a beat that was another's
         self._due_ms = self._deadline_ms()
         self._running = False
 
@@ -213,6 +214,7 @@ class Node:
                 acknowledged.append((name, term))
         if acknowledged:
             actions.append(Send(sender, Ack(pulse.sent_ms, tuple(acknowledged))))
+            self._beat_along(now_ms, sender)
         return actions
 
     def _leads(self) -> tuple[tuple[str, int], ...]:
@@ -224,6 +226,20 @@ class Node:
         """What peers should know has changed: tell them, no more often than at each beat."""
         self._pulse_at_ms = max(min(self._pulse_at_ms, self._pulsed_ms + self.timing.heartbeat_ms), now_ms)
 
+    def _beat_along(self, now_ms: int, leader: str) -> None:
+        """Beat now, with a leader, where this node's own beat is due before long.
+
+        To wake up costs ten times what a heartbeat costs: nodes that beat together wake each other up once. Of two
+        leaders the later in the alphabet beats along, or each would follow the other.
+        """
+        leads = bool(self._leads())
+        if leads and leader > self.me:
+            return
+        early_ms = self.timing.heartbeat_ms * 3 // 4 if leads else self.timing.heartbeat_ms // 2
+        if now_ms >= self._pulse_at_ms - early_ms:
+            self._pulse_at_ms = now_ms
+            self._along_ms = self.timing.heartbeat_ms // 4  # the next beat waits so much longer for the leader's
+
     def _pulse(self, now_ms: int) -> list[Action]:
         """Send the heartbeat to every peer, and acknowledge it to oneself: alone in the cluster, that is a majority.
 
@@ -232,7 +248,8 @@ class Node:
         """
         leads = self._leads()
         self._pulsed_ms = now_ms
-        self._pulse_at_ms = now_ms + (self.timing.heartbeat_ms if leads else self.timing.idle_ms)
+        self._pulse_at_ms = now_ms + (self.timing.heartbeat_ms if leads else self.timing.idle_ms) + self._along_ms
+        self._along_ms = 0
         standings = tuple(election.standing for election in self.elections.values() if self.me in election.candidates)
         pulse = Pulse(now_ms, leads, standings, self.primed, self.timing.lease_ms)
         actions: list[Action] = [Send(voter, pulse) for voter in self.voters if voter != self.me]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from gateway.core.actions import Send, StartServing
 from gateway.core.events import DeadlineReached, MessageReceived, PrimedChanged, StandingChanged, VotePersisted
 from gateway.core.node import ElectionPlan, Node
+from gateway.core.voter import Role
 from gateway.wire.messages import Ack, Pulse, Standing, VoteReply, VoteRequest
 from tests.core.playbook import TIMING, E, Script, only, sent, standing
 
@@ -122,3 +123,37 @@ def test_a_timer_that_fires_when_it_is_due_is_never_due_again_at_once(history: l
         actions = script.step(DeadlineReached())
         assert script.node.deadline_ms() > due_ms or actions, "a busy loop"
         assert script.node.deadline_ms() <= script.now_ms + TIMING.idle_ms, "a beat is always due"
+
+
+def test_a_follower_whose_beat_is_due_before_long_beats_with_its_leader() -> None:
+    script = Script().awake()
+    script.step(DeadlineReached())
+    script.later(TIMING.idle_ms - TIMING.heartbeat_ms // 2)
+    assert len(sent(script.pulse("a", leads=1), Pulse)) == 2
+
+
+def test_a_follower_that_has_beaten_lately_only_answers_its_leader() -> None:
+    script = Script().awake()
+    script.step(DeadlineReached())
+    script.later(TIMING.idle_ms - TIMING.heartbeat_ms // 2 - 1)
+    assert sent(script.pulse("a", leads=1), Pulse) == []
+
+
+def test_of_two_leaders_the_later_in_the_alphabet_beats_with_the_other() -> None:
+    for me, other, along in (("gw2", "cm1", True), ("gw2", "w1", False)):
+        node = Node(
+            me=me,
+            voters=(me, other, "z"),
+            plans=(ElectionPlan("address", (me,)), ElectionPlan("matchmaker", (other,))),
+            timing=TIMING,
+            saved={},
+            now_ms=0,
+        )
+        address = node.elections["address"]
+        address.role, address.leader, address.serving_term = Role.LEADER, me, 1
+        address.lease.until_ms = 10_000
+        now_ms = TIMING.promise_ms
+        node.step(DeadlineReached(), now_ms)
+        now_ms += TIMING.heartbeat_ms // 2
+        actions = node.step(MessageReceived(other, Pulse(5, (("matchmaker", 1),), (), ())), now_ms)
+        assert bool(sent(actions, Pulse)) is along
