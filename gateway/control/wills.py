@@ -67,8 +67,10 @@ class Wills:
     def extend(self, election: str, until_ms: int) -> None:
         """The lease goes on until `until_ms`."""
         if election in self._told:
-            self._told[election] = until_ms, self._told[election][1]
-            self._link.extend(election, until_ms)
+            fencing = self._told[election][1]
+            self._told[election] = until_ms, fencing
+            if fencing.at_end:  # else the end of the lease is not the guard's concern
+                self._link.extend(election, until_ms)
 
     def changed(self, election: str) -> None:
         """Other processes are to be killed from now on."""
