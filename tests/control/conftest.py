@@ -61,7 +61,7 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def _command_line(pid: int) -> bytes:
+def command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -109,7 +109,7 @@ class Cluster:
 
     def control(self, name: str) -> int:
         """Return the pid of the control process; 0: there is none now."""
-        return next((pid for pid in children(self.guard(name)) if b"--guarded" in _command_line(pid)), 0)
+        return next((pid for pid in children(self.guard(name)) if b"--guarded" in command_line(pid)), 0)
 
     def signal_all(self, name: str, number: signal.Signals) -> None:
         """Signal the guard, then its children."""

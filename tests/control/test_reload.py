@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.control.conftest import ADDRESS, NODES, Cluster
+from tests.control.conftest import ADDRESS, NODES, Cluster, children, command_line
 
 pytestmark = pytest.mark.kernel
 
@@ -189,3 +189,15 @@ def test_the_command_says_why_nothing_was_changed(cluster: Cluster) -> None:
     done = _command(cluster, "w1")
     assert (done.returncode, done.stdout) == (1, "")
     assert "did you mean 'heartbeat'" in done.stderr
+
+
+def test_a_new_process_that_dies_before_it_is_ready_changes_nothing(cluster: Cluster) -> None:
+    holder = _start_all(cluster)
+    guard, control = cluster.guard(holder), cluster.control(holder)
+    os.kill(guard, signal.SIGHUP)
+    heir = _until(lambda: next((pid for pid in children(guard) if b"--adopt" in command_line(pid)), 0), "an heir")
+    os.kill(heir, signal.SIGKILL)
+    _until(lambda: cluster.events(holder, "reload.failed"), "the failure")
+    assert cluster.control(holder) == control
+    assert cluster.holder("w1") == holder
+    assert all(not cluster.events(name, "election.lost") for name in NODES)
