@@ -41,6 +41,7 @@ class Audit:
         self.heard_us: dict[tuple[int, int], int] = {}  # (host, peer) -> when something of that peer last arrived
         # by host: who was silent when it decided upon what it does now (a freeze may have come between)
         self.silent: list[frozenset[int]] = [frozenset()] * len(shape.voters)
+        self.quiet_until_us = [0] * len(shape.voters)
         self.apart_us = [0] * len(shape.voters)  # by host: silence after which it counts a peer as cut off
         self.started = 0
         self.starts: list[tuple[str, int]] = []  # (election, when), for whoever wants to know who came when
@@ -84,8 +85,16 @@ class Audit:
                 self.overlaps[terms] = (began_us, min(end_us, other_end_us))
         holders[host] = (term, end_us, silent)
 
+    def began(self, host: int, true_us: int, quiet_us: int) -> None:
+        """A host's process has started: it has forgotten what it heard, and is silent for a while (rule 4)."""
+        self.quiet_until_us[host] = true_us + quiet_us
+        for peer in range(len(self.names)):
+            self.heard_us.pop((host, peer), None)
+
     def _silent(self, host: int, true_us: int) -> frozenset[int]:
         """Return the peers of which nothing has arrived at `host` for so long that it may count them as cut off."""
+        if true_us < self.quiet_until_us[host]:
+            return frozenset()
         since_us = true_us - self.apart_us[host]
         return frozenset(peer for peer in range(len(self.names)) if self.heard_us.get((host, peer), 0) <= since_us)
 

@@ -27,9 +27,9 @@ CHURN = 3  # how often a broken leader comes back, and tries again
 
 def settle(world: World) -> int:
     """Wait for one leader in each election (L1); return how long it took, in microseconds."""
-    for host in world.hosts:
-        while host.writing:  # a vote that a slow disk was given before
-            world.run(world.now_us + 1_000)
+    # A slow disk may still have a vote of before, a full one may still end its process, a supervisor start it again.
+    while world.ending or any(host.writing or host.core is None for host in world.hosts):
+        world.run(world.now_us + 1_000)
     begun_us = since_us = world.now_us
     lease_us = world.lease_ms_longest * 1000
     started = world.audit.started

@@ -99,6 +99,7 @@ class Host:
         self.timer_at_us = self.armed_ms = NEVER
         self.core = self._node()
         world.audit.apart_us[self.index] = self.apart_us()
+        world.audit.began(self.index, world.now_us, (self.timing.promise_ms - 1) * 990)
         if world.sealed is not None:
             world.sealed.boot(self)
         self.deadline_ms = self.core.deadline_ms()
@@ -356,6 +357,7 @@ class Host:
         world.audit.persisting(self.index, action, self.disk)
         taken_us = world.rng.randint(*self.fsync_us)
         if self.disk_full:
+            world.ending += 1
             world.later(taken_us, world.CALL, -1, 0, partial(world.disk_failed, self, self.life))
             return
         self.writing[action.election] = action

@@ -138,8 +138,8 @@ def acknowledges_without_a_promise() -> list[Patched]:
 def no_silence_after_start() -> list[Patched]:
     born = Election.__init__
 
-    def init(self: Election, **arguments: Any) -> None:
-        born(self, **arguments)
+    def init(self: Election, *seat: Any, **arguments: Any) -> None:
+        born(self, *seat, **arguments)
         self.quiet_until_ms = self.stand_at_ms = arguments["now_ms"]
 
     return [(Election, "__init__", init)]

@@ -128,10 +128,31 @@ def retune_leader(faults: Faults) -> None:
     faults.later(int(lost_us * faults.rng.choice((0.5, 1.0, 1.1))) + faults.rng.randrange(lease_us // 8), retune)
 
 
+def reload_voters(faults: Faults) -> None:
+    """A candidate can't hear its leader and asks for votes, while those that are bound to the leader are reloaded."""
+    world, lease_us = faults.world, faults.lease_us
+    plan = faults.rng.choice(world.shape.plans)
+    serving = world.audit.serving(plan.name, world.now_us)
+    suitors = [world.index[name] for name in plan.candidates if serving and world.index[name] != serving[0]]
+    if not suitors or len(world.hosts) < 3:
+        return
+    suitor = faults.rng.choice(suitors)
+    faults.cut("reloaded-apart", ((serving[0], suitor),), 3 * lease_us)
+
+    def reload() -> None:
+        for host in world.hosts:
+            if host.index not in (serving[0], suitor) and host.running() and host.reload():
+                world.note("reload", host.name)
+
+    for turn in range(24):
+        faults.later(lease_us + turn * lease_us // 24, reload)
+
+
 STAGED: tuple[Callable[[Faults], None], ...] = (
     strand_leader,
     return_during_stop,
     late_resignation,
     slow_suitor,
     retune_leader,
+    reload_voters,
 )

@@ -60,6 +60,7 @@ class World:
         self.steps = 0
         self.performed = 0
         self.digest = seed
+        self.ending = 0  # processes that will end because a write fails
         self.faults: Counter[str] = Counter()
         self._heap: list[tuple[int, int, int, int, Any, Any]] = []
         self._sequence = 0
@@ -158,6 +159,7 @@ class World:
 
     def disk_failed(self, host: Host, life: int) -> None:
         """A vote could not be written: the process ends, and its supervisor starts it again."""
+        self.ending -= 1
         if host.life == life and host.core is not None:
             self.note("ended-by-disk", host.name)
             self._end(host)
