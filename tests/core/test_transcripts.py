@@ -12,5 +12,5 @@ def test_transcript(path: Path) -> None:
     assert play(path.read_text()) == path.read_text()
 
 
-def test_there_are_transcripts() -> None:
-    assert len(list(TESTDATA.glob("*.txt"))) >= 7
+def test_there_is_one_for_each_rule_and_each_complaint() -> None:
+    assert len(list(TESTDATA.glob("*.txt"))) >= 25

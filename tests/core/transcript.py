@@ -15,6 +15,7 @@ import msgspec
 from gateway.core.actions import Action, ExtendServing, Send
 from gateway.core.events import DeadlineReached, Event, MessageReceived, ResignationRequested
 from gateway.core.node import ElectionPlan
+from gateway.core.timing import Timing
 from gateway.wire.messages import Ack, Pulse
 from tests.sim.clock import SimClock
 from tests.sim.host import Host
@@ -32,11 +33,15 @@ class Stage(World):
     """A world without chance: exact clocks, 1 ms of network, 3 ms of disk, 10 ms to stop.
 
     Args:
-        names: the nodes, all of them candidates, best first.
+        words: the nodes, candidates all but those named `NAME:witness`, best first; `serve`: each side of a
+            partition serves.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        super().__init__(Shape(names, (ElectionPlan(E, names),), ((50, 300),)), seed=1, trace=self.say, plain=True)
+    def __init__(self, words: tuple[str, ...]) -> None:
+        names = tuple(word.split(":")[0] for word in words if word != "serve")
+        candidates = tuple(word for word in words if word in names)
+        shape = Shape(names, (ElectionPlan(E, candidates),), ((50, 300),), serve="serve" in words)
+        super().__init__(shape, seed=1, trace=self.say, plain=True)
         self.lines: list[str] = []
         self.network.weather = NETWORK
         for host in self.hosts:
@@ -44,6 +49,9 @@ class Stage(World):
             host.fsync_us, host.confirm_us, host.stop_us = (3_000, 3_000), (0, 0), (10_000, 10_000)
             host.ready_us, host.timer_us = (1_000, 1_000), 0
             host.start()
+
+    def note(self, fault: str, detail: str = "") -> None:
+        self.say(f"{self.now_us / 1000:8.0f} {detail} {fault}")
 
     def say(self, line: str) -> None:
         self.lines.append(line)
@@ -78,11 +86,30 @@ class Stage(World):
         self.do_run(ms)
         self.lines.clear()
 
+    def do_show(self) -> None:
+        """Say what each node is, and until when it serves: heartbeats and what they extend are left out elsewhere."""
+        for host in self.hosts:
+            if host.core is not None:
+                one = host.core.elections[E]
+                lease = (
+                    f"serves until {one.lease_until_ms}" if one.serving_term else f"follows {one.leader or 'nobody'}"
+                )
+                self.say(f"{self.now_us / 1000:8.0f} {host.name} {roles(host.core):<6}   {lease}")
+
     def do_crash(self, name: str) -> None:
         self.host(name).crash()
 
     def do_start(self, name: str) -> None:
         self.host(name).start()
+
+    def do_reload(self, name: str, *periods: str) -> None:
+        """Let a new process take over, with a heartbeat and a lease of its own perhaps."""
+        timing = Timing(heartbeat_ms=int(periods[0]), lease_ms=int(periods[1])) if periods else None
+        if not self.host(name).reload(timing):
+            self.say(f"{name} is not free to be reloaded")
+
+    def do_suspend(self, name: str) -> None:
+        self.host(name).freeze(asleep=True)
 
     def do_freeze(self, name: str) -> None:
         self.host(name).freeze()
@@ -96,11 +123,22 @@ class Stage(World):
     def do_deafen(self, name: str) -> None:
         self.network.cut(isolate(len(self.hosts), self.index[name], hears=False, is_heard=True))
 
+    def do_cut(self, source: str, *to: str) -> None:
+        """Block the way from one node to others, and not the way back."""
+        self.network.cut(tuple((self.index[source], self.index[name]) for name in to))
+
+    def do_delay(self, source: str, to: str, ms: str) -> None:
+        self.network.clogged_us[self.index[source]][self.index[to]] = int(ms) * 1000
+
+    def do_disk(self, name: str, word: str) -> None:
+        """Become full, or have room again."""
+        self.host(name).disk_full = word == "full"
+
     def do_heal(self) -> None:
         self.network.heal_all()
 
-    def do_resign(self, name: str) -> None:
-        self.host(name).take(ResignationRequested(E, "maintenance"))
+    def do_resign(self, name: str, successor: str = "") -> None:
+        self.host(name).take(ResignationRequested(E, "maintenance", successor))
 
     def do_standing(self, name: str, *words: str) -> None:
         """Become fit, unfit, warm or cold; `generation=N` is fresher."""
