@@ -22,6 +22,7 @@ SETTLE_LEASES = 3
 # L2: what is left of the promises, and a round. Half a lease more for slow timers and disks of short leases.
 TAKEOVER_LEASES = 2.5
 TRIALS_LEASES = 14  # what the deaths at the end of a calm take
+ROOM_LEASES = 3
 CHURN = 3  # how often a broken leader comes back, and tries again
 
 
@@ -72,6 +73,9 @@ def followers_trouble(world: World, until_us: int) -> None:
         # Of two that serve apart, the deaf one must take the lead, and one that has just started is heard, so that
         # the other counts on its answer, and promises nothing yet (rule 4): the leader's lease runs out.
         troubles = (_silence,) if world.shape.serve else (_blink, _deafen, _silence, _reboot)
+        # Each has room to be down for a promise, and silent for another, before the next one comes.
+        room = (until_us - begun_us) // (ROOM_LEASES * world.lease_ms_longest * 1000) - 1
+        troubles = troubles[: max(room, 0)]
         gap_us = (until_us - begun_us) // (len(troubles) + 1)
         for turn, trouble in enumerate(troubles):
             # One at a time, with room to recover: two at once are a lost majority, and then a change is right.

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from gateway.core.actions import ExtendServing, StartServing
 from gateway.core.node import ElectionPlan, SavedVote
 from gateway.wire.messages import Resignation, VoteReply, VoteRequest
+from gateway.wire.seal import _Window
+from tests.sim import campaign
 from tests.sim.audit import Audit, Violation
 from tests.sim.clock import SimClock
 from tests.sim.network import ring
 from tests.sim.run import SeedFailed, run_seed, simulate
-from tests.sim.shapes import Shape
+from tests.sim.shapes import SHAPES, Shape
 from tests.sim.takeover import measure
+from tests.sim.world import World
 
 ROOT = Path(__file__).parents[2]
 E = "address"
@@ -65,6 +70,43 @@ def test_a_failure_names_the_command_and_the_file_that_show_it_again() -> None:
     assert report[0].startswith("command: python -m tests.sim")
     assert report[1].startswith("commit: ")
     assert len(report) >= 100, "the last events before the failure"
+
+
+def test_a_campaign_sums_its_runs_and_says_where_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = campaign.run(6 / 60, jobs=2, seed=3, minutes=1)
+    said = capsys.readouterr().out
+    assert tally.runs.total() == 6
+    assert not tally.failures
+    assert re.search(r"^violations +0$", said, re.MULTILINE)
+    assert "resume with --seed 0x5" in campaign.progress(tally, 1.0, 2.0, 5)
+
+
+def test_a_campaign_fails_where_a_promise_is_broken() -> None:
+    assert campaign.run(4 / 60, jobs=2, seed=3, minutes=1, mutant="half_is_a_majority").failures
+
+
+def test_a_seeds_shape_is_its_own_affair() -> None:
+    """So that a campaign goes on after an interruption with the same runs."""
+    assert {campaign.shape_of(seed) for seed in range(200)} == set(SHAPES)
+    assert campaign.shape_of(7) == campaign.shape_of(7)
+
+
+def test_a_datagram_that_was_seen_before_is_a_violation() -> None:
+    """The audit of the seal itself: one that lets replays through is caught."""
+
+    def admit(self: object, sequence: int) -> bool:
+        return True
+
+    def caught(seed: int) -> str:
+        try:
+            simulate(seed, "3", 2)
+        except Violation as violation:
+            return str(violation)
+        return ""
+
+    sealed = [seed for seed in range(80) if World(SHAPES["3"], seed).kind == "sealed"]
+    with patch.object(_Window, "admit", admit):
+        assert any("twice" in caught(seed) for seed in sealed)
 
 
 def test_two_leaders_of_a_term_are_seen() -> None:
