@@ -5,8 +5,8 @@ second vote in a term, also across crashes. A lease that a crash or a freeze lea
 kernel's fence lives as long.
 
 Under `on-partition serve` two may hold a lease at once, but only while nothing of the other arrives: every grant that
-makes or prolongs such an overlap is judged by what had arrived at its host. Where disks lie or machines go back in time
-a term may have two leaders and a voter two votes; never are there two leases.
+makes or prolongs such an overlap is judged by what its host had read, or had had the time to read. Where disks lie or
+machines go back in time a term may have two leaders and a voter two votes; never are there two leases.
 """
 
 from gateway.core.actions import Action, ExtendServing, PersistVote, StartServing
@@ -38,10 +38,12 @@ class Audit:
         # election -> host -> (term, true end of its lease, who was silent); gone once its stop is confirmed
         self.holders: dict[str, dict[int, tuple[int, int, frozenset[int]]]] = {plan.name: {} for plan in shape.plans}
         self.decided_ms: dict[tuple[int, str], int] = {}  # (host, election) -> end of the lease, on its own clock
-        self.heard_us: dict[tuple[int, int], int] = {}  # (host, peer) -> when something of that peer last arrived
+        self.heard_us: dict[tuple[int, int], int] = {}  # (host, peer) -> when something of that peer was last read
+        self.unread_us: dict[tuple[int, int], int] = {}  # (host, peer) -> since when something lies in the socket
         # by host: who was silent when it decided upon what it does now (a freeze may have come between)
         self.silent: list[frozenset[int]] = [frozenset()] * len(shape.voters)
         self.quiet_until_us = [0] * len(shape.voters)
+        self.late_us = [0] * len(shape.voters)  # by host: what it notices of its own lateness
         self.apart_us = [0] * len(shape.voters)  # by host: silence after which it counts a peer as cut off
         self.started = 0
         self.starts: list[tuple[str, int]] = []  # (election, when), for whoever wants to know who came when
@@ -90,13 +92,19 @@ class Audit:
         self.quiet_until_us[host] = true_us + quiet_us
         for peer in range(len(self.names)):
             self.heard_us.pop((host, peer), None)
+            self.unread_us.pop((host, peer), None)
 
     def _silent(self, host: int, true_us: int) -> frozenset[int]:
         """Return the peers of which nothing has arrived at `host` for so long that it may count them as cut off."""
         if true_us < self.quiet_until_us[host]:
             return frozenset()
         since_us = true_us - self.apart_us[host]
-        return frozenset(peer for peer in range(len(self.names)) if self.heard_us.get((host, peer), 0) <= since_us)
+        late_us = true_us - self.late_us[host]  # who was stopped for less does not notice
+        return frozenset(
+            peer
+            for peer in range(len(self.names))
+            if self.heard_us.get((host, peer), 0) <= since_us and self.unread_us.get((host, peer), true_us) >= late_us
+        )
 
     def stop(self, host: int, election: str, term: int) -> None:
         """A host has stopped serving, for good."""

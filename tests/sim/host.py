@@ -98,7 +98,7 @@ class Host:
         self.unperformed = []
         self.timer_at_us = self.armed_ms = NEVER
         self.core = self._node()
-        world.audit.apart_us[self.index] = self.apart_us()
+        self.tell_audit()
         world.audit.began(self.index, world.now_us, (self.timing.promise_ms - 1) * 990)
         if world.sealed is not None:
             world.sealed.boot(self)
@@ -125,9 +125,11 @@ class Host:
             serve_apart=world.shape.serve,
         )
 
-    def apart_us(self) -> int:
-        """Return after how much silence this host may count another as cut off: a tick less, and 1 % of its clock."""
-        return (self.timing.apart_ms - 1) * 990
+    def tell_audit(self) -> None:
+        """Tell after how much silence this host may count another as cut off: a tick less, and 1 % of its clock."""
+        audit = self.world.audit
+        audit.apart_us[self.index] = (self.timing.apart_ms - 1) * 990
+        audit.late_us[self.index] = (self.timing.late_ms + 1) * 1_010
 
     def wake_as(self, core: Node, clock_us: int) -> None:
         """Go on as an earlier run, from a snapshot of its memory and clock."""
@@ -149,7 +151,7 @@ class Host:
         state = capture(self.core)
         self.timing = timing or self.timing
         self.world.lease_ms_longest = max(self.world.lease_ms_longest, self.timing.lease_ms)
-        self.world.audit.apart_us[self.index] = self.apart_us()
+        self.tell_audit()
         fresh = self._node()
         restore(fresh, state)
         if self.world.sealed is not None:
@@ -243,7 +245,9 @@ class Host:
 
     def hear(self, event: MessageReceived) -> None:
         if self.world.shape.serve:
-            self.world.audit.heard_us[self.index, self.world.index[event.sender]] = self.world.now_us
+            link = (self.index, self.world.index[event.sender])
+            self.world.audit.heard_us[link] = self.world.now_us
+            self.world.audit.unread_us.pop(link, None)
         self.step(event)
 
     def _keep(self, datagram: MessageReceived | bytes) -> None:
@@ -251,8 +255,8 @@ class Host:
             return
         self.inbox.append(datagram)
         if isinstance(datagram, MessageReceived):  # it has arrived, whoever looks
-            world = self.world
-            world.audit.heard_us[self.index, world.index[datagram.sender]] = world.now_us
+            link = (self.index, self.world.index[datagram.sender])
+            self.world.audit.unread_us.setdefault(link, self.world.now_us)
 
     def take(self, event: Event) -> None:
         """Something of this host's own has happened."""

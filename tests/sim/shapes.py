@@ -47,4 +47,4 @@ SHAPES: dict[str, Shape] = {
     "9": Shape(_GATEWAYS + _MANAGERS, _apart(_GATEWAYS, _MANAGERS), ((200, 1200), (300, 2000))),
 }
 # Of a hundred seeds so many are of this shape: small clusters are cheap, and their elections the closest.
-WEIGHTS = {"1": 2, "2-hold": 22, "2-serve": 20, "2+witness": 16, "3": 22, "5": 12, "9": 6}
+WEIGHTS = {"1": 2, "2-hold": 24, "2-serve": 24, "2+witness": 14, "3": 20, "5": 10, "9": 6}
