@@ -118,14 +118,17 @@ class AddressService:
     def start(self, term: int, until_ms: int) -> None:
         """Put the address on the device and announce it, in microseconds."""
         self._term, self._until_ms = term, until_ms
-        if not self.holds():
-            return  # too late already: the core is about to say so
         if self._fault:  # a task may be using the fence's socket; unfit, so this is not asked for long
             self._post(ResignationRequested(self.name, self._fault))
             return
+        self._take_hold(term)
+
+    def _take_hold(self, term: int) -> None:
+        if not self.holds():
+            return  # too late already: the core is about to say so
         try:
-            if self._fence is not None and not self._fence.grant(until_ms - boot_ms()):
-                return
+            if self._fence is not None and not self._fence.grant(self._until_ms - boot_ms()):
+                return  # less than a tick of the kernel's clock is left: the first extension comes with more
             self._virtual.add()
         except KernelRefused as error:
             self._log.error("address.refused", reason=str(error))
@@ -156,7 +159,11 @@ class AddressService:
     def extend(self, until_ms: int) -> None:
         """Take the new end of the lease; let the kernel have it too, unless its own count has run out."""
         self._until_ms = until_ms
-        if self._fence is None or self._mending or self.held_since_ms is None:
+        if self.held_since_ms is None:
+            if self._term is not None and not self._fault:
+                self._take_hold(self._term)  # the votes took so long that `start` had no time left
+            return
+        if self._fence is None or self._mending:
             return
         try:
             renewed = self._fence.renew(until_ms - boot_ms())

@@ -15,6 +15,7 @@ from gateway.control.address import RETRY_S, AddressService
 from gateway.control.preflight import StartRefused
 from gateway.kernel.address import VirtualAddress, local_addresses
 from gateway.kernel.announce import Announcer
+from gateway.kernel.clock import boot_ms
 from gateway.kernel.templates import templates
 from tests.control.address_harness import IP, VIP, VIP6, Core, with_service
 from tests.support import netns
@@ -437,3 +438,14 @@ def test_a_stranger_that_answers_for_the_address_is_refused_at_the_start(
     with pytest.raises(StartRefused, match=f"is answered on lan0 by {STRANGER_MAC}"):
         host.call(ask)
     assert os.getpid()  # this process has touched nothing
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
+def test_a_hold_that_began_too_late_in_its_lease_begins_with_the_first_extension(host: Host, address: Address) -> None:
+    async def late(service: AddressService, core: Core) -> tuple[bool, bool]:
+        core.win(lease_ms=5)  # less than a tick of the kernel's clock: the votes took their time
+        before = address.ip in local_addresses()
+        service.extend(boot_ms() + 30_000)
+        return before, address.ip in local_addresses()
+
+    assert host.call(with_service, late, address) == (False, True)
