@@ -4,6 +4,9 @@
 minutes from START on until so many hours are simulated; which shape a seed has depends on the seed alone. A line each
 ten seconds says how far it is, with the seed to start from when it was interrupted. A broken promise is printed with
 the command that shows it again, and saved with its trace; the exit status is then 1.
+
+Measured, in seconds of CPU for a simulated hour, on two shared cores with Python 3.11: one node 0.4, two that hold 4.2,
+two that serve 3.5, two and a witness 9.5, three 8.1, five 10.8, nine 9.2; all together 7.
 """
 
 from __future__ import annotations
