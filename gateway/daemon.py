@@ -37,7 +37,7 @@ from gateway.control.matchmaker import MatchmakerService, open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
 from gateway.control.shell import Service, Shell
 from gateway.control.status import Status
-from gateway.control.succession import Parts, await_heir, bequeath, go_on, let_go, take_over
+from gateway.control.succession import Legacy, Parts, await_heir, bequeath, go_on, take_over
 from gateway.control.votes import VoteFileBroken, VoteFiles
 from gateway.control.wills import Wills
 from gateway.core.actions import FollowLeader
@@ -206,16 +206,13 @@ async def _run_node(
             realtime=is_realtime(),
         )
         log.info("node.started", roles=sorted(me.roles), voters=len(node.voters))
-        heir = await _wait_for_end(stop_wanted, link, node)
-        legacy = None
+        heir = await _wait_for_end(stop_wanted, parts)
         if heir is None:
             log.info("node.stopping")
             await _resign(shell)
-        else:
-            legacy = let_go(parts)
         nursery.cancel_scope.cancel()
-    if heir is not None and legacy is not None:
-        await bequeath(heir, legacy)
+    if heir is not None:
+        await bequeath(*heir)
 
 
 async def _make_services(
@@ -284,9 +281,9 @@ def _tell_all(addresses: tuple[AddressService, ...], event: LinkEvent) -> None:
         service.link_changed(event)
 
 
-async def _wait_for_end(stop_wanted: Callable[[], Awaitable[None]], link: GuardLink, node: Node) -> Channel | None:
-    """Wait until this process should stop (None), or another one is ready to take its place."""
-    heirs: list[Channel] = []
+async def _wait_for_end(stop_wanted: Callable[[], Awaitable[None]], parts: Parts) -> tuple[Channel, Legacy] | None:
+    """Wait until this process should stop (None), or has let go for another one that takes its place."""
+    heirs: list[tuple[Channel, Legacy]] = []
     async with trio.open_nursery() as nursery:
 
         async def stop() -> None:
@@ -294,7 +291,7 @@ async def _wait_for_end(stop_wanted: Callable[[], Awaitable[None]], link: GuardL
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(stop)
-        heirs.append(await await_heir(link, node))
+        heirs.append(await await_heir(parts))
         nursery.cancel_scope.cancel()
     return heirs[0] if heirs else None
 

@@ -72,11 +72,6 @@ class AddressService:
         """Name of the address and of its election."""
         return self.settings.name
 
-    @property
-    def conflicts_total(self) -> int:
-        """How often another host has claimed the address while this node held it."""
-        return self.conflicts.claims_total
-
     async def prepare(self, *, adopt: bool = False) -> str | None:
         """Remove what an earlier process has left on the device and shut the fence, before the first election.
 

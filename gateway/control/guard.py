@@ -24,7 +24,6 @@ IDLE_BEAT_MS = 1_000  # where nothing is served: a tenth of what the guard waits
 # A control that runs and is silent: a timer comes each heartbeat, so two of them have been missed.
 HEARTBEATS_MISSED = 2
 LINK_NUMBER = 1000  # of the link's descriptor, where the limit allows it: above all others of control
-DEAD_MS = 30
 DEAD_MS_ORDINARY = 100  # without real-time priority: a busy CPU alone keeps it from speaking for so long
 
 

@@ -73,9 +73,15 @@ class Legacy(msgspec.Struct, frozen=True):
 # -- the old process ---------------------------------------------------------------------------------------------
 
 
-async def await_heir(link: GuardLink, node: Node) -> Channel:
-    """Return the way to a process that is ready to take this one's place; what is not is told so, and forgotten."""
+async def await_heir(parts: Parts) -> tuple[Channel, Legacy]:
+    """Let go for a process that is ready to take this one's place; what is not is told so, and forgotten.
+
+    Returns:
+        The way to that process, and what it is to get. No other task has run between the look that found no act under
+        way and the letting go.
+    """
     log = structlog.get_logger()
+    link, node = parts.link, parts.node
     async for end in link.heirs:
         channel = Channel(end)
         log.info("reload.asked")
@@ -84,15 +90,17 @@ async def await_heir(link: GuardLink, node: Node) -> Channel:
             await _settle(node)
             channel.send(Offer(capture(node)))
             answer, _ = await channel.receive(ANSWER_S_MAX)
-            if not isinstance(answer, Answer) or answer.refused:
-                raise TakeOverFailed(getattr(answer, "refused", "it does not answer what was asked"))
+            if not isinstance(answer, Answer):
+                raise TakeOverFailed("the new process does not answer what it was asked")
+            if answer.refused:
+                raise TakeOverFailed(answer.refused)
             await _settle(node)
         except TakeOverFailed as failure:
             link.reload_failure = str(failure)
             log.error("reload.refused", reason=str(failure))
             channel.close()
         else:
-            return channel
+            return channel, let_go(parts)
     raise AssertionError("the guard link outlives the waiting for heirs")
 
 
@@ -138,6 +146,7 @@ async def bequeath(heir: Channel, legacy: Legacy) -> None:
 
 
 async def _settle(node: Node) -> None:
+    """Wait until no act is under way; no other task runs after the last look."""
     with trio.move_on_after(SETTLE_S_MAX):
         while unsettled(node):  # noqa: ASYNC110 (the core has no events)
             await trio.sleep(SETTLE_LOOK_S)

@@ -274,7 +274,7 @@ def test_a_conflict_is_defended_at_most_once_a_second_and_shown(segment: Segment
         await trio.sleep(6.5)  # past the announcements of the start
         began = time.time()
         contested = None
-        stranger_began = await core.wait(lambda: service.conflicts_total > 0, within_s=10)
+        stranger_began = await core.wait(lambda: service.conflicts.claims_total > 0, within_s=10)
         assert stranger_began
         await trio.sleep(2.5)
         contested = service.status()

@@ -1,0 +1,87 @@
+"""Succession: what the old process makes sure of before it lets go."""
+
+import socket
+from typing import Any, cast
+
+import pytest
+import trio
+
+from gateway.control import succession
+from gateway.control.guard import GuardLink
+from gateway.control.inheritance import Answer, Channel, Offer
+from gateway.control.succession import Parts, await_heir
+from gateway.core.node import Node
+from gateway.core.snapshot import unsettled
+from tests.core.playbook import Script
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often any task has had its turn."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_no_task_runs_between_the_last_look_at_the_elections_and_the_letting_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps, looked, let_go = Steps(), [], []
+
+    def look(node: Node) -> str:
+        looked.append(steps.count)
+        return unsettled(node)
+
+    monkeypatch.setattr(succession, "unsettled", look)
+    monkeypatch.setattr(succession, "let_go", lambda parts: let_go.append(steps.count))
+    link, script = GuardLink(None), Script().awake()
+    script.ask("a", 1)  # a vote is on its way to the disk
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    nothing = cast(Any, None)
+    parts = Parts(script.node, nothing, nothing, nothing, nothing, link, (), ())
+
+    async def be_the_heir() -> None:
+        heir = Channel(theirs)
+        offer, _ = await heir.receive(10)
+        assert isinstance(offer, Offer)
+        script.ask("a", 2)  # another one, after the offer
+        heir.send(Answer(""))
+        await trio.sleep(0.05)
+        script.persisted(2)
+
+    trio.lowlevel.add_instrument(steps)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_the_heir)
+        nursery.start_soon(_persist_soon, script)
+        link._heirs_in.send_nowait(ours)
+        channel, _ = await await_heir(parts)
+    channel.close()
+    theirs.close()
+    assert len(let_go) == 1
+    assert looked[-1] == let_go[0]
+
+
+async def _persist_soon(script: Script) -> None:
+    await trio.sleep(0.05)
+    script.persisted(1)
+
+
+async def test_an_heir_that_does_not_fit_is_let_go_of_by_name() -> None:
+    link, script = GuardLink(None), Script().awake()
+    nothing = cast(Any, None)
+    parts = Parts(script.node, nothing, nothing, nothing, nothing, link, (), ())
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    heir = Channel(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(await_heir, parts)
+        link._heirs_in.send_nowait(ours)
+        await heir.receive(10)
+        heir.send(Answer("the peers have changed"))
+        with trio.fail_after(10):
+            while not link.reload_failure:  # noqa: ASYNC110 (the link has no event for it)
+                await trio.sleep(0.005)
+        nursery.cancel_scope.cancel()
+    heir.close()
+    assert link.reload_failure == "the peers have changed"
