@@ -16,7 +16,8 @@ import select
 
 from gateway.guard import process, protocol
 from gateway.guard.charge import DRAIN_MAX, Control
-from gateway.guard.will import KILLED_MS_MAX, LATER_MS, Hands, Will
+from gateway.guard.executor import Executor
+from gateway.guard.will import LATER_MS, Will
 from gateway.kernel.clock import boot_ms
 from gateway.kernel.realtime import CONTROL_PRIORITY
 
@@ -38,13 +39,12 @@ class Guard:
     def __init__(self, command: list[str], warnings: list[str]) -> None:
         self._command = command
         self._warnings = warnings
-        self._hands = Hands()
+        self._executor = Executor(self._fenced)
         self._poll = select.poll()
         self._watched: dict[int, Callable[[], None]] = {}
         self._control: Control | None = None  # the one that acts
         self._coming: Control | None = None  # the one that is about to take over from it
         self._relays: dict[int, tuple[int, int]] = {}  # pidfd -> (token, pid)
-        self._undone: list[Will] = []  # begun, and not yet certain
         self._start_ms: int | None = boot_ms()  # when the next control is started
         self._back_off_ms = BACK_OFF_MS_MIN
         self._stop_ms: int | None = None  # until when control may take to end gracefully
@@ -55,14 +55,13 @@ class Guard:
         self._restarts = 0
         self._kills = {"frozen": 0, "late": 0, "hung": 0}
         self._lates = 0  # of the controls before this one
-        self._posted = 0
         self._leaving: list[tuple[Control, int]] = []  # has handed over; until when it may take to end
         self._signals, self._wake = _wake_on_signals()
         self._watch(self._signals.fileno(), self._signalled)
 
     def run(self) -> int:
         """Guard until control has ended for good; return the exit status of the node."""
-        while self._status is None or self._undone:
+        while self._status is None or self._executor.busy:
             wait_ms = self._wait_ms()
             planned_ms = boot_ms() + wait_ms
             found = self._poll.poll(wait_ms)
@@ -85,7 +84,7 @@ class Guard:
             "restarts": self._restarts,
             "kills": dict(self._kills),
             "lates": self._lates,
-            "letters": self._posted,
+            "letters": self._executor.posted,
             "notes": tuple(self._notes),
         }
 
@@ -95,7 +94,7 @@ class Guard:
         """Return how long nothing will happen by time alone."""
         now_ms = boot_ms()
         moments = [now_ms + IDLE_MS]
-        if self._undone:
+        if self._executor.busy:
             moments.append(now_ms + LATER_MS)
         if self._start_ms is not None:
             moments.append(self._start_ms)
@@ -115,10 +114,7 @@ class Guard:
             control.heard(now_ms)
 
     def _keep_time(self, now_ms: int) -> None:
-        for will in [will for will in self._undone if will.closed or self._advance(will, now_ms)]:
-            self._undone.remove(will)
-        if self._status is not None:  # nobody comes after us: what has taken too long is left undone
-            self._undone = [will for will in self._undone if now_ms - (will.struck_ms or 0) <= KILLED_MS_MAX]
+        self._executor.go_on(now_ms, ending=self._status is not None)
         for left, until_ms in self._leaving:
             if now_ms >= until_ms:
                 process.send(left.pidfd, _signal.SIGKILL)
@@ -132,7 +128,7 @@ class Guard:
             return
         for will in list(control.wills.values()):
             if will.at_end and will.struck_ms is None and now_ms >= will.until_ms:
-                self._begin(will, now_ms)  # whatever a hanging thread of control makes of the end of its lease
+                self._executor.begin(will, now_ms)  # whatever a hanging thread of control makes of the end of its lease
         cause = "hung" if self._stop_ms is not None and now_ms >= self._stop_ms else control.judge(now_ms)
         if cause is not None:
             self._kill(control, cause, now_ms)
@@ -173,8 +169,7 @@ class Guard:
         process.hasten(control.pid, CONTROL_PRIORITY)
         control.killed = cause
         self._kills[cause] += 1
-        for will in control.wills.values():
-            will.strike(self._hands, now_ms)
+        self._executor.strike(control.wills.values(), now_ms)
         self._note(f"guard.killed-{cause}", f"pid {control.pid}, silent for {now_ms - control.heard_ms} ms")
 
     def _ended(self, control: Control) -> None:
@@ -221,36 +216,13 @@ class Guard:
             self._start_later()
 
     def _bequeath(self, control: Control, now_ms: int) -> None:
-        """Do the wills of a control that takes no step any more."""
-        wills = sorted(control.wills.values(), key=lambda will: will.at_end)  # those that take longer last
+        wills = list(control.wills.values())
         control.wills.clear()
-        for will in wills:
-            will.strike(self._hands, now_ms)
-        for will in wills:
-            will.bequeathed_ms = now_ms
-            self._begin(will, now_ms)
+        self._executor.bequeath(wills, now_ms)
 
-    # -- wills ---------------------------------------------------------------------------------------------------
-
-    def _begin(self, will: Will, now_ms: int) -> None:
-        """Do a will as far as it goes now; the rest follows."""
-        if will.struck_ms is None:
-            will.strike(self._hands, now_ms)
-        if not self._advance(will, now_ms) and will not in self._undone:
-            self._undone.append(will)
-
-    def _advance(self, will: Will, now_ms: int) -> bool:
-        """Go on with a will; return whether it is done. Its letters leave when the fence is certain."""
-        if not will.advance(self._hands, now_ms):
-            return False
-        if will.bequeathed_ms is None:  # the lease has ended; control lives, and speaks for itself
-            if self._control is not None:
-                self._control.send(protocol.FENCED, will.election)
-            return True
-        if now_ms - will.bequeathed_ms <= KILLED_MS_MAX:
-            self._posted += sum(self._hands.post(*letter) for letter in will.letters)
-        will.close()
-        return True
+    def _fenced(self, election: str) -> None:
+        if self._control is not None:
+            self._control.send(protocol.FENCED, election)
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -270,8 +242,7 @@ class Guard:
         elif control.killed is None:  # it lives, and can't be heard any more
             process.send(control.pidfd, _signal.SIGKILL)
             control.killed = "unlinked"
-            for will in control.wills.values():
-                will.strike(self._hands, boot_ms())
+            self._executor.strike(control.wills.values(), boot_ms())
         # Without a will it is on its way to a clean end, and has the time of any silent control.
 
     def _take(self, control: Control, kind: int, fields: tuple[Any, ...], descriptors: list[int]) -> None:
@@ -284,9 +255,7 @@ class Guard:
             self._listen(control)
             if self._reload_wanted:
                 self._reload()
-            for posthumous in self._undone:
-                if posthumous.bequeathed_ms is not None:
-                    posthumous.close()  # the new control has seen to it itself, and may write other files
+            self._executor.forget_bequeathed()  # the new control has seen to it itself, and may write other files
         elif kind == protocol.WILL:
             will = Will(fields, descriptors)
             if (old := control.wills.get(will.election)) is not None:
