@@ -31,7 +31,7 @@ from gateway.control.forwarding import (
     view_listeners,
 )
 from gateway.control.guard import Fencing, GuardLink
-from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
+from gateway.control.heartbeats import PATIENT_HEARTBEATS, HeartbeatPortTaken, Heartbeats
 from gateway.control.inheritance import Channel, Done, TakeOverFailed
 from gateway.control.matchmaker import MatchmakerService, open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
@@ -134,7 +134,13 @@ async def _run_node(
     peers = {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name}
     boot_id = os.urandom(BOOT_ID_BYTES) if estate is None else estate.seal.boot_id
     seal = Seal(settings.cluster, keyring, me.name, boot_id, node.voters)
-    heartbeats = Heartbeats(me.endpoint, peers, seal, None if estate is None else estate.heartbeats)
+    heartbeats = Heartbeats(
+        me.endpoint,
+        peers,
+        seal,
+        patient=settings.lease_ms >= PATIENT_HEARTBEATS * settings.heartbeat_ms,
+        adopted=() if estate is None else estate.heartbeats,
+    )
     # The first change on this host: whatever refuses a start has refused it by now.
     Path(settings.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (nothing beats yet)
     elected = ElectedServers(settings, forwarding)
@@ -144,6 +150,11 @@ async def _run_node(
             elected.follow(change)
         for service in matchmakers:
             service.follow(change)
+
+    def wake() -> None:
+        wills.wake()
+        for matchmaker in matchmakers:
+            matchmaker.wake()
 
     services: dict[str, Service] = {address.name: address for address in addresses}
     services |= {matchmaker.name: matchmaker for matchmaker in matchmakers}
@@ -158,7 +169,7 @@ async def _run_node(
         votes=votes,
         services={name: wills.of(name, service) for name, service in services.items()},
         follow=follow,
-        on_wake=wills.wake,
+        on_wake=wake,
     )
     posted.append(shell.post)
     for matchmaker in matchmakers:
@@ -190,7 +201,7 @@ async def _run_node(
         await nursery.start(link.run)
         await nursery.start(shell.run_votes)
         await nursery.start(shell.run_timer)
-        await nursery.start(heartbeats.run, shell.deliver)
+        await nursery.start(heartbeats.run, shell.deliver, shell.settle)
         await nursery.start(serve_admin, admin_socket(settings), {"status": status.document})
         for matchmaker in matchmakers:
             await nursery.start(matchmaker.run)

@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from gateway.config.settings import Backend, Peer, Settings
+from gateway.kernel.inotify import FileWatch
 from gateway.matchmaker.condor import CondorHost
 from gateway.matchmaker.replication import Material, Newest, Shipped, serve, ship
 from gateway.matchmaker.spool import ReplicaCorrupt, ReplicaStale, ReplicaStore
@@ -122,7 +123,7 @@ class Accounting:
         async with trio.open_nursery() as nursery:
             for standby in self._standbys:
                 nursery.start_soon(self._ship_to, standby, newest)
-            async with contextlib.aclosing(watch(host.accountant_log)) as changes:
+            async with contextlib.aclosing(watch(host.accountant_log, watch_writes=FileWatch)) as changes:
                 async for change in changes:
                     replica = change.replica(self._me.name, term)
                     newest.publish(replica)

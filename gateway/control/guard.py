@@ -163,8 +163,10 @@ class GuardLink:
         self._say(protocol.LETTERS, election, letters)
 
     def extend(self, election: str, until_ms: int) -> None:
-        """Tell that the lease of `election` goes on until `until_ms`."""
-        self._say(protocol.EXTEND, election, until_ms)
+        """Tell that the lease of `election` goes on until `until_ms`; that is a sign of life as well."""
+        now_ms = boot_ms()
+        self._beat_at_ms = now_ms + BEAT_MS
+        self._say(protocol.EXTEND, election, until_ms, now_ms)
 
     def clear(self, election: str) -> None:
         """Withdraw the will: this process serves `election` no more."""

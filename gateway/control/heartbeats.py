@@ -1,7 +1,10 @@
 """Heartbeats: sealed datagrams to and from the peers, over one UDP socket. Sends never wait; a refusal is counted.
 
-Rule: a leader does not listen for a moment after its beat. Each of its peers answers at once, and four answers taken
-together cost as much as one: most of what a datagram costs is waking up for it. Followers listen all the time.
+What one wake-up has to say to a peer leaves in one datagram: `send` gathers, `flush` sends.
+
+Rule: nobody wakes up for an answer. To wake up costs more than all the answers to a beat, and a leader is awake at its
+next one. So the kernel keeps them apart (`gateway.kernel.lanes`), and they are read at whatever wake-up comes next.
+Where the lease is short, a leader looks at them a moment after its beat, when all have come.
 """
 
 import contextlib
@@ -17,13 +20,18 @@ from gateway.config.settings import Endpoint
 from gateway.control.pump import Pump
 from gateway.kernel.alarm import Alarm
 from gateway.kernel.clock import boot_ms
+from gateway.kernel.lanes import open_second_lane
 from gateway.wire.errors import Malformed, Reason
-from gateway.wire.heartbeat import decode_untrusted, encode
-from gateway.wire.messages import Message, Pulse
-from gateway.wire.seal import DATAGRAM_BYTES_MAX, Seal
+from gateway.wire.heartbeat import bundle, encode, unbundle_untrusted
+from gateway.wire.messages import Ack, Message, Pulse
+from gateway.wire.seal import ANSWER, DATAGRAM_BYTES_MAX, Seal
 
-DRAIN_MAX = 64  # datagrams taken in one turn, so that a flood can't keep timers from their turn
+# Datagrams taken in one turn, so that a flood can't keep timers from their turn. What they ask for is sent after them,
+# and the guard's letters stay within a window of 64 numbers.
+DRAIN_MAX = 16
 REST_MS = 2  # between a leader's beat and its look at the answers, which take 0.2 to 1 ms on a LAN
+# With a lease of so many heartbeats answers may wait for the next one: that it goes on is known one of the eight later.
+PATIENT_HEARTBEATS = 8
 
 
 class HeartbeatPortTaken(Exception):  # noqa: N818 (an answer to the operator)
@@ -37,27 +45,41 @@ class Heartbeats:
         own: where this node listens; peers know it by this endpoint.
         peers: the other nodes' endpoints by name.
         seal: this process' seal.
-        adopted: the socket of a process whose place this one takes; what waits in it is not lost.
+        patient: whether answers wait for the next wake-up (`PATIENT_HEARTBEATS`).
+        adopted: the sockets of a process whose place this one takes; what waits in them is not lost.
 
     Raises:
         HeartbeatPortTaken: `own` can't be bound.
     """
 
     def __init__(
-        self, own: Endpoint, peers: Mapping[str, Endpoint], seal: Seal, adopted: socket.socket | None = None
+        self,
+        own: Endpoint,
+        peers: Mapping[str, Endpoint],
+        seal: Seal,
+        *,
+        patient: bool = False,
+        adopted: tuple[socket.socket, ...] = (),
     ) -> None:
-        self._socket = _bound(own) if adopted is None else adopted
+        self._socket, self._answers = _lanes(own) if not adopted else (adopted[0], adopted[1] if adopted[1:] else None)
         self._socket.setblocking(False)
+        self._patient = patient and self._answers is not None
         self.pump = Pump()
         self._rested = Alarm()
         self._deliver: Callable[[str, Message], None] = _nobody
+        self._settle: Callable[[], None] = self.flush
         self._resting = False
         self.pump.add(self._socket, self._drain)
+        if self._answers is not None:
+            self.pump.add(self._answers, self._drain, listen=not self._patient)
         self.pump.add(self._rested, self._end_rest, listen=False)
         self._targets = {name: (peer.host, peer.port) for name, peer in peers.items()}
         self._seal = seal
-        # One seal a peer and message: encoding is shared by the peers of one step.
+        self._outbox: dict[str, list[bytes]] = {}  # by peer, in the order of the first message
+        self._urgent: set[str] = set()  # peers that get more than answers
+        # Encoding is shared by the peers of one step.
         self._last: tuple[Message, bytes] | None = None
+        self._beaten = False  # a leader's beat is in the outbox
         self.sent_total = 0
         self.unsent: Counter[str] = Counter()  # by errno name: a full queue, no route, a link that is down
         self.received_total = 0
@@ -67,17 +89,38 @@ class Heartbeats:
         """Datagrams that were refused, by reason."""
         return self._seal.refused
 
-    def let_go(self) -> int:
-        """Return a copy of the socket, for the process that takes our place."""
-        return os.dup(self._socket.fileno())
+    @property
+    def lanes(self) -> int:
+        """In how many sockets the kernel sorts what arrives: 2, or 1 where it can't."""
+        return 1 if self._answers is None else 2
+
+    def let_go(self) -> tuple[int, ...]:
+        """Return copies of the sockets, for the process that takes our place."""
+        return tuple(os.dup(one.fileno()) for one in (self._socket, self._answers) if one is not None)
 
     def send(self, to: str, message: Message) -> None:
-        """Send `message` to a peer, or count why not. Takes microseconds."""
+        """Send `message` to a peer with the next `flush`. Takes microseconds."""
         if self._last is None or self._last[0] is not message:
             self._last = (message, encode(message))
-        self._put(to, self._seal.seal(to, self._last[1]))
-        if type(message) is Pulse and message.leads and not self._resting:
-            self._rest()
+        self._outbox.setdefault(to, []).append(self._last[1])
+        if type(message) is not Ack:
+            self._urgent.add(to)
+            if type(message) is Pulse and message.leads:
+                self._beaten = True
+
+    def flush(self) -> None:
+        """Let what has been gathered leave, or count why it can't."""
+        if not self._outbox:
+            return
+        outbox, self._outbox = self._outbox, {}
+        urgent, self._urgent = self._urgent, set()
+        for to, messages in outbox.items():
+            for payload in messages if len(messages) == 1 else bundle(messages):
+                self._put(to, self._seal.seal(to, payload, urgent=to in urgent))
+        if self._beaten:
+            self._beaten = False
+            if not self._resting and not self._patient:
+                self._rest()
 
     def _put(self, to: str, datagram: bytes) -> None:
         try:
@@ -90,12 +133,16 @@ class Heartbeats:
     async def run(
         self,
         deliver: Callable[[str, Message], None],
+        settle: Callable[[], None] | None = None,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Deliver authentic, fresh messages until cancelled, and run the pump."""
-        self._deliver = deliver
-        with self._socket, contextlib.closing(self._rested):
+        """Deliver authentic, fresh messages until cancelled, and run the pump.
+
+        `settle` is called when what had arrived together has been delivered, and is to call `flush`.
+        """
+        self._deliver, self._settle = deliver, settle or self.flush
+        with self._socket, self._answers or contextlib.nullcontext(), contextlib.closing(self._rested):
             await self.pump.run(task_status=task_status)
 
     def _rest(self) -> None:
@@ -103,20 +150,33 @@ class Heartbeats:
         if self.pump.closed:
             return
         self._resting = True
-        self.pump.listen(self._socket, listen=False)
+        self.pump.listen(self._answers or self._socket, listen=False)
         self._rested.set(boot_ms() + REST_MS)
         self.pump.listen(self._rested, listen=True)
 
     def _end_rest(self) -> None:
         self._resting = False
         self.pump.listen(self._rested, listen=False)
-        self.pump.listen(self._socket, listen=True)
+        self.pump.listen(self._answers or self._socket, listen=True)
         self._drain()
 
     def _drain(self) -> None:
+        self.take_waiting()
+        self._settle()
+
+    def take_waiting(self) -> None:
+        """Deliver what has arrived. To be called at a wake-up for something else, before it: `settle` is not called.
+
+        Who was stopped for a while finds its timers and the words of others; the words were there first.
+        """
+        if self._answers is not None:
+            self._take_from(self._answers)
+        self._take_from(self._socket)
+
+    def _take_from(self, lane: socket.socket) -> None:
         for _ in range(DRAIN_MAX):
             try:
-                datagram = self._socket.recv(DATAGRAM_BYTES_MAX + 1)
+                datagram = lane.recv(DATAGRAM_BYTES_MAX + 1)
             except BlockingIOError:
                 break
             except OSError as error:  # an ICMP error for what we have sent
@@ -128,19 +188,24 @@ class Heartbeats:
         self.received_total += 1
         try:
             opened = self._seal.open_untrusted(datagram)
-            message = decode_untrusted(opened.payload) if opened.payload is not None else None
+            messages = unbundle_untrusted(opened.payload) if opened.payload is not None else ()
         except Malformed as refusal:
             if refusal.reason is Reason.BAD_PAYLOAD:
                 self._seal.refused[refusal.reason] += 1
             return
         if opened.reply_to is not None:
             self._put(opened.reply_to, self._seal.hello(opened.reply_to))
-        if message is not None:
+        for message in messages:
             self._deliver(opened.sender, message)
 
 
 def _nobody(sender: str, message: Message) -> None:
     """Deliver to nobody yet."""
+
+
+def _lanes(own: Endpoint) -> tuple[socket.socket, socket.socket | None]:
+    first = _bound(own)
+    return first, open_second_lane(first, ANSWER)
 
 
 def _bound(own: Endpoint) -> socket.socket:

@@ -19,7 +19,7 @@ from gateway.core.snapshot import NodeState
 from gateway.wire.seal import SealState
 
 MESSAGE_BYTES_MAX = 131_072  # sixteen elections of nine nodes take some 20 KB
-DESCRIPTORS_MAX = 2
+DESCRIPTORS_MAX = 3  # two lanes of heartbeats, and the relay
 ANSWER_S_MAX = 60.0  # for a new process to be ready: HTCondor's tools may take 20 s of a start
 SETTLE_S_MAX = 2.0  # for an election that is under way to end
 DONE_S_MAX = 2.0  # for the new one to say that it acts
@@ -60,8 +60,9 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
 
 
 class Estate(msgspec.Struct, frozen=True, tag="estate", kw_only=True):
-    """From the old process, which has let go: everything. The heartbeat socket goes along, then the relay's."""
+    """From the old process, which has let go: everything. The heartbeat sockets go along, then the relay's."""
 
+    lanes: int  # how many heartbeat sockets
     node: NodeState
     seal: SealState
     relay: RelayState

@@ -147,6 +147,10 @@ class MatchmakerService:
             # that its kernel refused until its lease had ended.
             self._standbys.refresh_soon()
 
+    def wake(self) -> None:
+        """Look at what has been heard. To be called at every wake-up."""
+        self._standbys.look()
+
     def keep(self) -> MatchmakerState:
         """Leave the negotiator as it is when `run` ends; return what the process that goes on with it needs."""
         self._negotiator.on_change = lambda: None

@@ -31,6 +31,7 @@ from gateway.kernel.clock import asleep_ms, boot_ms
 from gateway.wire.messages import Message
 
 ASLEEP_MS_MIN = 50  # a sleep of the machine shorter than this is the clocks' own noise
+NEVER_MS = -1
 VOTES_WAITING_MAX = 16  # an election has at most one vote on its way; this is a bound on mistakes
 
 
@@ -59,7 +60,7 @@ class Shell:
         votes: stable storage.
         services: by election, what to start and stop when this node wins or loses it.
         follow: told of every change of a leader.
-        on_wake: called after every event, when its actions have been begun.
+        on_wake: called at every wake-up, when all that it asks for has been begun.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Shell:
         self._log = structlog.get_logger()
         self._events: deque[Event] = deque()
         self._stepping = False
+        self._looked = False  # for a sleep of the machine, since the last `settle`
         self._timer_for_ms = 0
         self._timer = Alarm()
         self._votes_in, self._votes_out = trio.open_memory_channel[PersistVote](VOTES_WAITING_MAX)
@@ -97,17 +99,30 @@ class Shell:
         self._events.append(event)
         if self._stepping:
             return
+        self._take_events()
+        self.settle()
+
+    def _take_events(self) -> None:
         self._stepping = True
         try:
-            self._look_for_sleep()
+            if not self._looked:
+                self._looked = True
+                self._look_for_sleep()
             while self._events:
                 for action in self.node.step(self._events.popleft(), boot_ms()):
                     self._perform(action)
         finally:
             self._stepping = False
+
+    def settle(self) -> None:
+        """Do what is due once after all events of a wake-up: messages leave, the guard hears, the timer is set."""
+        if self._closed:
+            return
+        self._looked = False
+        self._heartbeats.flush()
         self._on_wake()
-        if self.node.deadline_ms() < self._timer_for_ms:
-            self._set_timer()
+        if self.node.deadline_ms() != self._timer_for_ms:
+            self._set_timer()  # also where it is later: to wake up in vain costs sixty times what this costs
 
     def close(self) -> None:
         """Take no event any more: another process goes on with the core's state."""
@@ -124,8 +139,11 @@ class Shell:
         self._events.appendleft(SuspensionNoticed(slept_ms))
 
     def deliver(self, sender: str, message: Message) -> None:
-        """Take a message from the heartbeat socket."""
-        self.post(MessageReceived(sender, message))
+        """Take a message from the heartbeat socket, which calls `settle` after the last that arrived with it."""
+        if self._closed:
+            return
+        self._events.append(MessageReceived(sender, message))
+        self._take_events()
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -156,13 +174,19 @@ class Shell:
         await trio.sleep_forever()
 
     def _ring(self) -> None:
+        if self._closed:
+            self._heartbeats.pump.listen(self._timer, listen=False)
+            return
         late_ms = boot_ms() - self.node.deadline_ms()
         if late_ms >= 0:
             if self._rung:
                 self.late_ms_max = max(self.late_ms_max, late_ms)
             self._rung = True
+            self._timer_for_ms = NEVER_MS  # it rings until it is set again
+            self._heartbeats.take_waiting()
             self.post(DeadlineReached())
-        self._set_timer()
+        else:
+            self._set_timer()
 
     def _set_timer(self) -> None:
         self._timer_for_ms = self.node.deadline_ms()

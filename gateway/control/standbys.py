@@ -18,7 +18,6 @@ from gateway.matchmaker.condor import ToolFailed
 from gateway.matchmaker.prime import prime, refresh
 from gateway.wire.messages import Standing
 
-LOOK_MS = 50  # how often the standbys' heartbeats are looked at: a dead one is refused within this and the lease
 # After taking over, the standbys lack what came between the last forward of the old leader and the first of this one.
 PRIME_AFTER_MS = 2_000
 PRIME_RETRY_MS = 2_000
@@ -26,6 +25,7 @@ PRIME_RETRY_MS_MAX = 60_000
 PRIME_MS_MAX = 12_000  # a schedd answers after SCHEDD_MIN_INTERVAL, 5 s; asked twice
 REFRESH_MS_MAX = 8_000  # a dead host does not answer; those that live have answered twice by then
 NEVER_MS = 2**62
+IDLE_MS_MAX = 10_000  # nothing is due: look again all the same
 
 
 class Standbys:
@@ -43,6 +43,9 @@ class Standbys:
         self._delay_ms: dict[str, int] = {}
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self._refresh_due = False
+        self._wanted = trio.Event()  # something may be due
+        self._node: Node | None = None  # while this manager is the elected one
+        self._tell_primed: Callable[[tuple[str, ...]], None] = _nobody
         self.primes_total = 0
 
     def status(self) -> dict[str, Any]:
@@ -56,9 +59,11 @@ class Standbys:
     def refresh_soon(self) -> None:
         """Have the pool's daemons send their ads again: a gateway has died, and what it carried with it."""
         self._refresh_due = True
+        self._wanted.set()
 
     def stop_forwarding(self) -> None:
-        """Refuse this host's collector at every relay, now."""
+        """Refuse this host's collector at every relay, now and until it is kept warm again."""
+        self._node = None
         for server in self._servers:
             self._forwarding.set_server(f"view/{server.name}", None)
         self._open.clear()
@@ -74,12 +79,12 @@ class Standbys:
                 self._primed[server.name] = standing.instance  # warm under the old leader, but for the last second
             self._due_ms[server.name] = now_ms + PRIME_AFTER_MS
             self._delay_ms[server.name] = PRIME_RETRY_MS
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._prime_all, node)
-            while True:
-                self._look(node)
-                primed(tuple(sorted(self._primed.values())))
-                await trio.sleep(LOOK_MS / 1000)
+        self._node, self._tell_primed = node, primed
+        try:
+            self.look()
+            await self._prime_all(node)
+        finally:
+            self._node = None
 
     def _standing(self, node: Node, standby: str) -> Standing | None:
         """Return what a standby says of itself; None where it has been silent for a lease."""
@@ -88,20 +93,29 @@ class Standbys:
             return None
         return heard[0]
 
-    def _look(self, node: Node) -> None:
+    def look(self) -> None:
+        """Look at what the standbys' heartbeats have said. To be called at every wake-up; takes microseconds.
+
+        A dead one is refused within the lease and this node's own heartbeat.
+        """
+        if self._node is None:
+            return
         for server in self._servers:
-            standing = self._standing(node, server.name)
+            standing = self._standing(self._node, server.name)
             alive = standing is not None and standing.fit
             if alive != self._open.get(server.name, False):
                 self._open[server.name] = alive
                 self._log.info("standby.forwarding", standby=server.name, open=alive)
                 self._forwarding.set_server(f"view/{server.name}", server.endpoint if alive else None)
+                self._wanted.set()
                 if not alive:
                     # HTCondor has one back-off for all view hosts: the others have missed updates as well.
                     self._due_again(boot_ms() + PRIME_RETRY_MS)
             if standing is not None and self._primed.get(server.name, standing.instance) != standing.instance:
                 del self._primed[server.name]  # its collector has been restarted, and is empty
                 self._due_ms[server.name] = boot_ms()
+                self._wanted.set()
+        self._tell_primed(tuple(sorted(self._primed.values())))
 
     def _due_again(self, due_ms: int) -> None:
         for server in self._servers:
@@ -121,7 +135,17 @@ class Standbys:
                     due[server.name] = (server, standing.instance)
             if due:
                 await self._prime(due)
-            await trio.sleep(LOOK_MS / 1000)
+                self.look()
+                continue
+            with trio.move_on_after(self._idle_s()):
+                await self._wanted.wait()
+            self._wanted = trio.Event()
+
+    def _idle_s(self) -> float:
+        """Return for how long nothing falls due by time alone."""
+        now_ms = boot_ms()
+        due_ms = [self._due_ms[name] for name, is_open in self._open.items() if is_open]
+        return max(min((*due_ms, now_ms + IDLE_MS_MAX)) - now_ms, 1) / 1000
 
     async def _refresh(self) -> None:
         """Have the daemons send their ads again: they do not know what was lost on its way."""
@@ -166,3 +190,7 @@ class Standbys:
             else:
                 self._due_ms[name] = boot_ms() + self._delay_ms[name]
                 self._delay_ms[name] = min(2 * self._delay_ms[name], PRIME_RETRY_MS_MAX)
+
+
+def _nobody(instances: tuple[str, ...]) -> None:
+    """Tell nobody: this manager is not the elected one."""

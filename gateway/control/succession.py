@@ -59,7 +59,7 @@ class Inherited(msgspec.Struct, frozen=True):
     seal: SealState
     relay: RelayState
     matchmakers: dict[str, MatchmakerState]
-    heartbeats: socket.socket
+    heartbeats: tuple[socket.socket, ...]
     relay_end: socket.socket | None
 
 
@@ -114,6 +114,7 @@ def let_go(parts: Parts) -> Legacy:
     for address in parts.addresses:
         address.keep()
     estate = Estate(
+        lanes=parts.heartbeats.lanes,
         node=capture(parts.node),
         seal=parts.seal.state(),
         relay=RelayState(
@@ -124,7 +125,7 @@ def let_go(parts: Parts) -> Legacy:
         matchmakers={matchmaker.name: matchmaker.keep() for matchmaker in parts.matchmakers},
     )
     heartbeats = parts.heartbeats.let_go()
-    return Legacy(estate, (heartbeats,) if relay_end is None else (heartbeats, relay_end))
+    return Legacy(estate, heartbeats if relay_end is None else (*heartbeats, relay_end))
 
 
 async def bequeath(heir: Channel, legacy: Legacy) -> None:
@@ -179,8 +180,8 @@ async def take_over(predecessor: Channel, make_node: Callable[[], Node]) -> Inhe
         seal=estate.seal,
         relay=estate.relay,
         matchmakers=estate.matchmakers,
-        heartbeats=ends[0],
-        relay_end=ends[1] if len(ends) > 1 else None,
+        heartbeats=tuple(ends[: estate.lanes]),
+        relay_end=ends[estate.lanes] if len(ends) > estate.lanes else None,
     )
 
 

@@ -16,8 +16,8 @@ from gateway.wire.heartbeat import encode
 from gateway.wire.messages import Resignation
 from gateway.wire.seal import WINDOW, Seal
 
-# A letter takes one number of a peer's window of 64. Counted over all peers together, so that no single one can have
-# got more; half of the window is left to reordering.
+# A letter takes one number of a peer's window of 64, and is no good to it once the window has passed. Half of the
+# window is left to reordering, and to what one wake-up sends.
 RESEAL_AFTER = WINDOW // 2
 REASON = "the guard says: this process has ended"
 
@@ -52,7 +52,8 @@ class Wills:
         self._fencings = dict(fencings)
         self._terms: dict[str, int] = {}  # election -> term of its will
         self._told: dict[str, tuple[int, Fencing]] = {}
-        self._sealed_at = 0
+        self._sealed_at: dict[str, int] = {}  # peer -> number of the oldest letter that is with the guard
+        self._heirs: dict[str, str] = {}  # election -> successor named in its letters
 
     def of(self, election: str, service: Service) -> Service:
         """Return `service` with its will looked after."""
@@ -60,6 +61,8 @@ class Wills:
 
     def arm(self, election: str, term: int, until_ms: int) -> None:
         """Give the guard the will of an election that is about to be served."""
+        if not self._terms:
+            self._sealed_at = self._numbers()
         self._terms[election] = term
         self._tell(election, until_ms)
         self._write_letters(election)
@@ -85,12 +88,24 @@ class Wills:
         for election, term in list(self._terms.items()):
             if self._node.elections[election].serving_term != term:
                 del self._terms[election], self._told[election]
+                self._heirs.pop(election, None)
                 self._link.clear(election)
-        if self._sent() - self._sealed_at >= RESEAL_AFTER:
-            self._sealed_at = self._sent()
+        if self._letters_grow_old():
+            self._sealed_at = self._numbers()
             for election in self._terms:
                 self.refresh(election)
                 self._write_letters(election)
+
+    def _letters_grow_old(self) -> bool:
+        """Tell whether a peer has got so many datagrams since its letters were sealed, or a better heir has come up."""
+        numbered = self._seal.numbered
+        if any(numbered(peer) - at >= RESEAL_AFTER for peer, at in self._sealed_at.items()):
+            return True
+        elections, now_ms = self._node.elections, boot_ms()
+        return any(elections[name].successor(now_ms) != heir for name, heir in self._heirs.items())
+
+    def _numbers(self) -> dict[str, int]:
+        return {peer: self._seal.numbered(peer) for peer in self._peers}
 
     def refresh(self, election: str) -> None:
         """Tell the guard again where something else is to be done than it knows."""
@@ -106,6 +121,7 @@ class Wills:
             return  # a sealed letter that nobody can send costs a number of the window for nothing
         successor = self._node.elections[election].successor(boot_ms())
         payload = encode(Resignation(election, self._terms[election], REASON, successor))
+        self._heirs[election] = successor
         self._link.letters(
             election,
             tuple(
@@ -114,9 +130,6 @@ class Wills:
                 for peer, endpoint in sorted(self._peers.items(), key=lambda entry: entry[0] == successor)
             ),
         )
-
-    def _sent(self) -> int:
-        return self._heartbeats.sent_total + self._heartbeats.unsent.total()
 
 
 class _Willed:

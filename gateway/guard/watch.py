@@ -267,6 +267,7 @@ class Guard:
             if (will_or_none := control.wills.get(fields[0])) is not None:
                 will_or_none.letters = fields[1]
         elif kind == protocol.EXTEND:
+            control.heard(fields[2])
             if (will_or_none := control.wills.get(fields[0])) is not None:
                 will_or_none.until_ms = fields[1]
         elif kind == protocol.CLEAR:

@@ -3,6 +3,7 @@
 Rule: a decoded message is within bounds whatever was sent; what it means is the core's business.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -20,6 +21,10 @@ PRIMED_MAX: Final = 32  # collector instances: 9 managers, each restarted a few 
 NAME_CHARACTERS_MAX: Final = 64
 REASON_CHARACTERS_MAX: Final = 200
 
+BUNDLE_MAX: Final = 8  # messages of one datagram: one event of the election sends a peer two or three
+BUNDLE_BYTES_MAX: Final = 1_200  # below the least MTU of IPv6 with all headers: whoever bundles must not fragment
+_BUNDLE: Final = b"\xc1"  # what no msgpack begins with (its specification, "never used")
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
@@ -30,6 +35,52 @@ def encode(message: Message) -> bytes:
     assert len(data) <= MESSAGE_BYTES_MAX, f"a {type(message).__name__} of {len(data)} bytes is too long"
     assert not (fault := _fault(message)), f"{type(message).__name__}: {fault}"
     return data
+
+
+def bundle(messages: Sequence[bytes]) -> list[bytes]:
+    """Return encoded messages as payloads, in order; several that are small share one: `c1 (length u16 message)*`.
+
+    Messages that one step sends to one peer are one datagram: to seal, send and take it costs as much as one message.
+    """
+    payloads: list[bytes] = []
+    shared: list[bytes] = []
+    room = BUNDLE_BYTES_MAX
+    for message in messages:
+        if shared and (len(message) + 2 > room or len(shared) == BUNDLE_MAX):
+            payloads.append(_payload(shared))
+            shared, room = [], BUNDLE_BYTES_MAX
+        shared.append(message)
+        room -= len(message) + 2
+    if shared:
+        payloads.append(_payload(shared))
+    return payloads
+
+
+def _payload(messages: list[bytes]) -> bytes:
+    if len(messages) == 1:
+        return messages[0]
+    return _BUNDLE + b"".join(len(message).to_bytes(2, "big") + message for message in messages)
+
+
+def unbundle_untrusted(payload: bytes) -> tuple[Message, ...]:
+    """Return the messages of a payload, in order: all of them, or none.
+
+    Raises:
+        Malformed: as `decode_untrusted`; BAD_PAYLOAD also for an empty, cut or overfull bundle.
+    """
+    if payload[:1] != _BUNDLE:
+        return (decode_untrusted(payload),)
+    messages: list[Message] = []
+    at = 1
+    while at < len(payload) or not messages:  # ends: each turn takes two bytes at least
+        end = at + 2 + int.from_bytes(payload[at : at + 2], "big")
+        if at + 2 > len(payload) or end > len(payload):
+            raise Malformed(Reason.BAD_PAYLOAD, "a bundle is cut short")
+        if len(messages) == BUNDLE_MAX:
+            raise Malformed(Reason.BAD_PAYLOAD, f"a bundle of more than {BUNDLE_MAX} messages")
+        messages.append(decode_untrusted(payload[at + 2 : end]))
+        at = end
+    return tuple(messages)
 
 
 def decode_untrusted(data: bytes) -> Message:

@@ -7,8 +7,9 @@ A datagram is
     version u8 | key id u8 | cluster tag 4 | nonce 12 | AES-256-GCM-SIV( head, sender name, payload ) | tag 16
 
 with the clear header, the cluster's name and the *receiver's* name as associated data: a datagram for another cluster
-or another node does not open. GCM-SIV (RFC 8452) forgives a repeated nonce, which is what a virtual machine rolled
-back to a snapshot produces. The nonce is derived from (boot id, receiver, sequence).
+or another node does not open. (ANSWER in the version's byte says that it may wait.) GCM-SIV (RFC 8452) forgives a
+repeated nonce, which is what a virtual machine rolled back to a snapshot produces. The nonce is derived from (boot id,
+receiver, sequence).
 
 Freshness. Each process has a random *boot id*. For each peer it counts the boots of it that it has confirmed: its
 *epoch* towards that peer. Every datagram carries the sender's boot id and epoch and echoes the receiver's. Then:
@@ -41,6 +42,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from gateway.wire.errors import Malformed, Reason
 
 VERSION: Final = 1
+ANSWER: Final = 0x80  # in the version's byte: nothing in here is urgent; a receiver may let it wait for a heartbeat
 KEY_BYTES: Final = 32
 BOOT_ID_BYTES: Final = 16
 NAME_BYTES_MAX: Final = 64  # of a node; the sender's name travels in every datagram
@@ -262,12 +264,16 @@ class Seal:
         """Whether a run of `peer` has been confirmed since my start (it may have ended since)."""
         return self._peers[peer].confirmed is not None
 
-    def seal(self, to: str, payload: bytes) -> bytes:
+    def numbered(self, to: str) -> int:
+        """Return how many datagrams have been sealed for a peer: the number of the last one."""
+        return self._peers[to].sequence
+
+    def seal(self, to: str, payload: bytes, *, urgent: bool = True) -> bytes:
         """Seal 1 to 4096 bytes for `to`. Raises `KeyError` for a stranger: our own mistake."""
         assert 0 < len(payload) <= PAYLOAD_BYTES_MAX, f"a payload of {len(payload)} bytes can't be sealed"
         peer = self._peers[to]
         peer.greeted.clear()
-        return self._datagram(to, peer, peer.confirmed, payload)
+        return self._datagram(to, peer, peer.confirmed, payload, VERSION if urgent else VERSION | ANSWER)
 
     def hello(self, to: str) -> bytes:
         """Seal an empty datagram that answers the last greeting of `to`; see `Opened.reply_to`."""
@@ -287,7 +293,7 @@ class Seal:
             self.refused[refusal.reason] += 1
             raise
 
-    def _datagram(self, to: str, peer: _Peer, echo: _Run | None, payload: bytes) -> bytes:
+    def _datagram(self, to: str, peer: _Peer, echo: _Run | None, payload: bytes, version: int = VERSION) -> bytes:
         peer.sequence = sequence = peer.sequence + 1
         if echo is None:
             echoed_boot, echoed_epoch, knows = _NOBODY, 0, False
@@ -298,7 +304,7 @@ class Seal:
         head = _HEAD.pack(self._boot_id, peer.epoch, echoed_boot, echoed_epoch, knows, sequence, len(name))
         salt = self._names[to] + sequence.to_bytes(8, "big")
         nonce = hashlib.blake2b(salt, key=self._boot_id, digest_size=12).digest()
-        header = _HEADER.pack(VERSION, self._keyring.active, self._cluster_tag, nonce)
+        header = _HEADER.pack(version, self._keyring.active, self._cluster_tag, nonce)
         return header + self._keyring.encrypt(nonce, head + name + payload, self._associated(header, to))
 
     def _associated(self, header: bytes, receiver: str) -> bytes:
@@ -310,8 +316,8 @@ class Seal:
         if len(datagram) > DATAGRAM_BYTES_MAX:
             raise Malformed(Reason.TOO_LONG, f"{len(datagram)} bytes")
         version, key_id, cluster_tag, nonce = _HEADER.unpack_from(datagram)
-        if version != VERSION:
-            raise Malformed(Reason.UNKNOWN_VERSION, f"version {version}")
+        if version & ~ANSWER != VERSION:
+            raise Malformed(Reason.UNKNOWN_VERSION, f"version {version & ~ANSWER}")
         if cluster_tag != self._cluster_tag:
             raise Malformed(Reason.WRONG_CLUSTER)
         plain = self._keyring.decrypt_untrusted(

@@ -29,6 +29,10 @@ class Peer(Heartbeats):
         self.looks.append([])
         super()._drain()
 
+    def say(self, to: str, message) -> None:
+        self.send(to, message)
+        self.flush()
+
     def take(self, sender, message) -> None:
         self.looks[-1].append((sender, message))
 
@@ -56,7 +60,7 @@ async def peers(nursery):
         for name, peer in made.items():
             for other in NAMES:
                 if other != name:
-                    peer.send(other, pulse(turn))
+                    peer.say(other, pulse(turn))
         await trio.sleep(0.05)
     for peer in made.values():
         peer.looks.clear()
@@ -75,9 +79,9 @@ async def test_answers_to_a_leaders_beat_are_taken_together(peers, monkeypatch):
     beat = pulse(100, LEADING)
     followers = [name for name in NAMES if name != "gw1"]
     for name in followers:
-        leader.send(name, beat)
+        leader.say(name, beat)
     for name in followers:
-        peers[name].send("gw1", Ack(100, LEADING))
+        peers[name].say("gw1", Ack(100, LEADING))
         await trio.sleep(0.01)
     await until_taken(leader, 3)
     assert [sorted(sender for sender, _ in look) for look in leader.looks if look] == [sorted(followers)]
@@ -86,9 +90,9 @@ async def test_answers_to_a_leaders_beat_are_taken_together(peers, monkeypatch):
 async def test_a_leader_hears_again_after_its_rest(peers):
     leader = peers["gw1"]
     for turn in range(5):
-        leader.send("gw2", pulse(turn, LEADING))
+        leader.say("gw2", pulse(turn, LEADING))
         await trio.sleep(0.02)
-        peers["cm1"].send("gw1", pulse(turn))
+        peers["cm1"].say("gw1", pulse(turn))
         await until_taken(leader, turn + 1)
     assert [sender for sender, _ in leader.taken] == ["cm1"] * 5
 
@@ -96,16 +100,16 @@ async def test_a_leader_hears_again_after_its_rest(peers):
 async def test_a_beat_that_ends_up_in_a_rest_does_not_prolong_it(peers):
     """Else a node that leads two elections, and beats faster than it rests, would never listen."""
     leader = peers["gw1"]
-    peers["cm1"].send("gw1", pulse(1))
+    peers["cm1"].say("gw1", pulse(1))
     with trio.fail_after(10):
         while not leader.taken:
-            leader.send("gw2", pulse(1, LEADING))
+            leader.say("gw2", pulse(1, LEADING))
             await trio.lowlevel.checkpoint()
 
 
 async def test_who_leads_nothing_does_not_rest(peers):
     follower = peers["cm2"]
-    follower.send("gw1", pulse(1))
+    follower.say("gw1", pulse(1))
     assert not follower._resting
-    follower.send("gw1", Ack(1, LEADING))
+    follower.say("gw1", Ack(1, LEADING))
     assert not follower._resting

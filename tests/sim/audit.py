@@ -43,7 +43,7 @@ class Audit:
         # by host: who was silent when it decided upon what it does now (a freeze may have come between)
         self.silent: list[frozenset[int]] = [frozenset()] * len(shape.voters)
         self.quiet_until_us = [0] * len(shape.voters)
-        self.late_us = [0] * len(shape.voters)  # by host: what it notices of its own lateness
+        self.late_us = [0] * len(shape.voters)  # by host: a freeze of so long is noticed for certain
         self.apart_us = [0] * len(shape.voters)  # by host: silence after which it counts a peer as cut off
         self.started = 0
         self.starts: list[tuple[str, int]] = []  # (election, when), for whoever wants to know who came when
@@ -99,7 +99,7 @@ class Audit:
         if true_us < self.quiet_until_us[host]:
             return frozenset()
         since_us = true_us - self.apart_us[host]
-        late_us = true_us - self.late_us[host]  # who was stopped for less does not notice
+        late_us = true_us - self.late_us[host]  # who was stopped for less need not notice
         return frozenset(
             peer
             for peer in range(len(self.names))

@@ -129,7 +129,8 @@ class Host:
         """Tell after how much silence this host may count another as cut off: a tick less, and 1 % of its clock."""
         audit = self.world.audit
         audit.apart_us[self.index] = (self.timing.apart_ms - 1) * 990
-        audit.late_us[self.index] = (self.timing.late_ms + 1) * 1_010
+        # A freeze between two timers is noticed by the later one.
+        audit.late_us[self.index] = (self.timing.heartbeat_ms + self.timing.late_ms + 1) * 1_010
 
     def wake_as(self, core: Node, clock_us: int) -> None:
         """Go on as an earlier run, from a snapshot of its memory and clock."""
