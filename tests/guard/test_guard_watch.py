@@ -1,5 +1,6 @@
 """Whom the guard kills, whom it starts again, and with what it ends."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -30,17 +31,28 @@ def test_frozen_control_that_serves_nothing_is_left_alone_for_seconds(guard: Sta
     assert alive(control)
 
 
+@contextlib.contextmanager
+def _real_time():
+    """On a busy machine this process would leave control stopped for longer than the guard may believe."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def test_node_that_was_frozen_as_a_whole_is_not_taken_for_dead(guard: Start, peer: Peer) -> None:
     """A suspended machine, or SIGSTOP to every process: the guard has seen nothing, so it judges nothing."""
     running = guard(wills={"vip": {"letters": [peer.letter()]}})
     control = running.ready()
     for _ in range(5):
-        os.kill(running.process.pid, signal.SIGSTOP)
-        os.kill(control, signal.SIGSTOP)
-        time.sleep(0.2)
-        os.kill(running.process.pid, signal.SIGCONT)  # the guard first: control is still stopped when it looks
-        time.sleep(0.005)
-        os.kill(control, signal.SIGCONT)
+        with _real_time():
+            os.kill(running.process.pid, signal.SIGSTOP)
+            os.kill(control, signal.SIGSTOP)
+            time.sleep(0.2)
+            os.kill(running.process.pid, signal.SIGCONT)  # the guard first: control is still stopped when it looks
+            time.sleep(0.005)
+            os.kill(control, signal.SIGCONT)
         assert peer.receive(within_s=0.1) is None
         assert alive(control)
 
