@@ -12,6 +12,7 @@ import trio
 
 # sys/inotify.h
 _MODIFY, _MOVED_TO, _CREATE = 0x2, 0x80, 0x100
+_MOVE_SELF = 0x800  # the folder has another name now: what is made under the old one is not seen
 _Q_OVERFLOW, _IGNORED = 0x4000, 0x8000  # events were lost; the folder is gone
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows
@@ -35,7 +36,7 @@ class FileWatch:
         self._fd: int = _libc.inotify_init1(_FLAGS)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "no inotify to be had")
-        if _libc.inotify_add_watch(self._fd, os.fsencode(folder), _MODIFY | _MOVED_TO | _CREATE) < 0:
+        if _libc.inotify_add_watch(self._fd, os.fsencode(folder), _MODIFY | _MOVED_TO | _CREATE | _MOVE_SELF) < 0:
             error = ctypes.get_errno()
             self.close()
             raise OSError(error, os.strerror(error), folder)
@@ -58,8 +59,8 @@ class FileWatch:
             at += _EVENT.size
             name = events[at : at + length].rstrip(b"\0")
             at += length
-            self.lost = self.lost or bool(mask & _IGNORED)
-            concerned = concerned or name == self._name or bool(mask & (_IGNORED | _Q_OVERFLOW))
+            self.lost = self.lost or bool(mask & (_IGNORED | _MOVE_SELF))
+            concerned = concerned or self.lost or name == self._name or bool(mask & _Q_OVERFLOW)
         return concerned
 
     def close(self) -> None:
