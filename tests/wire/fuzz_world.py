@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from gateway.wire.errors import Malformed, Reason
-from gateway.wire.heartbeat import decode_untrusted, encode
+from gateway.wire.heartbeat import bundle, encode, unbundle_untrusted
 from gateway.wire.messages import Ack, Message, Pulse, Resignation, Standing, VoteReply, VoteRequest
 from gateway.wire.seal import BOOT_ID_BYTES, KEY_BYTES, Keyring, Seal
 
@@ -37,6 +37,8 @@ MESSAGES: tuple[Message, ...] = (
     VoteReply("vip", 8, False, 123_457, True, 8, 250),
     Resignation("vip", 7, "the node is stopping"),
 )
+BUNDLED = (MESSAGES[0], *MESSAGES[2:])  # all that are small: one payload
+(BUNDLE,) = bundle([encode(message) for message in BUNDLED])
 
 
 class Storm:
@@ -85,7 +87,7 @@ class Node:
             self.raised[refusal.reason] += 1
             return None
         if opened.payload is not None:
-            self.delivered.append(decode_untrusted(opened.payload))
+            self.delivered += unbundle_untrusted(opened.payload)
         else:
             self.greeted += 1
         return opened.reply_to

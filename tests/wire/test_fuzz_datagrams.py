@@ -4,20 +4,22 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
-from fuzz_world import MESSAGES, Node, Storm, pair
+from fuzz_world import BUNDLE, BUNDLED, MESSAGES, Node, Storm, pair
 
 from gateway.wire.errors import Reason
 from gateway.wire.heartbeat import encode
-from gateway.wire.seal import DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN
+from gateway.wire.seal import ANSWER, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN
 
 CLEAR_BYTES = 6  # version, key id, cluster tag: what an onlooker can copy
 CASES = 200_000
 
 
 def recorded(sender: Node, receiver: Node) -> list[bytes]:
-    """Return a real datagram of each message type, and a hello; none is carried."""
+    """Return a real datagram of each message type, a bundle, an answer that may wait, and a hello; none is carried."""
     return [
         *(sender.seal.seal(receiver.me, encode(message)) for message in MESSAGES),
+        sender.seal.seal(receiver.me, BUNDLE),
+        sender.seal.seal(receiver.me, encode(MESSAGES[2]), urgent=False),
         sender.seal.hello(receiver.me),
     ]
 
@@ -63,6 +65,15 @@ def blocks_moved(generator: random.Random, real: list[bytes]) -> bytes:
     return data[:first] + data[second:third] + data[first:second] + data[third:]
 
 
+def urgency_changed(generator: random.Random, real: list[bytes]) -> bytes:
+    """Have another lane take a datagram, with no other byte changed, or some behind the header."""
+    data = bytearray(generator.choice(real))
+    data[0] ^= ANSWER
+    for _ in range(generator.choice((0, 1, 3))):
+        data[generator.randrange(1, len(data))] ^= generator.randrange(256)
+    return bytes(data)
+
+
 MUTATIONS: tuple[Callable[[random.Random, list[bytes]], bytes], ...] = (
     random_bytes,
     random_behind_a_real_header,
@@ -72,6 +83,7 @@ MUTATIONS: tuple[Callable[[random.Random, list[bytes]], bytes], ...] = (
     some_bytes_changed,
     spliced,
     blocks_moved,
+    urgency_changed,
 )
 
 
@@ -95,7 +107,7 @@ def test_fuzz_no_malformed_datagram_is_opened_and_each_refusal_is_counted(mutati
     storm = Storm(mutation.__name__)
     sender, receiver = pair(random.Random(1))
     real: list[bytes] = []
-    for number in storm.cases(CASES // len(MUTATIONS)):
+    for number in storm.cases(-(-CASES // len(MUTATIONS))):
         if number % 1_000 == 0:
             real = recorded(sender, receiver)
         datagram = real[0]
@@ -134,7 +146,7 @@ def test_fuzz_every_flipped_bit_of_every_message_type_is_refused():
     assert {Reason.UNKNOWN_VERSION, Reason.UNKNOWN_KEY, Reason.WRONG_CLUSTER, Reason.BAD_SEAL} == set(receiver.raised)
     for datagram in real:  # nothing of this has used up the real ones
         receiver.hear(datagram)
-    assert receiver.delivered == list(MESSAGES)
+    assert receiver.delivered == [*MESSAGES, *BUNDLED, MESSAGES[2]]
 
 
 def test_fuzz_every_length_of_every_message_type_is_refused():

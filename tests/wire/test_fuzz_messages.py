@@ -1,6 +1,6 @@
 """Fuzzed payloads: what a peer with the key could send by mistake. 200,000 of them; only `Malformed` comes out.
 
-A payload that decodes is a message within bounds: our own encoder takes it, and it comes back as it was.
+A payload that decodes is messages within bounds: our own encoder takes them, and they come back as they were.
 """
 
 import random
@@ -8,13 +8,14 @@ from collections import Counter
 
 import msgspec
 import pytest
-from fuzz_world import MESSAGES, SCALE, Storm
+from fuzz_world import BUNDLE, MESSAGES, SCALE, Storm
 
 from gateway.wire.errors import Malformed, Reason
-from gateway.wire.heartbeat import MESSAGE_BYTES_MAX, decode_untrusted, encode
+from gateway.wire.heartbeat import BUNDLE_MAX, MESSAGE_BYTES_MAX, bundle, encode, unbundle_untrusted
 
 CASES = 200_000
 REAL = [encode(message) for message in MESSAGES]
+PAYLOADS = [*REAL, BUNDLE]
 TAGS = ("pulse", "ack", "vote-request", "vote-reply", "resignation", "gossip", "", 1)
 ODD = (
     *(0, 1, -1, 2**31, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)),
@@ -50,14 +51,14 @@ def field_replaced(generator: random.Random) -> bytes:
 
 
 def bytes_changed(generator: random.Random) -> bytes:
-    data = bytearray(generator.choice(REAL))
+    data = bytearray(generator.choice(PAYLOADS))
     for _ in range(generator.choice((1, 1, 2, 5))):
         data[generator.randrange(len(data))] = generator.randrange(256)
     return bytes(data)
 
 
 def spliced(generator: random.Random) -> bytes:
-    head, tail = generator.choice(REAL), generator.choice(REAL)
+    head, tail = generator.choice(PAYLOADS), generator.choice(PAYLOADS)
     return head[: generator.randrange(len(head) + 1)] + tail[generator.randrange(len(tail) + 1) :]
 
 
@@ -65,25 +66,46 @@ def random_bytes(generator: random.Random) -> bytes:
     return generator.randbytes(generator.choice((generator.randrange(40), generator.randrange(400))))
 
 
+def bundled(generator: random.Random) -> bytes:
+    """Return a bundle of real messages and others, now and then with a length that is not true."""
+    data = b"\xc1"
+    for _ in range(generator.choice((0, 1, 2, 2, 3, 3, BUNDLE_MAX, BUNDLE_MAX + 1))):
+        make = generator.choice((real, real, real, field_replaced, random_bytes))
+        message = make(generator)
+        wrong = generator.choice((-1, 1, 65_000)) if generator.random() < 0.1 else 0
+        data += min(max(len(message) + wrong, 0), 65_535).to_bytes(2, "big") + message
+    return data if generator.random() < 0.8 else data[: generator.randrange(len(data) + 1)]
+
+
+def real(generator: random.Random) -> bytes:
+    return generator.choice(REAL)
+
+
+MUTATIONS = (structured, field_replaced, bytes_changed, spliced, random_bytes, bundled)
+
+
 @pytest.mark.parametrize(
     "mutation",
-    [structured, field_replaced, bytes_changed, spliced, random_bytes],
+    MUTATIONS,
     ids=lambda mutation: mutation.__name__,
 )
 def test_fuzz_only_malformed_escapes_from_a_mutated_payload(mutation):
     storm = Storm(f"payload {mutation.__name__}")
     refused: Counter[Reason] = Counter()
     taken = 0
-    for number in storm.cases(CASES // 5):
+    cases = -(-CASES // len(MUTATIONS))
+    for number in storm.cases(cases):
         data = mutation(storm.random)
         with storm.shown(number, data):
             try:
-                message = decode_untrusted(data)
+                messages = unbundle_untrusted(data)
             except Malformed as refusal:
                 refused[refusal.reason] += 1
                 continue
-            assert decode_untrusted(encode(message)) == message
+            assert 0 < len(messages) <= BUNDLE_MAX
+            again = bundle([encode(message) for message in messages])
+            assert tuple(message for payload in again for message in unbundle_untrusted(payload)) == messages
             taken += 1
-    assert taken + refused.total() == storm.made == CASES // 5 * SCALE
+    assert taken + refused.total() == storm.made == cases * SCALE
     assert set(refused) <= {Reason.BAD_PAYLOAD, Reason.TOO_LONG}
     assert refused[Reason.BAD_PAYLOAD] > 1_000

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from fuzz_world import (
+    BUNDLE,
     CLUSTER_OF_THE_SAME_TAG,
     KEYS,
     MESSAGES,
@@ -26,9 +27,9 @@ from fuzz_world import (
 )
 
 from gateway.wire.errors import Reason
-from gateway.wire.heartbeat import encode
+from gateway.wire.heartbeat import bundle, encode
 from gateway.wire.messages import VoteRequest
-from gateway.wire.seal import GREETED_MAX, KEY_BYTES, WINDOW, Keyring
+from gateway.wire.seal import ANSWER, GREETED_MAX, KEY_BYTES, WINDOW, Keyring
 
 FORGED_OF_A_KIND = 5_000
 WORLDS = 120
@@ -36,46 +37,59 @@ MOVES = 900  # of one world; a good half are the attacker's
 
 
 def payload(generator: random.Random) -> bytes:
-    return encode(generator.choice(MESSAGES))
+    return BUNDLE if generator.random() < 0.2 else encode(generator.choice(MESSAGES))
+
+
+def sealed(generator: random.Random, sender: Node, to: str) -> bytes:
+    """Return a datagram of any content and urgency."""
+    return sender.seal.seal(to, payload(generator), urgent=generator.random() < 0.5)
 
 
 def of_another_cluster(generator: random.Random, real: Node, receiver: Node) -> bytes:
     foreign = Node(real.me, boot_id(generator), cluster="chemistry")
-    return foreign.seal.seal(receiver.me, payload(generator))
+    return sealed(generator, foreign, receiver.me)
 
 
 def of_another_cluster_with_our_tag(generator: random.Random, real: Node, receiver: Node) -> bytes:
     foreign = Node(real.me, boot_id(generator), cluster=CLUSTER_OF_THE_SAME_TAG)
-    return foreign.seal.seal(receiver.me, payload(generator))
+    return sealed(generator, foreign, receiver.me)
 
 
 def with_another_key_of_that_id(generator: random.Random, real: Node, receiver: Node) -> bytes:
     forger = Node(real.me, boot_id(generator), keyring=Keyring({1: generator.randbytes(KEY_BYTES)}, 1))
-    return forger.seal.seal(receiver.me, payload(generator))
+    return sealed(generator, forger, receiver.me)
 
 
 def with_an_unknown_key(generator: random.Random, real: Node, receiver: Node) -> bytes:
     key_id = generator.randrange(3, 256)
     forger = Node(real.me, boot_id(generator), keyring=Keyring({key_id: generator.randbytes(KEY_BYTES)}, key_id))
-    return forger.seal.seal(receiver.me, payload(generator))
+    return sealed(generator, forger, receiver.me)
 
 
 def with_the_key_under_another_id(generator: random.Random, real: Node, receiver: Node) -> bytes:
-    datagram = real.seal.seal(receiver.me, payload(generator))
+    datagram = sealed(generator, real, receiver.me)
     return datagram[:1] + b"\x02" + datagram[2:]
 
 
 def of_a_stranger(generator: random.Random, real: Node, receiver: Node) -> bytes:
     names = ("intruder", *NAMES)
-    return Node("intruder", boot_id(generator), names=names).seal.seal(receiver.me, payload(generator))
+    return sealed(generator, Node("intruder", boot_id(generator), names=names), receiver.me)
 
 
 def reflected(generator: random.Random, real: Node, receiver: Node) -> bytes:
-    return receiver.seal.seal(real.me, payload(generator))
+    return sealed(generator, receiver, real.me)
 
 
 def redirected(generator: random.Random, real: Node, receiver: Node) -> bytes:
-    return real.seal.seal("gw2", payload(generator))
+    return sealed(generator, real, "gw2")
+
+
+def of_another_urgency(generator: random.Random, real: Node, receiver: Node) -> bytes:
+    return urgency_changed(sealed(generator, real, receiver.me))
+
+
+def urgency_changed(datagram: bytes) -> bytes:
+    return bytes((datagram[0] ^ ANSWER,)) + datagram[1:]
 
 
 FORGERIES: tuple[tuple[Callable[[random.Random, Node, Node], bytes], Reason], ...] = (
@@ -87,6 +101,7 @@ FORGERIES: tuple[tuple[Callable[[random.Random, Node, Node], bytes], Reason], ..
     (of_a_stranger, Reason.UNKNOWN_PEER),
     (reflected, Reason.BAD_SEAL),
     (redirected, Reason.BAD_SEAL),
+    (of_another_urgency, Reason.BAD_SEAL),
 )
 
 
@@ -112,14 +127,17 @@ def test_fuzz_a_replay_is_refused_within_the_window_and_beyond_it(lag):
     recorded: list[bytes] = []
     replayed = 0
     for number in storm.cases(2_000):
-        datagram = sender.seal.seal(receiver.me, payload(storm.random))
+        datagram = sealed(storm.random, sender, receiver.me)
+        before = len(receiver.delivered)
         receiver.hear(datagram)
         recorded.append(datagram)
+        delivered = len(receiver.delivered)
+        assert delivered > before, "refused"
         if len(recorded) > lag:
             replayed += 1
             with storm.shown(number, recorded[-1 - lag]):
                 receiver.hear(recorded[-1 - lag])
-                assert len(receiver.delivered) == len(recorded), "accepted"
+                assert len(receiver.delivered) == delivered, "accepted"
     assert receiver.raised == {Reason.REPLAYED: replayed}
     assert receiver.counters_agree()
 
@@ -143,8 +161,8 @@ class Letter(NamedTuple):
 class World:
     """Three nodes that talk, restart and are reloaded; an attacker who records, holds back, sends anything anywhere.
 
-    Every heartbeat has a term of its own. One may be delivered once ever, to whom it was meant for, in the run in which
-    it was sealed; and nothing of an older run of its sender once a newer one has been heard.
+    Every message has a term of its own; some share a datagram. One may be delivered once ever, to whom it was meant
+    for, in the run in which it was sealed; and nothing of an older run of its sender once a newer one has been heard.
     """
 
     def __init__(self, generator: random.Random, storm: Storm, number: int) -> None:
@@ -193,9 +211,12 @@ class World:
 
     def letter(self, sender: str, receiver: str, *, by: Run | None = None) -> bytes:
         node, run = by or self.runs[sender]
-        term = len(self.letters) + 1
-        self.letters[term] = Letter(sender, run, receiver, self.runs[receiver].number)
-        return node.seal.seal(receiver, encode(VoteRequest("vip", term, False, 1)))
+        messages = []
+        for _ in range(self.random.choice((1, 1, 1, 2, 3))):
+            term = len(self.letters) + 1
+            self.letters[term] = Letter(sender, run, receiver, self.runs[receiver].number)
+            messages.append(encode(VoteRequest("vip", term, False, 1)))
+        return node.seal.seal(receiver, bundle(messages)[0], urgent=self.random.random() < 0.5)
 
     def talk(self) -> None:
         sender, receiver = self.random.sample(NAMES, 2)
@@ -224,6 +245,10 @@ class World:
         sealed = self.random.choice(self.recorded[-12:] if near else self.recorded)
         victim = self.random.choice(NAMES)
         delivered = len(self.done)
+        if self.random.random() < 0.02:
+            assert self.hear(victim, urgency_changed(sealed)) is None, "answered"
+            assert len(self.done) == delivered, "delivered with another urgency"
+            self.injected += 1
         reply_to = self.hear(victim, sealed)
         self.injected += 1
         self.late += len(self.done) - delivered
@@ -247,10 +272,10 @@ class World:
         """Whether heartbeats are delivered between all of them in the third round, when none is held back."""
         self.held_back = 0.0
         for _ in range(3):
-            before = len(self.done)
+            before, sent_before = len(self.done), len(self.letters)
             for sender, receiver in itertools.permutations(NAMES, 2):
                 self.carry(receiver, self.letter(sender, receiver))
-        return len(self.done) - before == len(NAMES) * (len(NAMES) - 1)
+        return len(self.done) - before == len(self.letters) - sent_before
 
     def close(self) -> None:
         for run in self.runs.values():

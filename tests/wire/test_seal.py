@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.wire.errors import Malformed, Reason
 from gateway.wire.seal import (
+    ANSWER,
     DATAGRAM_BYTES_MAX,
     GREETED_MAX,
     PAYLOAD_BYTES_MAX,
@@ -287,6 +288,49 @@ def test_every_flipped_bit_is_refused():
         refuse(b, bytes(flipped))
     assert b.refused.total() == len(datagram) * 8
     assert b.open_untrusted(datagram).payload == b"payload"  # and none of them had an effect
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+def test_a_datagram_whose_urgency_was_changed_on_the_way_does_not_open(urgent):
+    wire = Wire()
+    wire.meet()
+    datagram = wire.nodes["cm1"].seal("cm2", b"payload", urgent=urgent)
+    flipped = bytes((datagram[0] ^ ANSWER,)) + datagram[1:]
+    assert refuse(wire.nodes["cm2"], flipped) is Reason.BAD_SEAL
+    assert wire.nodes["cm2"].open_untrusted(datagram).payload == b"payload"
+
+
+def test_what_is_not_urgent_is_marked_in_the_first_byte_and_opens_as_anything_else():
+    wire = Wire()
+    wire.meet()
+    a, b = wire.nodes["cm1"], wire.nodes["cm2"]
+    sealed = [a.seal("cm2", b"%d" % number, urgent=number % 2 == 0) for number in range(6)]
+    assert [datagram[0] & ANSWER for datagram in sealed] == [0, ANSWER] * 3
+    assert [b.open_untrusted(datagram).payload for datagram in sealed] == [b"%d" % number for number in range(6)]
+    assert {refuse(b, datagram) for datagram in sealed} == {Reason.REPLAYED}
+
+
+def test_a_hello_is_urgent():
+    """Nobody waits for a heartbeat to be introduced."""
+    receiver = start("cm2")
+    receiver.open_untrusted(start("cm1").seal("cm2", b"greeting", urgent=False))
+    assert not receiver.hello("cm1")[0] & ANSWER
+
+
+def test_an_unknown_version_is_refused_by_its_name_whether_urgent_or_not():
+    sealed = start().seal("cm2", b"x")
+    for version in (0x00, 0x02, 0x80, 0x82, 0xFF):
+        assert refuse(start("cm2"), bytes((version,)) + sealed[1:]) is Reason.UNKNOWN_VERSION
+
+
+def test_datagrams_are_numbered_for_each_peer_apart_hellos_among_them():
+    names = ("cm1", "cm2", "cm3")
+    a = start("cm1", peers=names)
+    assert (a.numbered("cm2"), a.numbered("cm3")) == (0, 0)
+    a.seal("cm2", b"x")
+    a.seal("cm2", b"x", urgent=False)
+    a.hello("cm2")
+    assert (a.numbered("cm2"), a.numbered("cm3")) == (3, 0)
 
 
 def test_every_shorter_and_any_longer_datagram_is_refused():
