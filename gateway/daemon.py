@@ -31,7 +31,7 @@ from gateway.control.forwarding import (
     view_listeners,
 )
 from gateway.control.guard import Fencing, GuardLink
-from gateway.control.heartbeats import PATIENT_HEARTBEATS, HeartbeatPortTaken, Heartbeats
+from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
 from gateway.control.inheritance import Channel, Done, TakeOverFailed
 from gateway.control.matchmaker import MatchmakerService, open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
@@ -46,6 +46,7 @@ from gateway.core.node import ElectionPlan, Node
 from gateway.core.snapshot import SnapshotRefused
 from gateway.core.timing import Timing
 from gateway.kernel.clock import boot_ms
+from gateway.kernel.hugepages import gather_memory
 from gateway.kernel.link import Event as LinkEvent
 from gateway.kernel.link import LinkWatch
 from gateway.kernel.netlink import KernelRefused
@@ -125,6 +126,7 @@ async def _run_node(
         settings, me, keyring, link, post, first=predecessor is None
     )
     votes = VoteFiles(Path(settings.state_dir))
+    gather_memory()
     warnings = [warning for warning in (prefer_realtime(CONTROL_PRIORITY),) if warning]
     gc.collect()
     gc.freeze()  # what is here now stays: a full collection of it would stop everything for 30 ms and more
@@ -138,7 +140,7 @@ async def _run_node(
         me.endpoint,
         peers,
         seal,
-        patient=settings.lease_ms >= PATIENT_HEARTBEATS * settings.heartbeat_ms,
+        patient=node.timing.patient,
         adopted=() if estate is None else estate.heartbeats,
     )
     # The first change on this host: whatever refuses a start has refused it by now.
@@ -173,7 +175,7 @@ async def _run_node(
     )
     posted.append(shell.post)
     for matchmaker in matchmakers:
-        matchmaker.node = node
+        matchmaker.node, matchmaker.pump = node, heartbeats.pump
         matchmaker.on_fencing_change(partial(wills.changed, matchmaker.name))
     for address in addresses:
         if (unfenced := await address.prepare(adopt=estate is not None)) is not None:

@@ -2,9 +2,10 @@
 
 What one wake-up has to say to a peer leaves in one datagram: `send` gathers, `flush` sends.
 
-Rule: nobody wakes up for an answer. To wake up costs more than all the answers to a beat, and a leader is awake at its
-next one. So the kernel keeps them apart (`gateway.kernel.lanes`), and they are read at whatever wake-up comes next.
-Where the lease is short, a leader looks at them a moment after its beat, when all have come.
+Rule: nobody wakes up for an answer, or for what comes with one. To wake up costs more than all the answers to a beat,
+and a leader is awake at its next one. So the kernel keeps them apart (`gateway.kernel.lanes`), and they are read at the
+next beat: that a lease of many heartbeats goes on is known one of them later. Where the lease is short, a leader looks
+at them a moment after its beat, when all have come.
 """
 
 import contextlib
@@ -30,8 +31,6 @@ from gateway.wire.seal import ANSWER, DATAGRAM_BYTES_MAX, Seal
 # and the guard's letters stay within a window of 64 numbers.
 DRAIN_MAX = 16
 REST_MS = 2  # between a leader's beat and its look at the answers, which take 0.2 to 1 ms on a LAN
-# With a lease of so many heartbeats answers may wait for the next one: that it goes on is known one of the eight later.
-PATIENT_HEARTBEATS = 8
 
 
 class HeartbeatPortTaken(Exception):  # noqa: N818 (an answer to the operator)
@@ -45,7 +44,7 @@ class Heartbeats:
         own: where this node listens; peers know it by this endpoint.
         peers: the other nodes' endpoints by name.
         seal: this process' seal.
-        patient: whether answers wait for the next wake-up (`PATIENT_HEARTBEATS`).
+        patient: whether answers wait for the next beat (`Timing.patient`).
         adopted: the sockets of a process whose place this one takes; what waits in them is not lost.
 
     Raises:
@@ -76,10 +75,12 @@ class Heartbeats:
         self._targets = {name: (peer.host, peer.port) for name, peer in peers.items()}
         self._seal = seal
         self._outbox: dict[str, list[bytes]] = {}  # by peer, in the order of the first message
-        self._urgent: set[str] = set()  # peers that get more than answers
+        self._answered: set[str] = set()  # peers that get an answer
+        self._urgent: set[str] = set()  # peers that get something that may not wait
         # Encoding is shared by the peers of one step.
         self._last: tuple[Message, bytes] | None = None
         self._beaten = False  # a leader's beat is in the outbox
+        self._just_beaten = False  # it was in the last flush
         self.sent_total = 0
         self.unsent: Counter[str] = Counter()  # by errno name: a full queue, no route, a link that is down
         self.received_total = 0
@@ -103,24 +104,30 @@ class Heartbeats:
         if self._last is None or self._last[0] is not message:
             self._last = (message, encode(message))
         self._outbox.setdefault(to, []).append(self._last[1])
-        if type(message) is not Ack:
+        if type(message) is Ack:
+            self._answered.add(to)
+        elif type(message) is Pulse:
+            self._beaten = self._beaten or bool(message.leads)
+            # A heartbeat that is sent along with an answer finds a leader that has just beaten. It may wait like the
+            # answer, unless that leader in turn beats along with this node (`Node.step`: the later in the alphabet).
+            if message.leads and to > self._seal.me:
+                self._urgent.add(to)
+        else:
             self._urgent.add(to)
-            if type(message) is Pulse and message.leads:
-                self._beaten = True
 
     def flush(self) -> None:
         """Let what has been gathered leave, or count why it can't."""
         if not self._outbox:
             return
         outbox, self._outbox = self._outbox, {}
-        urgent, self._urgent = self._urgent, set()
+        may_wait = self._answered - self._urgent
+        self._answered, self._urgent = set(), set()
         for to, messages in outbox.items():
             for payload in messages if len(messages) == 1 else bundle(messages):
-                self._put(to, self._seal.seal(to, payload, urgent=to in urgent))
-        if self._beaten:
-            self._beaten = False
-            if not self._resting and not self._patient:
-                self._rest()
+                self._put(to, self._seal.seal(to, payload, urgent=to not in may_wait))
+        self._just_beaten, self._beaten = self._beaten, False
+        if self._just_beaten and not self._resting and not self._patient:
+            self._rest()
 
     def _put(self, to: str, datagram: bytes) -> None:
         try:
@@ -161,8 +168,13 @@ class Heartbeats:
         self._drain()
 
     def _drain(self) -> None:
-        self.take_waiting()
+        # What is urgent first: a leader that beats along with another wakes the peers up once for both. It then reads
+        # the answers to its last beat, as other leaders do when their own beat is due.
+        self._just_beaten = False
+        self._take_from(self._socket)
         self._settle()
+        if self._answers is not None and (self._just_beaten or not self._patient) and self._take_from(self._answers):
+            self._settle()
 
     def take_waiting(self) -> None:
         """Deliver what has arrived. To be called at a wake-up for something else, before it: `settle` is not called.
@@ -173,16 +185,18 @@ class Heartbeats:
             self._take_from(self._answers)
         self._take_from(self._socket)
 
-    def _take_from(self, lane: socket.socket) -> None:
-        for _ in range(DRAIN_MAX):
+    def _take_from(self, lane: socket.socket) -> bool:
+        """Deliver what waits in a lane; return whether there was anything."""
+        for number in range(DRAIN_MAX):
             try:
                 datagram = lane.recv(DATAGRAM_BYTES_MAX + 1)
             except BlockingIOError:
-                break
+                return number > 0
             except OSError as error:  # an ICMP error for what we have sent
                 self.unsent[errno.errorcode.get(error.errno or 0, "?")] += 1
                 continue
             self._take_untrusted(datagram)
+        return True
 
     def _take_untrusted(self, datagram: bytes) -> None:
         self.received_total += 1

@@ -15,6 +15,8 @@ from gateway.control.accounting import Accounting
 from gateway.control.forwarding import Forwarding, view_port
 from gateway.control.guard import Fencing
 from gateway.control.inheritance import MatchmakerState
+from gateway.control.prober import Prober
+from gateway.control.pump import Pump
 from gateway.control.standbys import Standbys
 from gateway.core.actions import Cause, FollowLeader
 from gateway.core.events import Event, PrimedChanged, ResignationRequested, ServingStopped, StandingChanged
@@ -23,7 +25,7 @@ from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.condor import CondorHost, discover
 from gateway.matchmaker.master import MasterMissing
 from gateway.matchmaker.negotiator import SETTLE_MS, Negotiator, NegotiatorFailed
-from gateway.matchmaker.probe import ProbeFailed, collector_instance
+from gateway.matchmaker.probe import ProbeFailed
 from gateway.wire.messages import Standing
 from gateway.wire.seal import Keyring
 
@@ -37,7 +39,7 @@ CALM_MS = 60_000  # a negotiator that ran so long is not part of a series
 
 
 class MatchmakerService:
-    """One pool's matchmaker on one manager. Made by `open_matchmaker`; `node` is set before `run`."""
+    """One pool's matchmaker on one manager. Made by `open_matchmaker`; `node` and `pump` are set before `run`."""
 
     def __init__(
         self,
@@ -61,6 +63,8 @@ class MatchmakerService:
         self._negotiator = Negotiator(host)
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self.node: Node | None = None
+        self.pump: Pump | None = None
+        self._prober: Prober | None = None
         # what the election wants
         self._term: int | None = None
         self._until_ms = 0
@@ -148,8 +152,10 @@ class MatchmakerService:
             self._standbys.refresh_soon()
 
     def wake(self) -> None:
-        """Look at what has been heard. To be called at every wake-up."""
+        """Look at what has been heard, and ask the collector if that is due. To be called at every wake-up."""
         self._standbys.look()
+        if self._prober is not None:
+            self._prober.wake()
 
     def keep(self) -> MatchmakerState:
         """Leave the negotiator as it is when `run` ends; return what the process that goes on with it needs."""
@@ -274,19 +280,24 @@ class MatchmakerService:
 
     async def _run_probes(self) -> None:
         """Ask the collector every `inter`: does its event loop run, and is it still the same process?"""
-        while True:
-            started = trio.current_time()
+        assert self.pump is not None, "set before any task runs"
+        self._prober = Prober(
+            endpoint=self._server.endpoint,
+            pump=self.pump,
+            every_ms=self._server.inter_ms,
+            lag_ms=min(self._settings.heartbeat_ms, self._server.inter_ms // 4),
+            timeout_ms=min(PROBE_MS_MAX, max(self._server.inter_ms * 3, 100)),
+            succeeded=self._probe_succeeded,
+            failed=self._probe_failed,
+        )
+        with self._prober:
             try:
-                instance = await collector_instance(
-                    self._server.endpoint, timeout_ms=min(PROBE_MS_MAX, max(self._server.inter_ms * 3, 100))
-                )
-            except ProbeFailed as failure:
-                self._probe_failed(str(failure))
-            else:
-                self._probe_succeeded(instance)
-            await trio.sleep_until(started + self._server.inter_ms / 1000)
+                await trio.sleep_forever()
+            finally:
+                self._prober = None
 
-    def _probe_failed(self, reason: str) -> None:
+    def _probe_failed(self, failure: ProbeFailed) -> None:
+        reason = str(failure)
         self._probes_good, self._probes_bad = 0, self._probes_bad + 1
         if self._probes_bad >= self._server.fall:
             if self._collector_up:

@@ -48,10 +48,15 @@ class Pump(trio.abc.Instrument):
         """Whether `run` has ended: nothing can be listened for any more."""
         return self._awaited.closed
 
-    def add(self, source: Readable, call: Callable[[], None], *, listen: bool = True) -> None:
-        """Call `call` whenever `source` is readable, from now on or once `listen` asks for it."""
+    def add(self, source: Readable, call: Callable[[], None], *, listen: bool = True, writable: bool = False) -> None:
+        """Call `call` whenever `source` is readable (or `writable`), from now on or once `listen` asks for it."""
         self._calls[source.fileno()] = call
-        self._awaited.register(source, select.EPOLLIN if listen else 0)
+        self._awaited.register(source, (select.EPOLLOUT if writable else select.EPOLLIN) if listen else 0)
+
+    def remove(self, source: Readable) -> None:
+        """Forget `source`, before it is closed."""
+        self._awaited.unregister(source)
+        del self._calls[source.fileno()]
 
     def listen(self, source: Readable, *, listen: bool) -> None:
         """Heed `source`, or let it wait."""
@@ -105,7 +110,8 @@ class Pump(trio.abc.Instrument):
 
     def _call(self, ready: list[tuple[int, int]]) -> None:
         for descriptor, _ in ready:
-            self._calls[descriptor]()
+            if (call := self._calls.get(descriptor)) is not None:  # else removed by one before it
+                call()
 
 
 class _Loop:

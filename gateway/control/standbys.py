@@ -25,6 +25,7 @@ PRIME_RETRY_MS_MAX = 60_000
 PRIME_MS_MAX = 12_000  # a schedd answers after SCHEDD_MIN_INTERVAL, 5 s; asked twice
 REFRESH_MS_MAX = 8_000  # a dead host does not answer; those that live have answered twice by then
 NEVER_MS = 2**62
+LOOK_MS = 20  # between two looks at what the standbys have said
 IDLE_MS_MAX = 10_000  # nothing is due: look again all the same
 
 
@@ -44,6 +45,7 @@ class Standbys:
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self._refresh_due = False
         self._wanted = trio.Event()  # something may be due
+        self._look_at_ms = 0
         self._node: Node | None = None  # while this manager is the elected one
         self._tell_primed: Callable[[tuple[str, ...]], None] = _nobody
         self.primes_total = 0
@@ -80,6 +82,7 @@ class Standbys:
             self._due_ms[server.name] = now_ms + PRIME_AFTER_MS
             self._delay_ms[server.name] = PRIME_RETRY_MS
         self._node, self._tell_primed = node, primed
+        self._look_at_ms = 0
         try:
             self.look()
             await self._prime_all(node)
@@ -98,8 +101,10 @@ class Standbys:
 
         A dead one is refused within the lease and this node's own heartbeat.
         """
-        if self._node is None:
+        now_ms = boot_ms()
+        if self._node is None or now_ms < self._look_at_ms:
             return
+        self._look_at_ms = now_ms + LOOK_MS
         for server in self._servers:
             standing = self._standing(self._node, server.name)
             alive = standing is not None and standing.fit
@@ -135,6 +140,7 @@ class Standbys:
                     due[server.name] = (server, standing.instance)
             if due:
                 await self._prime(due)
+                self._look_at_ms = 0
                 self.look()
                 continue
             with trio.move_on_after(self._idle_s()):

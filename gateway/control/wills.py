@@ -11,6 +11,7 @@ from gateway.control.heartbeats import Heartbeats
 from gateway.control.shell import Service
 from gateway.core.actions import Cause
 from gateway.core.node import Node
+from gateway.core.timing import PATIENT_HEARTBEATS
 from gateway.kernel.clock import boot_ms
 from gateway.wire.heartbeat import encode
 from gateway.wire.messages import Resignation
@@ -19,6 +20,7 @@ from gateway.wire.seal import WINDOW, Seal
 # A letter takes one number of a peer's window of 64, and is no good to it once the window has passed. Half of the
 # window is left to reordering, and to what one wake-up sends.
 RESEAL_AFTER = WINDOW // 2
+LOOK_AFTER = RESEAL_AFTER // 2  # datagrams, to all peers together
 REASON = "the guard says: this process has ended"
 
 
@@ -53,6 +55,7 @@ class Wills:
         self._terms: dict[str, int] = {}  # election -> term of its will
         self._told: dict[str, tuple[int, Fencing]] = {}
         self._sealed_at: dict[str, int] = {}  # peer -> number of the oldest letter that is with the guard
+        self._looked_at = 0
         self._heirs: dict[str, str] = {}  # election -> successor named in its letters
 
     def of(self, election: str, service: Service) -> Service:
@@ -66,6 +69,15 @@ class Wills:
         self._terms[election] = term
         self._tell(election, until_ms)
         self._write_letters(election)
+
+    @property
+    def step_ms(self) -> int:
+        """By how much at least a lease is to grow before kernel and guard are told, which costs more than to know it.
+
+        Of a lease of many heartbeats an eighth: they may end it so much too early then, never too late.
+        """
+        timing = self._node.timing
+        return timing.lease_ms // PATIENT_HEARTBEATS if timing.patient else 0
 
     def extend(self, election: str, until_ms: int) -> None:
         """The lease goes on until `until_ms`."""
@@ -98,8 +110,12 @@ class Wills:
 
     def _letters_grow_old(self) -> bool:
         """Tell whether a peer has got so many datagrams since its letters were sealed, or a better heir has come up."""
+        sent = self._heartbeats.sent_total + self._heartbeats.unsent.total()
+        if sent - self._looked_at < LOOK_AFTER:
+            return False
+        self._looked_at = sent
         numbered = self._seal.numbered
-        if any(numbered(peer) - at >= RESEAL_AFTER for peer, at in self._sealed_at.items()):
+        if any(numbered(peer) - at >= RESEAL_AFTER - LOOK_AFTER for peer, at in self._sealed_at.items()):
             return True
         elections, now_ms = self._node.elections, boot_ms()
         return any(elections[name].successor(now_ms) != heir for name, heir in self._heirs.items())
@@ -139,13 +155,18 @@ class _Willed:
         self._election = election
         self._service = service
         self._wills = wills
+        self._until_ms = 0
 
     def start(self, term: int, until_ms: int) -> None:
+        self._until_ms = until_ms
         self._wills.arm(self._election, term, until_ms)
         self._service.start(term, until_ms)
         self._wills.refresh(self._election)  # a device that was made anew has another index
 
     def extend(self, until_ms: int) -> None:
+        if until_ms - self._until_ms < self._wills.step_ms:
+            return
+        self._until_ms = until_ms
         self._wills.extend(self._election, until_ms)
         self._service.extend(until_ms)
 

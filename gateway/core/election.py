@@ -96,10 +96,17 @@ class Election(Voter):
 
     def deadline_ms(self) -> int | None:
         """Return when this election next needs a call of `expire`, or None."""
-        moments = []  # as in `expire`
-        if self.serving_term is not None and not self.stop_forced:
+        # As in `expire`. Asked after every message: in the calm, the common case, there is one moment at most.
+        leads = self.serving_term is not None and not self.stop_forced
+        follows = self.leader is not None and self.leader != self.me
+        if self.role is Role.LEADER and leads and not follows:
+            return self.lease.until_ms
+        if self.role is Role.PASSIVE and follows and not leads:
+            return self.leader_until_ms
+        moments = []
+        if leads:
             moments.append(self.lease.until_ms)
-        if self.leader is not None and self.leader != self.me:
+        if follows:
             moments.append(self.leader_until_ms)
         if self.role is Role.PASSIVE:
             if self.leader is None and self.may_stand():

@@ -11,7 +11,7 @@ class Lease:
     """
 
     def __init__(self, timing: Timing) -> None:
-        self.timing = timing
+        self._acted_ms = timing.lease_ms - timing.margin_ms
         self.answers: dict[str, int] = {}  # voter -> `sent_ms` of the newest request or heartbeat that it answered
         self.until_ms = 0
         self.since_ms = 0  # what was sent before asked for a shorter lease, and does not count
@@ -41,4 +41,4 @@ class Lease:
         return moved
 
     def _until_ms(self, sent_ms: int) -> int:
-        return sent_ms + self.timing.lease_ms - self.timing.margin_ms
+        return sent_ms + self._acted_ms

@@ -128,7 +128,7 @@ class Node:
             for election in self.elections.values():
                 actions += election.expire(now_ms)
         actions += self._take(event, now_ms)
-        if now_ms >= self._pulse_at_ms or (actions and any(type(action) is StartServing for action in actions)):
+        if now_ms >= self._pulse_at_ms or StartServing in map(type, actions):
             actions += self._pulse(now_ms)  # a new leader is heard at once, not at the next beat
             if late and self.reach.serve_apart:
                 self._pulse_at_ms = now_ms + self.reach.grace_ms  # who leads alone extends its lease then
@@ -218,9 +218,8 @@ class Node:
         return actions
 
     def _leads(self) -> tuple[tuple[str, int], ...]:
-        return tuple(
-            (election.name, election.term) for election in self.elections.values() if election.role is Role.LEADER
-        )
+        elections = self.elections.values()
+        return tuple([(election.name, election.term) for election in elections if election.role is Role.LEADER])
 
     def _pulse_soon(self, now_ms: int) -> None:
         """What peers should know has changed: tell them, no more often than at each beat."""
@@ -232,13 +231,18 @@ class Node:
         To wake up costs ten times what a heartbeat costs: nodes that beat together wake each other up once. Of two
         leaders the later in the alphabet beats along, or each would follow the other.
         """
+        heartbeat_ms = self.timing.heartbeat_ms
+        if now_ms < self._pulse_at_ms - heartbeat_ms:
+            return  # not due before long, whatever this node is
         leads = bool(self._leads())
         if leads and leader > self.me:
             return
-        early_ms = self.timing.heartbeat_ms * 3 // 4 if leads else self.timing.heartbeat_ms // 2
-        if now_ms >= self._pulse_at_ms - early_ms:
+        if now_ms >= self._pulse_at_ms - (heartbeat_ms * 3 // 4 if leads else heartbeat_ms // 2):
             self._pulse_at_ms = now_ms
-            self._along_ms = self.timing.heartbeat_ms // 4  # the next beat waits so much longer for the leader's
+            self._along_ms = heartbeat_ms // 4  # the next beat waits so much longer for the leader's
+        elif leads and self.timing.patient:
+            # Beaten a moment before the other, and so for ever: once, let the other be first.
+            self._pulse_at_ms = now_ms + heartbeat_ms + heartbeat_ms // 4
 
     def _pulse(self, now_ms: int) -> list[Action]:
         """Send the heartbeat to every peer, and acknowledge it to oneself: alone in the cluster, that is a majority.

@@ -21,6 +21,7 @@ class Slowness:
 
     def __init__(self, timing: Timing, now_ms: int) -> None:
         self._timing = timing
+        self._late_ms = timing.late_ms
         self.score = 0
         self.late_total = 0
         self.late_ms_max = 0
@@ -34,7 +35,7 @@ class Slowness:
     def woke(self, now_ms: int, due_ms: int) -> bool:
         """Note that the node took a step at `now_ms` and wanted to at `due_ms`; return whether that was late."""
         late_ms = now_ms - due_ms
-        if late_ms < self._timing.late_ms:
+        if late_ms < self._late_ms:
             if self.score and now_ms - self._changed_ms >= self._timing.lease_ms:
                 self.score, self._changed_ms = self.score - 1, now_ms
             return False

@@ -4,6 +4,7 @@ import msgspec
 
 DRIFT_PER_MILLE = 10  # clocks may differ by 1 % in rate; a PC's crystal is good to 0.01 %
 MARGIN_MS_MIN = 10  # between a leader's end and its voters' freedom: a timer tick and a wake-up
+PATIENT_HEARTBEATS = 8
 LATE_MS_MIN = 10  # a timer that is later than this is worth noting: a tick of HZ 100
 
 
@@ -42,6 +43,11 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     def idle_ms(self) -> int:
         """How often a node that leads nothing is heard: three times within what peers remember of it."""
         return max(self.lease_ms // 3, self.heartbeat_ms)
+
+    @property
+    def patient(self) -> bool:
+        """Whether a lease is so many heartbeats long that one more or less is no matter."""
+        return self.lease_ms >= PATIENT_HEARTBEATS * self.heartbeat_ms
 
     @property
     def apart_ms(self) -> int:

@@ -3,6 +3,7 @@
 Rule: one connection, one question, one deadline; every way to fail has a name, which is a metric's label.
 """
 
+import contextlib
 import enum
 import errno
 import os
@@ -36,25 +37,90 @@ class ProbeFailed(Exception):  # noqa: N818 (an outcome, not an error of this pr
         self.detail = detail
 
 
-async def collector_instance(endpoint: Endpoint, *, timeout_ms: int) -> str:
-    """Return the instance id of the collector at `endpoint`: 16 digits, constant for the life of its process.
+class Exchange:
+    """One question to the collector at `endpoint`, on a socket that never waits. Who has it waits, with a deadline.
 
-    Needs no credentials: DC_QUERY_INSTANCE is registered ALLOW (src/condor_daemon_core.V6/daemon_core_main.cpp).
-    `endpoint.host` is an address literal; no name is looked up. `timeout_ms` is for the whole exchange.
+    The answer is an instance id: 16 digits, constant for the life of the collector's process. It takes no credentials:
+    DC_QUERY_INSTANCE is registered ALLOW (src/condor_daemon_core.V6/daemon_core_main.cpp). `endpoint.host` is an
+    address literal; no name is looked up.
 
     Raises:
-        ProbeFailed: with its reason. Nothing else, whatever the other side does.
+        ProbeFailed: this host has no socket for it.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+        try:
+            self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:  # no descriptor is left
+            raise ProbeFailed(_reason(error), f"{endpoint}: {error.strerror}") from None
+        self._refusal = self._socket.connect_ex((endpoint.host, endpoint.port))
+        self._request = memoryview(query_instance_request())
+        self._answer = b""
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, to be waited for."""
+        return self._socket.fileno()
+
+    @property
+    def asked(self) -> bool:
+        """Whether the question has left: wait for readability then, else for writability."""
+        return not self._request
+
+    def advance(self) -> str | None:
+        """Go on as far as possible now; return the instance id, None where there is something to wait for.
+
+        Raises:
+            ProbeFailed: with its reason. Nothing else, whatever the other side does.
+        """
+        try:
+            return self._advance()
+        except BlockingIOError:
+            return None
+        except Malformed as error:
+            raise ProbeFailed(ProbeReason.MALFORMED, f"{self._endpoint} is no collector: {error}") from None
+        except OSError as error:
+            raise ProbeFailed(_reason(error), f"{self._endpoint}: {error.strerror or error}") from None
+
+    def _advance(self) -> str | None:
+        if self._refusal not in (0, errno.EINPROGRESS):
+            raise OSError(self._refusal, os.strerror(self._refusal))
+        while self._request:  # a host's own collector has accepted already, whatever connect said
+            self._request = self._request[self._socket.send(self._request, socket.MSG_NOSIGNAL) :]
+        while len(self._answer) < ANSWER_BYTES_MAX:
+            received = self._socket.recv(ANSWER_BYTES_MAX)
+            if not received:
+                break
+            self._answer += received
+            if (instance := parse_instance_untrusted(self._answer)) is not None:
+                return instance
+        detail = f"{self._endpoint} hung up after {len(self._answer)} bytes: the collector is down"
+        raise ProbeFailed(ProbeReason.CLOSED, detail)
+
+    def late(self, after_ms: int) -> ProbeFailed:
+        """Return the failure of an exchange that has taken too long."""
+        return ProbeFailed(ProbeReason.TIMED_OUT, f"{self._endpoint} gave no answer within {after_ms} ms")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+async def collector_instance(endpoint: Endpoint, *, timeout_ms: int) -> str:
+    """Return what an `Exchange` gives, within `timeout_ms` for the whole of it.
+
+    Raises:
+        ProbeFailed: as `Exchange.advance`.
     """
     assert timeout_ms > 0, f"a probe needs time to be answered: timeout_ms = {timeout_ms}"
-    try:
-        with trio.fail_after(timeout_ms / 1000):
-            return await _ask(endpoint)
-    except trio.TooSlowError:
-        raise ProbeFailed(ProbeReason.TIMED_OUT, f"{endpoint} gave no answer within {timeout_ms} ms") from None
-    except Malformed as error:
-        raise ProbeFailed(ProbeReason.MALFORMED, f"{endpoint} is no collector: {error}") from None
-    except OSError as error:
-        raise ProbeFailed(_reason(error), f"{endpoint}: {error.strerror or error}") from None
+    with contextlib.closing(Exchange(endpoint)) as exchange:
+        with trio.move_on_after(timeout_ms / 1000):
+            while (instance := exchange.advance()) is None:  # ends with an answer, a failure, or the deadline
+                wait = trio.lowlevel.wait_readable if exchange.asked else trio.lowlevel.wait_writable
+                await wait(exchange)
+            return instance
+        raise exchange.late(timeout_ms)
 
 
 def _reason(error: OSError) -> ProbeReason:
@@ -66,34 +132,3 @@ def _reason(error: OSError) -> ProbeReason:
         case errno.ETIMEDOUT:
             return ProbeReason.TIMED_OUT
     return ProbeReason.UNREACHABLE
-
-
-async def _ask(endpoint: Endpoint) -> str:
-    """Ask on a plain socket: each of trio's own calls lets the loop turn, and this is asked ten times a second."""
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
-        error = sock.connect_ex((endpoint.host, endpoint.port))
-        if error == errno.EINPROGRESS:
-            await trio.lowlevel.wait_writable(sock)
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, os.strerror(error))
-        request = memoryview(query_instance_request())
-        while request:
-            try:
-                request = request[sock.send(request, socket.MSG_NOSIGNAL) :]
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(sock)
-        answer = b""
-        while len(answer) < ANSWER_BYTES_MAX:
-            await trio.lowlevel.wait_readable(sock)
-            try:
-                received = sock.recv(ANSWER_BYTES_MAX)
-            except BlockingIOError:
-                continue
-            if not received:
-                break
-            answer += received
-            if (instance := parse_instance_untrusted(answer)) is not None:
-                return instance
-    raise ProbeFailed(ProbeReason.CLOSED, f"{endpoint} hung up after {len(answer)} bytes: the collector is down")

@@ -102,12 +102,14 @@ def decode_untrusted(data: bytes) -> Message:
 
 def _fault(message: Message) -> str:
     """Say which bound `message` breaks; "" for none."""
+    if type(message) is Ack and 0 <= message.sent_ms <= NUMBER_MAX and _leads_sound(message.leads):
+        return ""  # most messages are answers, and calls are what the checks below cost
     match message:
         case Pulse():
             return (
                 _number_fault("sent_ms", message.sent_ms)
                 or _number_fault("lease_ms", message.lease_ms, LEASE_MS_MAX)
-                or _leads_fault(message.leads)
+                or (not _leads_sound(message.leads) and _leads_fault(message.leads))
                 or _pulse_fault(message)
             )
         case Ack():
@@ -154,6 +156,14 @@ def _pulse_fault(pulse: Pulse) -> str:
         if fault:
             return fault
     return next(filter(None, (_name_fault("instance", instance) for instance in pulse.primed)), "")
+
+
+def _leads_sound(leads: tuple[tuple[str, int], ...]) -> bool:
+    """Whether `_leads_fault` would find nothing; says no to more than one election, which are rare."""
+    if len(leads) != 1:
+        return not leads
+    election, term = leads[0]
+    return 0 < len(election) <= NAME_CHARACTERS_MAX and election.isprintable() and 0 <= term <= NUMBER_MAX
 
 
 def _leads_fault(leads: tuple[tuple[str, int], ...]) -> str:

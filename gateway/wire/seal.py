@@ -226,6 +226,11 @@ class Seal:
         self._receivers = {name: bytes((len(sent),)) + sent + cluster.encode() for name, sent in self._names.items()}
         self._peers = {name: _Peer() for name in peers if name != me}
 
+    @property
+    def me(self) -> str:
+        """Name of this node."""
+        return self._me
+
     def state(self) -> SealState:
         """Return what a successor of this process needs. Nothing may be sealed or opened with this object after it."""
         return SealState(
