@@ -81,6 +81,7 @@ class Heartbeats:
         self._last: tuple[Message, bytes] | None = None
         self._beaten = False  # a leader's beat is in the outbox
         self._just_beaten = False  # it was in the last flush
+        self._flooded = False  # more answers wait than were taken
         self.sent_total = 0
         self.unsent: Counter[str] = Counter()  # by errno name: a full queue, no route, a link that is down
         self.received_total = 0
@@ -173,7 +174,7 @@ class Heartbeats:
         self._just_beaten = False
         self._take_from(self._socket)
         self._settle()
-        if self._answers is not None and (self._just_beaten or not self._patient) and self._take_from(self._answers):
+        if (self._just_beaten or not self._patient or self._flooded) and self._take_answers():
             self._settle()
 
     def take_waiting(self) -> None:
@@ -181,31 +182,46 @@ class Heartbeats:
 
         Who was stopped for a while finds its timers and the words of others; the words were there first.
         """
-        if self._answers is not None:
-            self._take_from(self._answers)
+        self._take_answers()
         self._take_from(self._socket)
 
-    def _take_from(self, lane: socket.socket) -> bool:
-        """Deliver what waits in a lane; return whether there was anything."""
+    def _take_answers(self) -> int:
+        """Deliver answers; return how many. More than nine nodes can send are listened to until there are no more.
+
+        Else whoever reaches the port could fill the lane between two beats, and no answer would ever be read.
+        """
+        if self._answers is None:
+            return 0
+        taken = self._take_from(self._answers)
+        flooded = taken == DRAIN_MAX
+        if self._patient and flooded != self._flooded:
+            self.pump.listen(self._answers, listen=flooded)
+        self._flooded = flooded
+        return taken
+
+    def _take_from(self, lane: socket.socket) -> int:
+        """Deliver what waits in a lane, up to `DRAIN_MAX`; return how many datagrams that were."""
         for number in range(DRAIN_MAX):
             try:
                 datagram = lane.recv(DATAGRAM_BYTES_MAX + 1)
             except BlockingIOError:
-                return number > 0
+                return number
             except OSError as error:  # an ICMP error for what we have sent
                 self.unsent[errno.errorcode.get(error.errno or 0, "?")] += 1
                 continue
             self._take_untrusted(datagram)
-        return True
+        return DRAIN_MAX
 
     def _take_untrusted(self, datagram: bytes) -> None:
         self.received_total += 1
         try:
             opened = self._seal.open_untrusted(datagram)
+        except Malformed:
+            return  # and counted
+        try:
             messages = unbundle_untrusted(opened.payload) if opened.payload is not None else ()
         except Malformed as refusal:
-            if refusal.reason is Reason.BAD_PAYLOAD:
-                self._seal.refused[refusal.reason] += 1
+            self._seal.refused[refusal.reason] += 1
             return
         if opened.reply_to is not None:
             self._put(opened.reply_to, self._seal.hello(opened.reply_to))

@@ -56,6 +56,7 @@ class Wills:
         self._told: dict[str, tuple[int, Fencing]] = {}
         self._sealed_at: dict[str, int] = {}  # peer -> number of the oldest letter that is with the guard
         self._looked_at = 0
+        self._look_at_ms = 0
         self._heirs: dict[str, str] = {}  # election -> successor named in its letters
 
     def of(self, election: str, service: Service) -> Service:
@@ -110,14 +111,15 @@ class Wills:
 
     def _letters_grow_old(self) -> bool:
         """Tell whether a peer has got so many datagrams since its letters were sealed, or a better heir has come up."""
-        sent = self._heartbeats.sent_total + self._heartbeats.unsent.total()
-        if sent - self._looked_at < LOOK_AFTER:
+        sent, now_ms = self._heartbeats.sent_total + self._heartbeats.unsent.total(), boot_ms()
+        if sent - self._looked_at < LOOK_AFTER and now_ms < self._look_at_ms:
             return False
         self._looked_at = sent
+        self._look_at_ms = now_ms + self._node.timing.lease_ms // PATIENT_HEARTBEATS
         numbered = self._seal.numbered
         if any(numbered(peer) - at >= RESEAL_AFTER - LOOK_AFTER for peer, at in self._sealed_at.items()):
             return True
-        elections, now_ms = self._node.elections, boot_ms()
+        elections = self._node.elections
         return any(elections[name].successor(now_ms) != heir for name, heir in self._heirs.items())
 
     def _numbers(self) -> dict[str, int]:

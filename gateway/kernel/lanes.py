@@ -4,6 +4,7 @@ Rule: the first byte of a datagram decides, by a classic BPF program on the port
 SO_ATTACH_REUSEPORT_CBPF, Linux 4.5). A kernel that can't do it gives one lane, and nothing is lost but CPU time.
 """
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -28,7 +29,8 @@ def open_second_lane(first: socket.socket, mark: int) -> socket.socket | None:
         _attach(first, mark)
     except OSError:
         second.close()
-        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        with contextlib.suppress(OSError):
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         return None
     second.setblocking(False)
     return second

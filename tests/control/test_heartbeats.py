@@ -268,3 +268,18 @@ async def test_a_datagram_with_one_bad_message_delivers_none_and_is_counted_once
     await until_taken(hearer, 1)
     assert hearer.taken == [("cm1", pulse(2))]
     assert hearer.refused == {Reason.BAD_PAYLOAD: 1}
+
+
+async def test_answers_behind_a_flood_wait_for_one_beat_only(patient_peers, endpoints):
+    """Whoever reaches the port can fill the lane with what does not open, with no key."""
+    leader, port = patient_peers["gw1"], endpoints["gw1"].port
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for _ in range(5 * heartbeats.DRAIN_MAX):
+            stranger.sendto(b"\x81" + bytes(100), ("127.0.0.1", port))
+    patient_peers["cm1"].say("gw1", Ack(1, LEADING))
+    assert leader.look() == []
+    await until_taken(leader, 1)
+    assert leader.taken == [("cm1", Ack(1, LEADING))]
+    patient_peers["cm1"].say("gw1", Ack(2, LEADING))
+    await trio.sleep(0.1)
+    assert len(leader.taken) == 1, "the flood is over: answers wait again"

@@ -1,11 +1,14 @@
 """Node: several elections in one, and the timer that drives them."""
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.actions import Send, StartServing
 from gateway.core.events import DeadlineReached, MessageReceived, PrimedChanged, StandingChanged, VotePersisted
 from gateway.core.node import ElectionPlan, Node
+from gateway.core.timing import Timing
 from gateway.core.voter import Role
 from gateway.wire.messages import Ack, Pulse, Standing, VoteReply, VoteRequest
 from tests.core.playbook import TIMING, E, Script, only, sent, standing
@@ -139,21 +142,47 @@ def test_a_follower_that_has_beaten_lately_only_answers_its_leader() -> None:
     assert sent(script.pulse("a", leads=1), Pulse) == []
 
 
+def leader_beside(me: str, other: str, timing: Timing = TIMING) -> Node:
+    """Return a node that leads one election, where `other` leads another."""
+    node = Node(
+        me=me,
+        voters=(me, other, "z"),
+        plans=(ElectionPlan("address", (me,)), ElectionPlan("matchmaker", (other,))),
+        timing=timing,
+        saved={},
+        now_ms=0,
+    )
+    address = node.elections["address"]
+    address.role, address.leader, address.serving_term = Role.LEADER, me, 1
+    address.lease.until_ms = 100_000
+    node.step(DeadlineReached(), timing.promise_ms)
+    return node
+
+
+def beat_of(other: str, at_ms: int) -> MessageReceived:
+    return MessageReceived(other, Pulse(at_ms, (("matchmaker", 1),), (), ()))
+
+
 def test_of_two_leaders_the_later_in_the_alphabet_beats_with_the_other() -> None:
     for me, other, along in (("gw2", "cm1", True), ("gw2", "w1", False)):
-        node = Node(
-            me=me,
-            voters=(me, other, "z"),
-            plans=(ElectionPlan("address", (me,)), ElectionPlan("matchmaker", (other,))),
-            timing=TIMING,
-            saved={},
-            now_ms=0,
-        )
-        address = node.elections["address"]
-        address.role, address.leader, address.serving_term = Role.LEADER, me, 1
-        address.lease.until_ms = 10_000
-        now_ms = TIMING.promise_ms
-        node.step(DeadlineReached(), now_ms)
-        now_ms += TIMING.heartbeat_ms // 2
-        actions = node.step(MessageReceived(other, Pulse(5, (("matchmaker", 1),), (), ())), now_ms)
+        node = leader_beside(me, other)
+        actions = node.step(beat_of(other, 5), TIMING.promise_ms + TIMING.heartbeat_ms // 2)
         assert bool(sent(actions, Pulse)) is along
+
+
+def test_leaders_with_long_leases_fall_into_step_from_any_distance() -> None:
+    timing = Timing(heartbeat_ms=20, lease_ms=300)
+    for distance_ms in range(20):
+        node = leader_beside("gw2", "cm1", timing)
+        beats = [timing.promise_ms]
+        other_ms = timing.promise_ms + distance_ms
+        while other_ms < timing.promise_ms + 200:
+            while node.deadline_ms() < other_ms:
+                beats.append(node.deadline_ms())
+                assert sent(node.step(DeadlineReached(), node.deadline_ms()), Pulse)
+            if sent(node.step(beat_of("cm1", other_ms), other_ms), Pulse):
+                beats.append(other_ms)
+            other_ms += 20
+        assert [(beat - distance_ms - timing.promise_ms) % 20 for beat in beats[-5:]] == [0] * 5
+        gaps = [later - earlier for earlier, later in itertools.pairwise(beats)]
+        assert max(gaps) <= 20 * 3 // 2, "a lease of many heartbeats does not feel half of one, once"

@@ -26,6 +26,7 @@ FAULTS_PER_HOUR_MIN = 60
 FOUND = {
     # Frozen between two timers for less than both together, a leader apart goes on before it has read of another.
     ("2-serve", 0x175): 30,
+    ("2-serve", 0x294): 30,
 }
 KINDS = (
     "crash",
