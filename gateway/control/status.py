@@ -79,6 +79,7 @@ class Status:
             "matchmakers": {name: service.status() for name, service in self._matchmakers.items()},
             "relay": self._relay(),
             "heartbeats": {
+                "lanes": self._heartbeats.lanes,
                 "sent_total": self._heartbeats.sent_total,
                 "received_total": self._heartbeats.received_total,
                 "unsent": dict(self._heartbeats.unsent),

@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measure the control processes of five nodes in a real pool")
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--heartbeat-ms", type=int, default=20)
-    parser.add_argument("--lease-ms", type=int, default=120)
+    parser.add_argument("--lease-ms", type=int, default=300, help="as where the file says nothing of it")
     results.add_arguments(parser)
     chosen = parser.parse_args()
 
