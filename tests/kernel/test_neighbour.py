@@ -1,112 +1,177 @@
-"""Who else claims the address: probes and the watch for conflicts, between real kernels."""
+"""Who else claims the address, IPv4 or IPv6: probes and the watch for conflicts, between real kernels."""
 
 import time
+from typing import NamedTuple
 
 import pytest
 import trio
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from gateway.kernel.address import VirtualAddress
 from gateway.kernel.announce import Announcer
+from gateway.kernel.fence import Fence
 from gateway.kernel.neighbour import ConflictWatch, who_has
-from tests.support.netns import DEVICE, Host, Segment
+from tests.support.netns import DEVICE, Capture, Host, Segment
 
 pytestmark = pytest.mark.kernel
 
-IP = "10.77.0.100"
 STRANGER_MAC = "02:00:00:00:00:66"
 
 
-@pytest.fixture
-def host(segment: Segment) -> Host:
-    return segment.host("gw1", "10.77.0.91/24", mac="02:00:00:00:00:91")
+class Family(NamedTuple):
+    """The address in question, and those of the hosts on its subnet."""
+
+    name: str
+    ip: str
+    nobody: str
+    hosts: str  # an address on the subnet, its last digits left out
+    subnet_bits: int
+    alone_bits: int
+
+    def on_subnet(self, number: int) -> str:
+        return f"{self.hosts}{number}/{self.subnet_bits}"
+
+    @property
+    def alone(self) -> str:
+        return f"{self.ip}/{self.alone_bits}"
+
+    def virtual(self) -> VirtualAddress:
+        return VirtualAddress(self.ip, self.alone_bits, DEVICE)
+
+
+IPV4 = Family("ipv4", "10.77.0.100", "0.0.0.0", "10.77.0.", 24, 32)
+IPV6 = Family("ipv6", "fd77::100", "::", "fd77::", 64, 128)
+# What holds for one family only: ARP answers for any address of the host, neighbour discovery does not.
+only_ipv4 = pytest.mark.parametrize("family", [IPV4], indirect=True, ids=lambda family: family.name)
+
+
+@pytest.fixture(params=[IPV4, IPV6], ids=lambda family: family.name)
+def family(request: pytest.FixtureRequest) -> Family:
+    return request.param
 
 
 @pytest.fixture
-def stranger(segment: Segment) -> Host:
-    return segment.host("stranger", "10.77.0.66/24", mac=STRANGER_MAC)
+def host(segment: Segment, family: Family) -> Host:
+    return segment.host("gw1", family.on_subnet(91), mac="02:00:00:00:00:91")
 
 
-def ask(wait_ms: int = 400, count: int = 2) -> frozenset[str]:
+@pytest.fixture
+def stranger(segment: Segment, family: Family) -> Host:
+    return segment.host("stranger", family.on_subnet(66), mac=STRANGER_MAC)
+
+
+def hold(host: Host, family: Family, device: str = DEVICE) -> None:
+    host.ip("address", "add", family.alone, "dev", device)
+
+
+def ask(family: Family, wait_ms: int = 400, count: int = 2) -> frozenset[str]:
     async def main() -> frozenset[str]:
-        return await who_has(IP, DEVICE, wait_ms=wait_ms, count=count)
+        return await who_has(family.ip, DEVICE, wait_ms=wait_ms, count=count)
 
     return trio.run(main)
 
 
-def test_a_stranger_that_answers_is_named_by_its_mac(host: Host, stranger: Host) -> None:
-    stranger.ip("address", "add", f"{IP}/32", "dev", DEVICE)
-    assert host.call(ask) == {STRANGER_MAC}
+def test_a_stranger_that_answers_is_named_by_its_mac(family: Family, host: Host, stranger: Host) -> None:
+    hold(stranger, family)
+    assert host.call(ask, family) == {STRANGER_MAC}
 
 
-def test_a_free_address_has_no_holder(host: Host, stranger: Host) -> None:
-    assert host.call(ask) == frozenset()
+def test_a_free_address_has_no_holder(family: Family, host: Host, stranger: Host) -> None:
+    assert host.call(ask, family) == frozenset()
 
 
-def test_every_holder_is_named(segment: Segment, host: Host, stranger: Host) -> None:
-    second = segment.host("second", "10.77.0.67/24", f"{IP}/32", mac="02:00:00:00:00:67")
-    stranger.ip("address", "add", f"{IP}/32", "dev", DEVICE)
-    assert host.call(ask) == {STRANGER_MAC, second.mac}
+def test_every_holder_is_named(segment: Segment, family: Family, host: Host, stranger: Host) -> None:
+    """Whatever the prefix length with which it holds the address."""
+    second = segment.host("second", family.on_subnet(67), f"{family.ip}/{family.subnet_bits}", mac="02:00:00:00:00:67")
+    hold(stranger, family)
+    assert host.call(ask, family) == {STRANGER_MAC, second.mac}
 
 
-def test_our_own_address_is_no_conflict(host: Host, stranger: Host) -> None:
-    host.ip("address", "add", f"{IP}/32", "dev", DEVICE)
-    assert host.call(ask) == frozenset()
+def test_our_own_address_is_no_conflict(family: Family, host: Host, stranger: Host) -> None:
+    hold(host, family)
+    assert host.call(ask, family) == frozenset()
 
 
-def test_our_own_answer_by_another_device_is_no_conflict(segment: Segment, host: Host) -> None:
+@only_ipv4
+def test_our_own_answer_by_another_device_is_no_conflict(segment: Segment, family: Family, host: Host) -> None:
     """Linux answers for any of its addresses on any of its devices."""
     segment.plug(host, "lan1")
-    host.ip("address", "add", f"{IP}/32", "dev", "lan1")
+    hold(host, family, "lan1")
     capture = host.capture()
-    assert host.call(ask) == frozenset()
+    assert host.call(ask, family) == frozenset()
     answered = [Ether(frame.data)[ARP] for frame in capture.frames(protocol=0x0806, outgoing=False)]
-    assert any(one.op == 2 and one.psrc == IP for one in answered)
+    assert any(one.op == 2 and one.psrc == family.ip for one in answered)
 
 
-def test_the_probe_claims_nothing_and_changes_nobodys_cache(segment: Segment, host: Host, stranger: Host) -> None:
-    stranger.ip("address", "add", f"{IP}/32", "dev", DEVICE)
-    client = segment.host("client", "10.77.0.5/24")
-    assert client.ping(IP)
-    capture = client.capture()
-    host.call(ask, wait_ms=200, count=2)
-    probes = [Ether(frame.data)[ARP] for frame in capture.frames(protocol=0x0806, outgoing=False)]
-    assert [(one.op, one.psrc, one.pdst) for one in probes if one.hwsrc == host.mac] == [(1, "0.0.0.0", IP)] * 2
-    assert client.neighbour(IP) == STRANGER_MAC
+def said(capture: Capture, family: Family, mac: str) -> list[tuple[bool, str]]:
+    """Return for each frame about the address that came from `mac`: whether it asks, and its source address."""
+    if family is IPV4:
+        frames = [Ether(frame.data)[ARP] for frame in capture.frames(protocol=0x0806, outgoing=False)]
+        return [(one.op == 1 and one.pdst == family.ip, one.psrc) for one in frames if one.hwsrc == mac]
+    frames = [Ether(frame.data) for frame in capture.frames(protocol=0x86DD, outgoing=False)]
+    return [
+        (kind is ICMPv6ND_NS, one[IPv6].src)
+        for one in frames
+        for kind in (ICMPv6ND_NS, ICMPv6ND_NA)
+        if one.src == mac and kind in one and one[kind].tgt == family.ip
+    ]
 
 
-def test_a_link_that_is_down_has_no_holder_and_is_no_error(host: Host, stranger: Host) -> None:
-    stranger.ip("address", "add", f"{IP}/32", "dev", DEVICE)
+def test_the_probe_claims_nothing_and_changes_nobodys_cache(
+    segment: Segment, family: Family, host: Host, stranger: Host
+) -> None:
+    hold(stranger, family)
+    client = segment.host("client", family.on_subnet(5))
+    assert client.ping(family.ip)
+    capture = stranger.capture()  # an IPv6 question goes to those only who listen to the address's multicast group
+    host.call(ask, family, wait_ms=200, count=2)
+    assert said(capture, family, host.mac) == [(True, family.nobody)] * 2
+    assert client.neighbour(family.ip) == STRANGER_MAC
+
+
+def test_a_link_that_is_down_has_no_holder_and_is_no_error(family: Family, host: Host, stranger: Host) -> None:
+    hold(stranger, family)
     host.ip("link", "set", DEVICE, "down")
-    assert host.call(ask, wait_ms=200) == frozenset()
+    assert host.call(ask, family, wait_ms=200) == frozenset()
 
 
-def watch(run_s: float) -> list[tuple[str, str]]:
+def test_a_standby_behind_its_fence_sees_who_holds_the_address(family: Family, host: Host, stranger: Host) -> None:
+    def ask_from_behind() -> frozenset[str]:
+        fence = Fence(family.ip, DEVICE, "vip")
+        fence.install()
+        return ask(family)
+
+    hold(stranger, family)
+    assert host.call(ask_from_behind) == {STRANGER_MAC}
+
+
+def watch(family: Family, run_s: float) -> list[tuple[str, str]]:
     """Hold the address and watch; return what was seen."""
     seen: list[tuple[str, str]] = []
-    VirtualAddress(IP, 32, DEVICE).add()
+    family.virtual().add()
 
     async def main() -> None:
         conflicts = ConflictWatch(
-            IP, DEVICE, lambda mac: seen.append(("claim", mac)), lambda mac: seen.append(("ended", mac))
+            family.ip, DEVICE, lambda mac: seen.append(("claim", mac)), lambda mac: seen.append(("ended", mac))
         )
         with trio.move_on_after(run_s):
             async with trio.open_nursery() as nursery:
                 await nursery.start(conflicts.run)
-                Announcer(IP, DEVICE).burst(2)  # what we say ourselves is no conflict
+                Announcer(family.ip, DEVICE).burst(2)  # what we say ourselves is no conflict
 
     trio.run(main)
     return seen
 
 
-def test_another_hosts_claim_is_seen_and_its_end(host: Host, stranger: Host) -> None:
-    watching = host.start(watch, 4.0)
+def test_another_hosts_claim_is_seen_and_its_end(family: Family, host: Host, stranger: Host) -> None:
+    watching = host.start(watch, family, 4.0)
     time.sleep(0.5)
 
     def claim() -> None:
-        ours = VirtualAddress(IP, 32, DEVICE)
+        ours = family.virtual()
         ours.add()
-        Announcer(IP, DEVICE).burst(2)
+        Announcer(family.ip, DEVICE).burst(2)
         time.sleep(0.3)
         ours.remove()
 
@@ -114,13 +179,13 @@ def test_another_hosts_claim_is_seen_and_its_end(host: Host, stranger: Host) -> 
     assert watching.result() == [("claim", STRANGER_MAC), ("ended", STRANGER_MAC)]
 
 
-def test_a_claim_that_goes_on_does_not_end(host: Host, stranger: Host) -> None:
-    watching = host.start(watch, 4.0)
+def test_a_claim_that_goes_on_does_not_end(family: Family, host: Host, stranger: Host) -> None:
+    watching = host.start(watch, family, 4.0)
     time.sleep(0.5)
 
     def claim() -> None:
-        VirtualAddress(IP, 32, DEVICE).add()
-        Announcer(IP, DEVICE).burst(1)
+        family.virtual().add()
+        Announcer(family.ip, DEVICE).burst(1)
 
     stranger.call(claim)
     seen = watching.result()
@@ -129,17 +194,17 @@ def test_a_claim_that_goes_on_does_not_end(host: Host, stranger: Host) -> None:
     assert 2 <= len(seen) <= 5  # reported again, once a second at most
 
 
-def test_our_own_announcement_by_another_device_is_no_claim(segment: Segment, host: Host) -> None:
+def test_our_own_announcement_by_another_device_is_no_claim(segment: Segment, family: Family, host: Host) -> None:
     segment.plug(host, "lan1")
-    watching = host.start(watch, 1.5)
+    watching = host.start(watch, family, 1.5)
     time.sleep(0.3)
-    host.call(lambda: Announcer(IP, "lan1").burst(2))
+    host.call(lambda: Announcer(family.ip, "lan1").burst(2))
     assert watching.result() == []
 
 
-def test_ordinary_questions_for_the_address_are_no_claim(host: Host, stranger: Host) -> None:
-    watching = host.start(watch, 1.5)
+def test_ordinary_questions_for_the_address_are_no_claim(family: Family, host: Host, stranger: Host) -> None:
+    watching = host.start(watch, family, 1.5)
     time.sleep(0.3)
-    assert stranger.ping(IP)
-    assert stranger.call(ask, wait_ms=200) == {host.mac}
+    assert stranger.ping(family.ip)
+    assert stranger.call(ask, family, wait_ms=200) == {host.mac}
     assert watching.result() == []
