@@ -4,31 +4,18 @@ import signal
 
 import pytest
 
-from tests.control.conftest import ADDRESS, Cluster
+from tests.control.conftest import ADDRESS, NODES, Cluster
+from tests.support.nodes import address_text, head_text
 
 pytestmark = pytest.mark.kernel
 
-CONFIG = """\
-global
-    cluster tests
-    key-file {folder}/cluster.key
-    state-dir {folder}/state-{me}
-    log stdout format json
-peers lan
-    heartbeat 50ms
-    lease 300ms
-    peer gw1 10.77.9.1:9619 gateway
-    peer gw2 10.77.9.2:9619 gateway
-    peer w1 10.77.9.4:9619 witness
-address vip
-    ip 10.77.9.100/32 dev lan0
-    holder gw1 gw2
-"""
+VOTERS = {name: NODES[name] for name in ("gw1", "gw2", "w1")}
 
 
 def test_an_address_alone_is_held_and_moves_by_the_vote_of_a_witness(cluster: Cluster) -> None:
-    for name in ("gw1", "gw2", "w1"):
-        cluster.config(name).write_text(CONFIG.format(folder=cluster.folder, me=name))
+    section = address_text("vip", f"{ADDRESS}/32", "gw1 gw2")
+    for name in VOTERS:
+        cluster.config(name).write_text(head_text("tests", VOTERS, cluster.folder, name) + section)
         cluster.start(name)
     holder = cluster.wait_holder("w1")
     client = cluster.segment.hosts["client"]

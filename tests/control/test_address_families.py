@@ -1,90 +1,43 @@
 """Addresses of both families, and several of them, on one pair of gateways: each is an election of its own."""
 
-import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway.keyfiles import create_key_file
-from tests.support import netns
-from tests.support.netns import DEVICE, Host, Segment
+from tests.support.netns import DEVICE, Segment
+from tests.support.nodes import Nodes, address_text, backend_text, frontend_text, head_text, segment_for_nodes
 
 pytestmark = pytest.mark.kernel
 
-PYTHON = [sys.executable, "-P", "-m", "gateway"]
 NODES = {"gw1": "10.77.8.1", "gw2": "10.77.8.2", "w1": "10.77.8.4", "w2": "10.77.8.6"}
-CONFIG = """\
-global
-    cluster families
-    key-file {folder}/cluster.key
-    state-dir {folder}/state-{me}
-    log stdout format json
-peers lan
-    heartbeat 50ms
-    lease 300ms
-    peer gw1 10.77.8.1:9619 gateway
-    peer gw2 10.77.8.2:9619 gateway
-    peer w1 10.77.8.4:9619 witness
-    peer w2 10.77.8.6:9619 witness
-    peer cm1 10.77.8.5:9619 manager
-{addresses}
-backend managers
-    balance elected
-    forward proxy
-    server cm1 10.77.8.5:9618
-"""
+MANAGER_IP = "10.77.8.5"
 
 
-class Pair:
+class Pair(Nodes):
     """Two gateways, two witnesses and a client; a majority of five also without one gateway and the manager."""
 
     def __init__(self, segment: Segment, folder: Path) -> None:
-        self.segment = segment
-        self.folder = folder
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        create_key_file(folder / "cluster.key")
+        super().__init__(segment, folder)
         for number, (name, address) in enumerate(NODES.items(), 1):
             segment.host(name, f"{address}/24", f"fd77:8::{number}/64")
         self.client = segment.host("client", "10.77.8.50/24", "fd77:8::50/64")
 
-    def start(self, addresses: dict[str, str], holders: dict[str, str], devices: dict[str, str] | None = None) -> None:
+    def start_with(
+        self, addresses: dict[str, str], holders: dict[str, str], devices: dict[str, str] | None = None
+    ) -> None:
+        """Start all nodes with these addresses, each with a frontend."""
         sections = ""
         for name, ip in addresses.items():
-            device = devices[name] if devices else DEVICE
-            sections += f"address {name}\n    ip {ip} dev {device}\n    holder {holders[name]}\n"
-            sections += f"frontend {name}-front\n    bind {name}:9618 proto tcp,udp\n    default_backend managers\n"
+            sections += address_text(name, ip, holders[name], devices[name] if devices else DEVICE)
+            sections += frontend_text(f"{name}-front", name)
+        sections += backend_text(MANAGER_IP)
         for name in NODES:
-            config = CONFIG.format(folder=self.folder, me=name, addresses=sections)
-            (self.folder / f"{name}.cfg").write_text(config)
-            config_file = str(self.folder / f"{name}.cfg")
-            run = [*PYTHON, "run", "--node", name, "-f", config_file]
-            with open(self.folder / f"{name}.log", "ab") as log:
-                self.running[name] = subprocess.Popen(
-                    ["ip", "netns", "exec", self.host(name).namespace, *run],
-                    stdout=log,
-                    stderr=log,
-                    stdin=subprocess.DEVNULL,
-                )
-
-    def host(self, name: str) -> Host:
-        return self.segment.hosts[name]
-
-    def log(self, name: str) -> str:
-        path = self.folder / f"{name}.log"
-        return path.read_text() if path.exists() else ""
-
-    def status(self, name: str) -> dict[str, Any]:
-        asking = [*PYTHON, "status", "--json", "-f", str(self.folder / f"{name}.cfg")]
-        done = subprocess.run(asking, capture_output=True, text=True, timeout=10)
-        return json.loads(done.stdout) if done.returncode == 0 else {}
+            head = head_text("families", NODES | {"cm1": MANAGER_IP}, self.folder, name)
+            self.config(name).write_text(head + sections)
+            self.start(name)
 
     def fit_addresses(self, name: str) -> int:
         """Return for how many addresses this gateway says that it could hold them."""
@@ -96,26 +49,9 @@ class Pair:
         shown = {name: self.host(name).ip("-o", "address", "show").stdout for name in ("gw1", "gw2")}
         return [name for name, text in shown.items() if f" {ip} " in text]
 
-    def wait(self, until: Callable[[], bool], within_s: float = 20) -> None:
-        end = time.monotonic() + within_s
-        while not until():
-            if time.monotonic() > end:
-                logs = "\n".join(self.log(name) for name in NODES)
-                pytest.fail(f"not after {within_s} s\n{logs}")
-            time.sleep(0.05)
-
-    def end(self, name: str, number: signal.Signals) -> None:
-        process = self.running.pop(name)
-        process.send_signal(number)
-        process.wait(10)
-
     def accepts(self, ip: str) -> bool:
         """Return whether the relay takes a TCP connection of the client at the address."""
         return bool(self.client.call(_connects, ip))
-
-    def close(self) -> None:
-        for name in list(self.running):
-            self.end(name, signal.SIGKILL)
 
 
 def _connects(ip: str) -> bool:
@@ -128,22 +64,14 @@ def _connects(ip: str) -> bool:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
-    reason = netns.usable()
-    if reason is not None:
-        pytest.skip(reason)
-    os.chmod(tmp_path, 0o755)
-    with Segment("cgf") as segment:
-        made = Pair(segment, tmp_path)
-        try:
-            yield made
-        finally:
-            made.close()
+    with segment_for_nodes("cgf", tmp_path) as segment, Pair(segment, tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize("prefix_length", [128, 64])
 def test_an_ipv6_address_alone_is_served_and_moves_when_its_holder_is_killed(pair: Pair, prefix_length: int) -> None:
     ip = f"fd77:8::100/{prefix_length}"
-    pair.start({"vip": ip}, {"vip": "gw1 gw2"})
+    pair.start_with({"vip": ip}, {"vip": "gw1 gw2"})
     pair.wait(lambda: len(pair.holding(ip)) == 1 and pair.accepts("fd77:8::100"))
     (first,) = pair.holding(ip)
     assert pair.client.ping("fd77:8::100")
@@ -158,7 +86,7 @@ def test_an_ipv6_address_alone_is_served_and_moves_when_its_holder_is_killed(pai
 
 def test_addresses_of_both_families_are_two_elections_and_a_clean_stop_moves_both(pair: Pair) -> None:
     ips = {"vip4": "10.77.8.100/32", "vip6": "fd77:8::100/128"}
-    pair.start(ips, dict.fromkeys(ips, "gw1 gw2"))
+    pair.start_with(ips, dict.fromkeys(ips, "gw1 gw2"))
     pair.wait(lambda: all(len(pair.holding(ip)) == 1 for ip in ips.values()))
     pair.wait(lambda: pair.accepts("10.77.8.100") and pair.accepts("fd77:8::100"))
     elections = pair.status("w1")["elections"]
@@ -181,7 +109,7 @@ def test_each_gateway_holds_one_of_two_addresses_and_the_other_takes_over_its_ow
             pair.segment.plug(pair.host(name), device)
     pair.host("gw1").ip("link", "set", "lan2", "down")
     pair.host("gw2").ip("link", "set", "lan1", "down")
-    pair.start(ips, {"north": "gw1 gw2", "south": "gw2 gw1"}, devices)
+    pair.start_with(ips, {"north": "gw1 gw2", "south": "gw2 gw1"}, devices)
     pair.wait(lambda: pair.holding(ips["north"]) == ["gw1"] and pair.holding(ips["south"]) == ["gw2"])
     pair.wait(lambda: pair.client.ping("10.77.8.100") and pair.client.ping("10.77.8.101"))
     pair.host("gw1").ip("link", "set", "lan2", "up")

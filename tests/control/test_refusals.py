@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.control.conftest import PYTHON, Cluster
+from tests.control.conftest import Cluster
+from tests.support.nodes import PYTHON
 
 pytestmark = pytest.mark.kernel
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.control.conftest import ADDRESS, NODES, Cluster, children, command_line
+from tests.control.conftest import ADDRESS, NODES, Cluster
+from tests.support.nodes import children, command_line
 
 pytestmark = pytest.mark.kernel
 
