@@ -10,6 +10,7 @@ import trio
 from gateway.lab.pool import Lab
 from gateway.lab.topology import System, Topology
 from gateway.matchmaker import nodefile
+from tests.support import labs
 
 pytestmark = [
     pytest.mark.pool,
@@ -22,20 +23,8 @@ WITHIN_S = 60
 
 @pytest.fixture(scope="module")
 def lab():
-    async def up():
-        made = await Lab.up(Topology(name=f"g{os.getpid()}", system=System.OURS, managers=2, execute=1, slots=1))
-        try:
-            await made.wait_ready(90)
-        except BaseException:
-            await made.down()
-            raise
-        return made
-
-    made = trio.run(up)
-    try:
+    with labs.running(Topology(name=f"g{os.getpid()}", system=System.OURS, managers=2, execute=1, slots=1)) as made:
         yield made
-    finally:
-        trio.run(made.down)
 
 
 async def leader(lab: Lab) -> str | None:

@@ -13,6 +13,7 @@ import trio
 
 from gateway.lab.pool import Lab
 from gateway.lab.topology import System, Topology
+from tests.support import labs
 
 pytestmark = [
     pytest.mark.pool,
@@ -33,23 +34,9 @@ RECOVERY_S_MAX = 60
 
 @pytest.fixture(scope="module")
 def lab():
-    async def up():
-        made = await Lab.up(
-            Topology(name=NAME, system=System.OURS, slots=4),
-            files={"exec1": {"/etc/condor/config.d/60-udp.config": UDP}},
-        )
-        try:
-            await made.wait_ready(90)
-        except BaseException:
-            await made.down()
-            raise
-        return made
-
-    made = trio.run(up)
-    try:
+    files = {"exec1": {"/etc/condor/config.d/60-udp.config": UDP}}
+    with labs.running(Topology(name=NAME, system=System.OURS, slots=4), files=files) as made:
         yield made
-    finally:
-        trio.run(made.down)
 
 
 async def run(lab: Lab, host: str, *argv: str, user: str | None = None) -> str:
