@@ -1,6 +1,10 @@
 """Who else claims the address, IPv4 or IPv6: probes and the watch for conflicts, between real kernels."""
 
+import errno
+import socket
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -8,10 +12,12 @@ import trio
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
+from gateway.kernel import ethernet
 from gateway.kernel.address import VirtualAddress
 from gateway.kernel.announce import Announcer
 from gateway.kernel.fence import Fence
 from gateway.kernel.neighbour import ConflictWatch, who_has
+from gateway.kernel.netlink import KernelRefused
 from tests.support.netns import DEVICE, Capture, Host, Segment
 
 pytestmark = pytest.mark.kernel
@@ -208,3 +214,118 @@ def test_ordinary_questions_for_the_address_are_no_claim(family: Family, host: H
     assert stranger.ping(family.ip)
     assert stranger.call(ask, family, wait_ms=200) == {host.mac}
     assert watching.result() == []
+
+
+def packet_sockets() -> frozenset[str]:
+    """Return the inodes of this namespace's packet sockets that are bound to a protocol: those that listen."""
+    lines = Path("/proc/self/net/packet").read_text().splitlines()[1:]
+    return frozenset(line.split()[-1] for line in lines if line.split()[3] != "0000")
+
+
+def test_a_claimant_is_asked_through_the_socket_that_listens(family: Family, host: Host, stranger: Host) -> None:
+    """Closing a packet socket halts the thread until all CPUs have passed by: longer than a short lease may last."""
+
+    def watch_sockets() -> tuple[list[str], set[frozenset[str]]]:
+        seen: list[str] = []
+        sockets: set[frozenset[str]] = set()
+        family.virtual().add()
+
+        async def main() -> None:
+            conflicts = ConflictWatch(family.ip, DEVICE, lambda mac: seen.append(mac), lambda mac: None)
+            with trio.move_on_after(4.0):
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(conflicts.run)
+                    while True:  # until the time is over
+                        sockets.add(packet_sockets())
+                        await trio.sleep(0.01)
+
+        trio.run(main)
+        return seen, sockets
+
+    watching = host.start(watch_sockets)
+    time.sleep(0.5)
+
+    def claim() -> None:
+        family.virtual().add()
+        Announcer(family.ip, DEVICE).burst(1)
+
+    stranger.call(claim)
+    capture = stranger.capture()
+    seen, sockets = watching.result()
+    assert set(seen) == {STRANGER_MAC}
+    assert sum(asks for asks, _ in said(capture, family, host.mac)) >= 4, "it was asked meanwhile"
+    assert len(sockets) == 1, "one and the same socket all the time"
+    assert len(sockets.pop()) == 1
+
+
+class SlowlyClosed(socket.socket):
+    """A packet socket whose end takes as long as a busy kernel's."""
+
+    def close(self) -> None:
+        time.sleep(1.0)
+        super().close()
+
+
+def test_the_end_of_a_watch_keeps_nobody_waiting_and_leaks_no_socket(family: Family, host: Host) -> None:
+    def watch_and_end() -> tuple[int, float, int]:
+        open_at_once = ethernet.open_packet_socket
+
+        def open_slowly(device: str, protocol: int, program: Sequence[ethernet.Instruction]) -> socket.socket:
+            opened = open_at_once(device, protocol, program)
+            return SlowlyClosed(socket.AF_PACKET, socket.SOCK_RAW, 0, fileno=opened.detach())
+
+        ethernet.open_packet_socket = open_slowly  # type: ignore[assignment]
+
+        async def main() -> tuple[int, float]:
+            conflicts = ConflictWatch(family.ip, DEVICE, lambda mac: None, lambda mac: None)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(conflicts.run)
+                while_watching = len(packet_sockets())
+                ended = time.monotonic()
+                nursery.cancel_scope.cancel()
+            return while_watching, time.monotonic() - ended
+
+        while_watching, took_s = trio.run(main)
+        until = time.monotonic() + 10
+        while packet_sockets() and time.monotonic() < until:
+            time.sleep(0.05)
+        return while_watching, took_s, len(packet_sockets())
+
+    while_watching, took_s, afterwards = host.call(watch_and_end)
+    assert while_watching == 1
+    assert took_s < 0.5
+    assert afterwards == 0
+
+
+def test_a_device_that_goes_away_during_a_claim_ends_the_watch_with_its_reason(
+    family: Family, host: Host, stranger: Host
+) -> None:
+    def watch_until_gone() -> str:
+        with pytest.raises(ExceptionGroup) as raised:
+            watch(family, 10.0)
+        (error,) = raised.value.exceptions
+        assert isinstance(error, KernelRefused)
+        return errno.errorcode[error.errno]
+
+    hold(stranger, family)
+    watching = host.start(watch_until_gone)
+    time.sleep(0.5)
+    stranger.call(lambda: Announcer(family.ip, DEVICE).burst(1))
+    time.sleep(0.5)
+    host.ip("link", "delete", DEVICE)
+    assert watching.result() == "ENODEV"
+
+
+def test_links_that_change_without_pause_do_not_end_the_watch(family: Family, host: Host, stranger: Host) -> None:
+    def watch_unsteady() -> list[tuple[str, str]]:
+        def never_still() -> frozenset[str]:
+            raise KernelRefused("read the kernel's tables", errno.EINTR, "they change without pause; try again")
+
+        ethernet.local_macs = never_still
+        return watch(family, 2.5)
+
+    watching = host.start(watch_unsteady)
+    time.sleep(0.5)
+    hold(stranger, family)
+    stranger.call(lambda: Announcer(family.ip, DEVICE).burst(1))
+    assert ("claim", STRANGER_MAC) in watching.result()
