@@ -1,7 +1,7 @@
 """Links: which devices are up and which addresses they hold, as they change. Reports changes only, loses none.
 
 The kernel drops notifications when the socket's queue is full (ENOBUFS); then everything is read again and the
-differences are reported.
+differences are reported. Where the links change so fast that they cannot be read, they are read a little later.
 """
 
 import errno
@@ -9,9 +9,11 @@ import fcntl
 import ipaddress
 import socket
 import struct
+import time
 from collections.abc import Callable
 
 import msgspec
+import structlog
 import trio
 
 from gateway.kernel import address, ethernet, netlink
@@ -21,6 +23,8 @@ _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _SIOCGIFFLAGS = 0x8913
 _NOTIFICATION_BYTES_MAX = 65_536
+READ_AGAIN_S = 0.01  # between two times that everything is read: a flood must not become our own load
+LOG_EVERY_S = 10.0
 
 
 class LinkChanged(msgspec.Struct, frozen=True):
@@ -70,8 +74,10 @@ def link_up(device: str) -> bool:
 
 
 class LinkWatch:
-    """Watches all devices of this network namespace. `resyncs_total` counts the times that the queue was full.
+    """Watches all devices of this network namespace.
 
+    `resyncs_total` counts the times that the queue was full, `interrupted_total` those that the tables changed while
+    they were read, which is then tried again until it succeeds; at the start all is reported then, as if it were new.
     `receive_bytes` is the queue's size; None leaves the kernel's default, some hundred notifications.
 
     Raises:
@@ -80,6 +86,9 @@ class LinkWatch:
 
     def __init__(self, *, receive_bytes: int | None = None) -> None:
         self.resyncs_total = 0
+        self.interrupted_total = 0
+        self._log = structlog.get_logger()
+        self._log_after = 0.0
         self._requests = netlink.RouteSocket()
         self._link_dump = netlink.link_dump_request()
         self._address_dump = netlink.address_dump_request()
@@ -91,6 +100,7 @@ class LinkWatch:
         self._links: dict[int, LinkChanged] = {}
         self._macs: dict[int, str] = {}
         self._addresses: set[tuple[str, int, int]] = set()  # address, prefix length, device index
+        self._behind = False  # something was missed: everything is to be read again
         self._read_all()
 
     async def run(
@@ -101,11 +111,19 @@ class LinkWatch:
     ) -> None:
         """Call `on_event` for each change since construction until cancelled. It must return within microseconds."""
         task_status.started()
+        read_again_at = trio.current_time()
         try:
             while True:  # until cancelled
-                await trio.lowlevel.wait_readable(self._notifications)
+                with trio.move_on_at(read_again_at if self._behind else float("inf")):
+                    await trio.lowlevel.wait_readable(self._notifications)
                 for event in self._drain():
                     on_event(event)
+                # Only now that the queue is empty: what it held is older than the tables, and while it was full the
+                # kernel dropped what came, without another word.
+                if self._behind and trio.current_time() >= read_again_at:
+                    for event in self._read_all():
+                        on_event(event)
+                    read_again_at = trio.current_time() + READ_AGAIN_S
         finally:
             self._notifications.close()
             self._requests.close()
@@ -121,7 +139,7 @@ class LinkWatch:
                 if error.errno != errno.ENOBUFS:
                     raise KernelRefused("watch the links", error.errno or 0, "no more is known") from error
                 self.resyncs_total += 1
-                events += self._read_all()
+                self._behind = True
                 continue
             for message in netlink.split(data):
                 events += self._apply(message)
@@ -194,9 +212,17 @@ class LinkWatch:
         return link.device if link is not None else ""
 
     def _read_all(self) -> list[Event]:
-        """Read all links and addresses, and return what is different from what was known."""
-        links = self._requests.dump(self._link_dump)
-        addresses = self._requests.dump(self._address_dump)
+        """Read all links and addresses, and return what is different from what was known; nothing if interrupted."""
+        try:
+            links = self._requests.dump(self._link_dump)
+            addresses = self._requests.dump(self._address_dump)
+        except KernelRefused as error:
+            if error.errno != errno.EINTR:
+                raise
+            self._behind = True
+            self._count_interruption()
+            return []
+        self._behind = False
         events: list[Event] = []
         indexes = {netlink.LINK_HEADER.unpack_from(message.body)[2] for message in links}
         for index in [index for index in self._links if index not in indexes]:
@@ -210,6 +236,13 @@ class LinkWatch:
         for key in known:
             events += self._forget_address(key)
         return events
+
+    def _count_interruption(self) -> None:
+        self.interrupted_total += 1
+        now = time.monotonic()
+        if now >= self._log_after:
+            self._log_after = now + LOG_EVERY_S
+            self._log.warning("links.unsteady", interrupted_total=self.interrupted_total)
 
 
 def _key_of(message: Message) -> tuple[str, int, int]:

@@ -1,5 +1,6 @@
 """Links and addresses as they change, from the real kernel."""
 
+import errno
 import subprocess
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import pytest
 import trio
 
 from gateway.kernel.link import AddressAdded, AddressRemoved, Event, LinkChanged, LinkWatch, MacChanged, link_up
+from gateway.kernel.netlink import KernelRefused, Message, RouteSocket
 from tests.support.netns import DEVICE, Host, Segment
 
 pytestmark = pytest.mark.kernel
@@ -90,19 +92,85 @@ def test_a_device_that_vanishes_takes_its_addresses_with_it(host: Host) -> None:
     assert {AddressRemoved(IP, 32, "lan1"), LinkChanged("lan1", up=False)} <= set(seen)
 
 
+def change(*orders: str) -> None:
+    """Carry out each order for so many addresses that a small queue is full."""
+    lines = [f"address {order} 10.78.0.{number}/32 dev {DEVICE}" for order in orders for number in range(1, 200)]
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True, timeout=20)
+
+
+def small_watch() -> LinkWatch:
+    return LinkWatch(receive_bytes=2_304)
+
+
+ALL_ADDED = sorted((AddressAdded(f"10.78.0.{number}", 32, DEVICE) for number in range(1, 200)), key=str)
+
+
 def test_changes_lost_in_a_full_queue_are_found_by_reading_everything(host: Host) -> None:
     def flood() -> tuple[int, list[Event]]:
-        watch = LinkWatch(receive_bytes=2_304)
-
-        def act() -> None:
-            lines = [f"address add 10.78.0.{number}/32 dev {DEVICE}" for number in range(1, 200)]
-            subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True, timeout=20)
-
-        seen = events_of(act, watch=watch)
+        watch = small_watch()
+        seen = events_of(lambda: change("add"), watch=watch)
         return watch.resyncs_total, seen
 
     resyncs, seen = host.call(flood)
     assert resyncs >= 1
-    assert sorted(seen, key=str) == sorted(
-        (AddressAdded(f"10.78.0.{number}", 32, DEVICE) for number in range(1, 200)), key=str
-    )
+    assert sorted(seen, key=str) == ALL_ADDED
+
+
+def test_what_a_full_queue_still_holds_is_not_taken_for_newer_than_the_tables(host: Host) -> None:
+    def flood() -> list[Event]:
+        return events_of(lambda: change("add", "del"), watch=small_watch())
+
+    seen = host.call(flood)
+    added = {event.ip for event in seen if isinstance(event, AddressAdded)}
+    removed = {event.ip for event in seen if isinstance(event, AddressRemoved)}
+    assert added == removed
+
+
+def refuse_dumps(number: int, times: int) -> None:
+    """Let the kernel's tables be refused so many times, in this process."""
+    dump = RouteSocket.dump
+    left = iter(range(times))
+
+    def refusing(self: RouteSocket, message: bytearray) -> list[Message]:
+        if next(left, None) is not None:
+            raise KernelRefused("read the kernel's tables", number, "they change without pause; try again")
+        return dump(self, message)
+
+    RouteSocket.dump = refusing  # type: ignore[method-assign]
+
+
+def test_tables_that_change_while_they_are_read_are_read_again_until_they_stand_still(host: Host) -> None:
+    def flood() -> tuple[int, list[Event]]:
+        watch = small_watch()
+
+        def act() -> None:
+            refuse_dumps(errno.EINTR, 5)
+            change("add")
+
+        seen = events_of(act, watch=watch)
+        return watch.interrupted_total, seen
+
+    interrupted, seen = host.call(flood)
+    assert interrupted == 5
+    assert sorted(seen, key=str) == ALL_ADDED
+
+
+def test_a_watch_that_begins_while_the_tables_change_reports_what_it_finds(host: Host) -> None:
+    def begin() -> list[Event]:
+        refuse_dumps(errno.EINTR, 2)
+        return events_of(lambda: None)
+
+    assert {LinkChanged(DEVICE, up=True), AddressAdded("10.77.0.91", 24, DEVICE)} <= set(host.call(begin))
+
+
+def test_tables_that_are_refused_for_another_reason_end_the_watch(host: Host) -> None:
+    def flood() -> str:
+        def act() -> None:
+            refuse_dumps(errno.EPERM, 1)
+            change("add")
+
+        with pytest.raises(ExceptionGroup) as raised:
+            events_of(act, watch=small_watch())
+        return str(raised.value.exceptions[0])
+
+    assert "operation not permitted" in host.call(flood)
