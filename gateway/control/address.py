@@ -328,8 +328,8 @@ class AddressService:
 
     async def _defend(self, term: int | None) -> None:
         """Announce the address and watch it for as long as it is held in `term`."""
-        watch = ConflictWatch(self.settings.ip, self.settings.device, self._claimed, self._unclaimed)
         try:
+            watch = ConflictWatch(self.settings.ip, self.settings.device, self._claimed, self._unclaimed)
             async with trio.open_nursery() as nursery:
                 await nursery.start(watch.run)
                 await self._announcer.run(lambda: self._term == term and self.holds())
