@@ -131,7 +131,16 @@ async def _run_node(
     gc.collect()
     gc.freeze()  # what is here now stays: a full collection of it would stop everything for 30 ms and more
 
-    estate = None if predecessor is None else await take_over(predecessor, lambda: _make_node(settings, me, votes))
+    estate = (
+        None
+        if predecessor is None
+        else await take_over(
+            predecessor,
+            lambda: _make_node(settings, me, votes),
+            settings.cluster,
+            {address.name: address.place for address in addresses},
+        )
+    )
     node = _make_node(settings, me, votes)
     peers = {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name}
     boot_id = os.urandom(BOOT_ID_BYTES) if estate is None else estate.seal.boot_id
@@ -182,7 +191,7 @@ async def _run_node(
             warnings.append(unfenced)
     for warning in warnings:
         log.warning("node.warning", reason=warning)
-    parts = Parts(node, seal, heartbeats, shell, forwarding, link, addresses, matchmakers)
+    parts = Parts(node, seal, heartbeats, shell, forwarding, link, addresses, matchmakers, settings.cluster)
     if estate is not None and predecessor is not None:
         await go_on(parts, estate, wills, follow)
         predecessor.send(Done())

@@ -68,6 +68,11 @@ class AddressService:
         self.conflicts = Conflicts()
 
     @property
+    def place(self) -> str:
+        """Where the address is when it is held."""
+        return f"as {self._virtual} on {self.settings.device}"
+
+    @property
     def name(self) -> str:
         """Name of the address and of its election."""
         return self.settings.name

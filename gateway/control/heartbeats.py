@@ -97,7 +97,10 @@ class Heartbeats:
         return 1 if self._answers is None else 2
 
     def let_go(self) -> tuple[int, ...]:
-        """Return copies of the sockets, for the process that takes our place."""
+        """Read no more; return copies of the sockets, for the process that takes our place."""
+        for source in (self._socket, self._answers, self._rested):
+            if source is not None and not self.pump.closed:
+                self.pump.remove(source)
         return tuple(os.dup(one.fileno()) for one in (self._socket, self._answers) if one is not None)
 
     def send(self, to: str, message: Message) -> None:

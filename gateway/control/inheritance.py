@@ -50,6 +50,8 @@ class MatchmakerState(msgspec.Struct, frozen=True, kw_only=True):
 class Offer(msgspec.Struct, frozen=True, tag="offer"):
     """From the old process: this is what there is to take over."""
 
+    cluster: str
+    addresses: dict[str, str]  # those that it holds: name -> where
     node: NodeState
 
 
@@ -117,7 +119,12 @@ class Channel:
                 data, descriptors = b"", []
             if not data:
                 raise TakeOverFailed("the other process has ended")
-            return _decoder.decode(data), descriptors
+            try:
+                return _decoder.decode(data), descriptors
+            except msgspec.MsgspecError as error:
+                raise TakeOverFailed(
+                    f"the other process is of a version that hands over otherwise ({error})"
+                ) from error
         raise TakeOverFailed(f"the other process has said nothing for {limit_s:g} s")
 
     async def receive_estate(self) -> tuple[Estate, list[int]]:

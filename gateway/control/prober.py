@@ -65,11 +65,13 @@ class Prober:
             self._begin()
 
     def _ring(self) -> None:
-        if self._exchange is not None:
+        if self._exchange is None:
+            self._begin()
+        elif boot_ms() >= self._begun_ms + self._timeout_ms:  # else `wake` has begun it in this very turn
             late = self._exchange.late(self._timeout_ms)
             self._end()
+            self._begin()  # before anything is said: that may be a wake-up for others, and come back here
             self._failed(late)
-        self._begin()
 
     def _begin(self) -> None:
         self._begun_ms = boot_ms()

@@ -6,7 +6,7 @@ moment in which the old process lets go it takes no step, and it ends whatever h
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -50,6 +50,7 @@ class Parts(msgspec.Struct, frozen=True):
     link: GuardLink
     addresses: tuple[AddressService, ...]
     matchmakers: tuple[MatchmakerService, ...]
+    cluster: str
 
 
 class Inherited(msgspec.Struct, frozen=True):
@@ -88,7 +89,8 @@ async def await_heir(parts: Parts) -> tuple[Channel, Legacy]:
         link.reload_failure = ""
         try:
             await _settle(node)
-            channel.send(Offer(capture(node)))
+            held = {one.name: one.place for one in parts.addresses if node.elections[one.name].serving_term is not None}
+            channel.send(Offer(parts.cluster, held, capture(node)))
             answer, _ = await channel.receive(ANSWER_S_MAX)
             if not isinstance(answer, Answer):
                 raise TakeOverFailed("the new process does not answer what it was asked")
@@ -106,6 +108,7 @@ async def await_heir(parts: Parts) -> tuple[Channel, Legacy]:
 
 def let_go(parts: Parts) -> Legacy:
     """Take no step any more; return what the successor needs. Called when no act is under way, and never twice."""
+    heartbeats = parts.heartbeats.let_go()  # what arrives from now on is the successor's
     # Closing packet sockets waits for the kernel's readers: tens of milliseconds, seen from outside as a freeze.
     parts.link.ask_patience(round(DONE_S_MAX * 1000))
     parts.shell.close()
@@ -124,7 +127,6 @@ def let_go(parts: Parts) -> Legacy:
         ),
         matchmakers={matchmaker.name: matchmaker.keep() for matchmaker in parts.matchmakers},
     )
-    heartbeats = parts.heartbeats.let_go()
     return Legacy(estate, heartbeats if relay_end is None else (*heartbeats, relay_end))
 
 
@@ -158,8 +160,16 @@ async def _settle(node: Node) -> None:
 # -- the new process ---------------------------------------------------------------------------------------------
 
 
-async def take_over(predecessor: Channel, make_node: Callable[[], Node]) -> Inherited:
+async def take_over(
+    predecessor: Channel, make_node: Callable[[], Node], cluster: str, addresses: Mapping[str, str]
+) -> Inherited:
     """Wait for what the running process leaves; it lets go only if its state fits this process' configuration.
+
+    Args:
+        predecessor: the way to the running process.
+        make_node: makes a core of this process' configuration, to try the state on.
+        cluster: the name of its cluster.
+        addresses: its virtual addresses: name -> where.
 
     Raises:
         TakeOverFailed: it does not fit, or the running process has ended. Nothing has changed then.
@@ -168,6 +178,7 @@ async def take_over(predecessor: Channel, make_node: Callable[[], Node]) -> Inhe
     if not isinstance(offer, Offer):
         raise TakeOverFailed("the running process does not say what there is to take over")
     try:
+        _require_same_place(offer, cluster, addresses)
         restore(make_node(), offer.node)
     except SnapshotRefused as refusal:
         predecessor.send(Answer(str(refusal)))
@@ -183,6 +194,17 @@ async def take_over(predecessor: Channel, make_node: Callable[[], Node]) -> Inhe
         heartbeats=tuple(ends[: estate.lanes]),
         relay_end=ends[estate.lanes] if len(ends) > estate.lanes else None,
     )
+
+
+def _require_same_place(offer: Offer, cluster: str, addresses: Mapping[str, str]) -> None:
+    """Refuse what would leave an address that is held where nobody knows of it: it would stay, without a lease."""
+    if offer.cluster != cluster:
+        raise SnapshotRefused(f"the cluster '{offer.cluster}' has become '{cluster}' in the file: restart the node")
+    for name, place in offer.addresses.items():
+        if (wanted := addresses.get(name, "gone")) != place:
+            raise SnapshotRefused(
+                f"this node holds '{name}' {place}, and in the file it is {wanted}: hand it over first"
+            )
 
 
 async def go_on(parts: Parts, was: Inherited, wills: Wills, follow: Callable[[FollowLeader], None]) -> None:

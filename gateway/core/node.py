@@ -242,7 +242,8 @@ class Node:
             self._along_ms = heartbeat_ms // 4  # the next beat waits so much longer for the leader's
         elif leads and self.timing.patient:
             # Beaten a moment before the other, and so for ever: once, let the other be first.
-            self._pulse_at_ms = now_ms + heartbeat_ms + heartbeat_ms // 4
+            latest_ms = self._pulsed_ms + heartbeat_ms * 3 // 2  # it may beat faster than this node, and never let it
+            self._pulse_at_ms = min(now_ms + heartbeat_ms + heartbeat_ms // 4, latest_ms)
 
     def _pulse(self, now_ms: int) -> list[Action]:
         """Send the heartbeat to every peer, and acknowledge it to oneself: alone in the cluster, that is a majority.

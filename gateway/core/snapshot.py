@@ -12,7 +12,7 @@ from gateway.core.node import Node
 from gateway.core.voter import Role
 from gateway.wire.messages import Standing
 
-FORMAT = 1  # another number is another set of fields: such a snapshot is not taken
+FORMAT = 2  # of all that is handed over; another number is another set of fields: such a snapshot is not taken
 
 
 class SnapshotRefused(Exception):  # noqa: N818 (an answer to the operator)

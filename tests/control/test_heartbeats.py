@@ -283,3 +283,17 @@ async def test_answers_behind_a_flood_wait_for_one_beat_only(patient_peers, endp
     patient_peers["cm1"].say("gw1", Ack(2, LEADING))
     await trio.sleep(0.1)
     assert len(leader.taken) == 1, "the flood is over: answers wait again"
+
+
+async def test_who_has_let_go_reads_no_more_and_numbers_nothing(patient_peers):
+    """What arrives from then on is the successor's, and so is the next number of each peer."""
+    leader = patient_peers["gw1"]
+    copies = leader.let_go()
+    numbered = leader.seal.numbered("cm1")
+    patient_peers["cm1"].say("gw1", pulse(1))
+    patient_peers["cm1"].say("gw1", Ack(1, LEADING))
+    await trio.sleep(0.1)
+    assert leader.taken == []
+    assert leader.seal.numbered("cm1") == numbered
+    for copy in copies:
+        socket.socket(fileno=copy).close()

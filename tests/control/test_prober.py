@@ -1,9 +1,11 @@
 """The prober beside trio's tasks: one question at a time, at its times, whatever the collector does. Real sockets."""
 
 import contextlib
+import time
 
 import pytest
 import trio
+import trio.lowlevel
 
 from gateway.config.settings import Endpoint
 from gateway.control.prober import Prober
@@ -145,3 +147,42 @@ async def test_a_prober_that_is_closed_asks_no_more(nursery, when):
     before, said_before = asked, len(said.instances)
     await trio.sleep(0.05)
     assert (asked, len(said.instances)) == (before, said_before)
+
+
+async def test_a_failure_that_wakes_others_up_does_not_begin_two_questions(nursery):
+    """To tell of it is a wake-up, and every wake-up asks whether a question is due."""
+    said, pump, probers = Said(), Pump(), []
+
+    def failed(failure) -> None:
+        said.reasons.append(failure.reason)
+        probers[0].wake()
+
+    endpoint = await listen(nursery, be_silent)
+    with trio.fail_after(S_MAX):
+        await nursery.start(pump.run)
+        probers.append(
+            Prober(
+                endpoint=endpoint,
+                pump=pump,
+                every_ms=10,
+                lag_ms=0,
+                timeout_ms=30,
+                succeeded=said.instances.append,
+                failed=failed,
+            )
+        )
+        with probers[0]:
+            await said.until(5)
+
+
+async def test_a_question_begun_in_the_turn_of_the_alarm_is_not_late(nursery):
+    """The process was late: a heartbeat and the alarm are ready at once, and the heartbeat's wake-up asks first."""
+    async with probing(await listen(nursery, answer), every_ms=20, timeout_ms=2_000) as (prober, said):
+        await said.until(1)
+        for _ in range(20):
+            while prober._exchange is not None:
+                await trio.lowlevel.checkpoint()
+            time.sleep(0.03)  # noqa: ASYNC251 (that is the lateness)
+            prober.wake()
+            prober._ring()
+    assert said.reasons == []

@@ -153,6 +153,23 @@ def test_a_file_with_other_peers_is_refused_by_name(cluster: Cluster) -> None:
     assert cluster.holder("w1") == holder
 
 
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [(f"{ADDRESS}/32", "10.77.9.101/32"), (f"{ADDRESS}/32", f"{ADDRESS}/24"), ("cluster tests", "cluster others")],
+)
+def test_a_holder_does_not_leave_its_address_behind_for_another(cluster: Cluster, written: str, instead: str) -> None:
+    """Nobody would know of it any more: it would answer without a lease, beside the next holder."""
+    holder = _start_all(cluster)
+    control = cluster.control(holder)
+    path = cluster.config(holder)
+    assert written in path.read_text()
+    path.write_text(path.read_text().replace(written, instead))
+    os.kill(cluster.guard(holder), signal.SIGHUP)
+    _until(lambda: cluster.events(holder, "reload.refused"), "the refusal")
+    assert cluster.control(holder) == control
+    assert cluster.holder("w1") == holder
+
+
 def test_a_reload_takes_new_periods_over(cluster: Cluster) -> None:
     holder = _start_all(cluster)
     for name in NODES:

@@ -8,10 +8,10 @@ import trio
 
 from gateway.control import succession
 from gateway.control.guard import GuardLink
-from gateway.control.inheritance import Answer, Channel, Offer
-from gateway.control.succession import Parts, await_heir
+from gateway.control.inheritance import Answer, Channel, Offer, TakeOverFailed
+from gateway.control.succession import Parts, await_heir, take_over
 from gateway.core.node import Node
-from gateway.core.snapshot import unsettled
+from gateway.core.snapshot import capture, unsettled
 from tests.core.playbook import Script
 
 
@@ -40,7 +40,7 @@ async def test_no_task_runs_between_the_last_look_at_the_elections_and_the_letti
     script.ask("a", 1)  # a vote is on its way to the disk
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     nothing = cast(Any, None)
-    parts = Parts(script.node, nothing, nothing, nothing, nothing, link, (), ())
+    parts = Parts(script.node, nothing, nothing, nothing, nothing, link, (), (), "tests")
 
     async def be_the_heir() -> None:
         heir = Channel(theirs)
@@ -71,7 +71,7 @@ async def _persist_soon(script: Script) -> None:
 async def test_an_heir_that_does_not_fit_is_let_go_of_by_name() -> None:
     link, script = GuardLink(None), Script().awake()
     nothing = cast(Any, None)
-    parts = Parts(script.node, nothing, nothing, nothing, nothing, link, (), ())
+    parts = Parts(script.node, nothing, nothing, nothing, nothing, link, (), (), "tests")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     heir = Channel(theirs)
     async with trio.open_nursery() as nursery:
@@ -85,3 +85,42 @@ async def test_an_heir_that_does_not_fit_is_let_go_of_by_name() -> None:
         nursery.cancel_scope.cancel()
     heir.close()
     assert link.reload_failure == "the peers have changed"
+
+
+async def test_a_successor_of_another_version_is_an_answer_and_ends_nobody() -> None:
+    link, script = GuardLink(None), Script().awake()
+    nothing = cast(Any, None)
+    parts = Parts(script.node, nothing, nothing, nothing, nothing, link, (), (), "tests")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(await_heir, parts)
+        link._heirs_in.send_nowait(ours)
+        theirs.send(b"what a later version says")
+        with trio.fail_after(10):
+            while not link.reload_failure:  # noqa: ASYNC110 (the link has no event for it)
+                await trio.sleep(0.005)
+        nursery.cancel_scope.cancel()
+    theirs.close()
+    assert "of a version that hands over otherwise" in link.reload_failure
+
+
+@pytest.mark.parametrize(
+    ("cluster", "addresses", "said"),
+    [
+        ("others", {"vip": "as 10.0.0.1/32 on eth0"}, "the cluster 'tests' has become 'others'"),
+        ("tests", {"vip": "as 10.0.0.1/32 on bond0"}, "on eth0, and in the file it is as 10.0.0.1/32 on bond0"),
+        ("tests", {}, "in the file it is gone"),
+    ],
+)
+async def test_what_a_holder_holds_must_stay_where_it_is(cluster: str, addresses: dict[str, str], said: str) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    old, new = Channel(ours), Channel(theirs)
+    script = Script().awake()
+    old.send(Offer("tests", {"vip": "as 10.0.0.1/32 on eth0"}, capture(script.node)))
+    with pytest.raises(TakeOverFailed, match=r"hand it over first|restart the node"):
+        await take_over(new, lambda: Script().node, cluster, addresses)
+    answer, _ = await old.receive(10)
+    assert isinstance(answer, Answer)
+    assert said in answer.refused
+    old.close()
+    new.close()

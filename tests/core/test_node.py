@@ -186,3 +186,20 @@ def test_leaders_with_long_leases_fall_into_step_from_any_distance() -> None:
         assert [(beat - distance_ms - timing.promise_ms) % 20 for beat in beats[-5:]] == [0] * 5
         gaps = [later - earlier for earlier, later in itertools.pairwise(beats)]
         assert max(gaps) <= 20 * 3 // 2, "a lease of many heartbeats does not feel half of one, once"
+
+
+def test_a_leader_beats_on_beside_one_that_beats_faster() -> None:
+    """While periods are being changed, node by node."""
+    for theirs_ms in range(5, 100):
+        timing = Timing(heartbeat_ms=50, lease_ms=400)
+        node = leader_beside("gw2", "cm1", timing)
+        now_ms, last_ms, longest_ms = timing.promise_ms, timing.promise_ms, 0
+        their_next_ms = now_ms + theirs_ms
+        while now_ms < timing.promise_ms + 2_000:
+            now_ms = min(node.deadline_ms(), their_next_ms)
+            theirs = now_ms == their_next_ms
+            their_next_ms += theirs_ms if theirs else 0
+            if sent(node.step(beat_of("cm1", now_ms) if theirs else DeadlineReached(), now_ms), Pulse):
+                last_ms = now_ms
+            longest_ms = max(longest_ms, now_ms - last_ms)
+        assert longest_ms <= timing.heartbeat_ms * 3 // 2, f"beside a heartbeat of {theirs_ms} ms"

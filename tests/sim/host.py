@@ -261,6 +261,8 @@ class Host:
 
     def take(self, event: Event) -> None:
         """Something of this host's own has happened."""
+        if type(event) is StandingChanged:  # a service says how it stands now, not when it was asked to
+            event = StandingChanged(self.standings[event.standing.election], event.reason)
         if self.frozen:
             self.inbox.append(event)
         elif self.core is not None:

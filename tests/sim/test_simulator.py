@@ -63,9 +63,9 @@ def test_a_verbose_run_is_the_same_run() -> None:
 
 def test_a_failure_names_the_command_and_the_file_that_show_it_again() -> None:
     with pytest.raises(SeedFailed) as caught:
-        run_seed(0, "3", 1, mutant="half_is_a_majority")
+        run_seed(1, "3", 1, mutant="half_is_a_majority")
     text = str(caught.value)
-    assert "python -m tests.sim --seed 0x0 --shape 3 --minutes 1 --mutant half_is_a_majority --verbose" in text
+    assert "python -m tests.sim --seed 0x1 --shape 3 --minutes 1 --mutant half_is_a_majority --verbose" in text
     report = Path(text.split("report: ")[1]).read_text().splitlines()
     assert report[0].startswith("command: python -m tests.sim")
     assert report[1].startswith("commit: ")
