@@ -55,7 +55,7 @@ class Announcer:
             return False
         before = self._socket
         self._open()
-        before.close()
+        ethernet.close_soon(before)
         return True
 
     @property

@@ -3,7 +3,6 @@
 A packet socket is never closed on the caller's thread: the kernel waits there for all its CPUs, 8 to 40 ms measured.
 """
 
-import _thread
 import contextlib
 import errno
 import socket
@@ -143,16 +142,7 @@ def _listening(packed: bytes, device: str) -> Iterator[socket.socket]:
     try:
         yield opened
     finally:
-        _close_soon(opened)
-
-
-def _close_soon(opened: socket.socket) -> None:
-    """Close a packet socket in a thread of its own, without waiting for it."""
-    try:
-        # Not `threading`: its start waits until the thread runs, and threads don't run in real time as we do.
-        _thread.start_new_thread(opened.close, ())
-    except RuntimeError:  # no more threads: late is better than leaked
-        opened.close()
+        ethernet.close_soon(opened)
 
 
 async def _ask(
