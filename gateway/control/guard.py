@@ -103,6 +103,7 @@ class GuardLink:
         self.report: dict[str, Any] = {}
         self.reloads_failed = 0
         self.reload_failure = ""  # why the last one did
+        self._heir_seen = False  # whether the reload under way came so far that somebody here may say why it failed
         self._heirs_in, self.heirs = trio.open_memory_channel[socket.socket](1)  # ends to processes that may take over
         self.lost = trio.Event()  # the guard has ended: there is nobody who could end what this process began
 
@@ -119,12 +120,14 @@ class GuardLink:
         Args:
             dead_ms: after how much silence the guard looks whether this process is frozen.
             heartbeat_ms: how often a timer of a leader comes.
-            lease_ms: without real-time priority a late process is given this long; the lease protects meanwhile.
+            lease_ms: a late process is given half of this, and all of it without real-time priority; the lease
+                protects meanwhile. Half, because a renewal waits in the kernel for other programs' transactions of
+                nftables, 150 ms for a big one, and peers are still told in time.
             realtime: whether this process runs in real time.
         """
         dead_ms = dead_ms if realtime else max(dead_ms, DEAD_MS_ORDINARY)
         late_ms = dead_ms + max(HEARTBEATS_MISSED * heartbeat_ms, 3 * dead_ms)
-        self._say(protocol.READY, None, dead_ms, late_ms if realtime else max(late_ms, lease_ms))
+        self._say(protocol.READY, None, dead_ms, max(late_ms, lease_ms // 2 if realtime else lease_ms))
 
     def beat(self) -> None:
         """Say that the event loop runs. To be called at every wake-up; costs a clock's reading most of the time."""
@@ -285,13 +288,15 @@ class GuardLink:
                     relay.note_end(status, reason)
             case protocol.RELOAD:
                 end = socket.socket(fileno=descriptors.pop())
+                self._heir_seen, self.reload_failure = True, ""
                 try:
                     self._heirs_in.send_nowait(end)
                 except trio.WouldBlock:
                     end.close()  # one is here already; the guard does not start two
             case protocol.RELOAD_FAILED:
                 self.reloads_failed += 1
-                self.reload_failure = self.reload_failure or fields[0]
+                self.reload_failure = (self._heir_seen and self.reload_failure) or fields[0]
+                self._heir_seen = False
                 self._log.error("reload.failed", reason=self.reload_failure)
             case protocol.FENCED:
                 self._log.error("guard.fenced", election=fields[0])

@@ -7,9 +7,9 @@ import _signal
 import posix
 import select
 
-# Scheduler states of proc_pid_stat(5) in which a process does not run, whatever happens to it.
-STOPPED = b"Tt"
-BLOCKED = b"D"
+# Scheduler states of proc_pid_stat(5).
+STOPPED = b"Tt"  # until somebody continues it, who may never come
+BUSY = b"RD"  # runs, or is about to; or the kernel has it wait for what comes by itself, as a lock does
 
 _PF_EXITING = 0x4  # linux/sched.h
 

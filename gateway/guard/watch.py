@@ -147,7 +147,9 @@ class Guard:
         except OSError as error:
             ours.close()
             self._note("guard.control-not-started", str(error))
-            if not heir:
+            if heir:
+                self._reload_failed(f"the new process can't be started: {error}")
+            else:
                 self._start_later()
             return None
         finally:
@@ -156,7 +158,9 @@ class Guard:
         self._watch(pidfd, lambda: self._ended(control))
         self._watch(ours.fileno(), lambda: self._read(control))
         control.send(protocol.HELLO, self.report())
-        self._notes.clear()
+        control.told = tuple(self._notes)
+        if not heir:
+            self._forget_told(control)
         return control
 
     def _start_later(self) -> None:
@@ -194,8 +198,7 @@ class Guard:
     def _decide(self, control: Control, status: int, now_ms: int) -> None:
         if control is self._coming:
             self._coming = None
-            if self._control is not None:
-                self._control.send(protocol.RELOAD_FAILED, f"the new process ended with status {status}")
+            self._reload_failed(f"the new process ended with status {status}")
             return
         if control is not self._control:
             self._leaving = [(each, until_ms) for each, until_ms in self._leaving if each is not control]
@@ -344,12 +347,17 @@ class Guard:
             ours.close()
             theirs.close()
 
+    def _reload_failed(self, reason: str) -> None:
+        if self._control is not None:
+            self._control.send(protocol.RELOAD_FAILED, reason)
+
     def _taken_over(self, control: Control, now_ms: int) -> None:
         """Act for `control` from now on; what the old one had left as its wills is void."""
         if control is not self._coming:
             return
         old, self._control, self._coming = self._control, control, None
         control.heard(now_ms)
+        self._forget_told(control)
         if old is not None:
             for will in old.wills.values():
                 will.close()
@@ -370,6 +378,11 @@ class Guard:
     def _unwatch(self, descriptor: int) -> None:
         if self._watched.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
+
+    def _forget_told(self, control: Control) -> None:
+        """Keep no note that `control`, which acts, has been told: a successor that fails may take none with it."""
+        self._notes = [note for note in self._notes if note not in control.told]
+        control.told = ()
 
     def _note(self, event: str, detail: str) -> None:
         self._notes = [*self._notes[1 - NOTES_MAX :], (boot_ms(), event, detail)]

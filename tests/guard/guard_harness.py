@@ -24,7 +24,8 @@ class Guarded:
 
     def __init__(self, **spec: Any) -> None:
         prefix = spec.pop("prefix", [])
-        command = [*prefix, sys.executable, "-I", "-S", str(GUARD), sys.executable, "-P", str(STAND_IN)]
+        program = spec.pop("program", sys.executable)  # which runs control
+        command = [*prefix, sys.executable, "-I", "-S", str(GUARD), program, "-P", str(STAND_IN)]
         self.process = subprocess.Popen(
             [*command, json.dumps(spec)],
             stdout=subprocess.PIPE,

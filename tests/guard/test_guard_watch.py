@@ -3,9 +3,11 @@
 import contextlib
 import itertools
 import os
+import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,69 @@ def test_busy_control_is_late_and_killed_only_after_some_heartbeats(guard: Start
     assert peer.receive() == b"resigned"
     assert not alive(control)
     assert running.report()["kills"] == {"frozen": 0, "late": 1, "hung": 0}
+
+
+@pytest.fixture
+def fifo(guard: Start, tmp_path: Path) -> Iterator[Path]:
+    """What a control can be blocked by. Its child, which holds the test's pipe too, is let go before the guards end."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    yield path
+    os.close(os.open(path, os.O_RDWR))
+
+
+def test_control_that_is_blocked_in_the_kernel_is_left_alone_and_counted_as_late(
+    fifo: Path, guard: Start, peer: Peer
+) -> None:
+    running = guard(
+        wills={"vip": {"letters": [peer.letter()]}},
+        once=f"{fifo}.first",
+        blocked_by=str(fifo),
+        lease_ms=60_000,
+    )
+    control = running.ready()
+    assert peer.receive(within_s=0.5) is None, "ten times the silence of the frozen, and more than the late may take"
+    assert Path(f"/proc/{control}/stat").read_text().rpartition(")")[2].split()[0] == "D"
+    os.kill(control, signal.SIGKILL)
+    report = running.report()
+    assert report["lates"] >= 1
+    assert report["kills"] == {"frozen": 0, "late": 0, "hung": 0}
+
+
+def test_control_that_is_blocked_for_half_a_lease_is_killed_and_its_letter_arrives(
+    fifo: Path, guard: Start, peer: Peer
+) -> None:
+    will = {"letters": [peer.letter()]}
+    running = guard(wills={"vip": will}, once=f"{fifo}.first", blocked_by=str(fifo), lease_ms=1_000)
+    control = running.ready()
+    assert peer.receive() == b"resigned"
+    assert not alive(control)
+    report = running.report()
+    assert report["kills"] == {"frozen": 0, "late": 1, "hung": 0}
+    (killed,) = [detail for _, event, detail in report["notes"] if event == "guard.killed-late"]
+    assert int(killed.split()[-2]) >= 500, killed
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs the `nft` command as the other program")
+def test_control_that_waits_for_a_big_transaction_of_nftables_is_left_alone(guard: Start, peer: Peer) -> None:
+    """`firewall-cmd --reload` and kube-proxy: control's renewal waits for the lock of the network namespace."""
+    will = {"letters": [peer.letter()]}
+    running = guard(wills={"vip": will}, prefix=["unshare", "--net"], renews=True, heartbeat_ms=10, lease_ms=60_000)
+    control = running.ready()
+    running.says("renewing")
+    chains = "".join(
+        f"add chain ip big c{n}\n" + f"add rule ip big c{n} tcp dport {n + 1} drop\n" * 4 for n in range(5000)
+    )
+    subprocess.run(
+        ["nsenter", f"--net=/proc/{control}/ns/net", "nft", "-f", "-"],
+        input="add table ip big\n" + chains,
+        text=True,
+        check=True,
+    )
+    assert int(running.says("blocked")) > 30, "milliseconds, after which a silent process is looked at"
+    assert peer.receive(within_s=0.1) is None
+    assert alive(control)
 
 
 def test_control_that_dies_is_started_again_and_told_why(guard: Start) -> None:
