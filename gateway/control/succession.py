@@ -86,7 +86,6 @@ async def await_heir(parts: Parts) -> tuple[Channel, Legacy]:
     async for end in link.heirs:
         channel = Channel(end)
         log.info("reload.asked")
-        link.reload_failure = ""
         try:
             await _settle(node)
             held = {one.name: one.place for one in parts.addresses if node.elections[one.name].serving_term is not None}
