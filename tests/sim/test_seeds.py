@@ -27,6 +27,8 @@ FOUND = {
     # Frozen between two timers for less than both together, a leader apart goes on before it has read of another.
     ("2-serve", 0x175): 30,
     ("2-serve", 0x294): 30,
+    # A machine that goes back in time is cut off again, for all that it knows.
+    ("2-serve", 0x61C): 30,
     # A host that had been unfit when its process started was said to be so after it had become fit.
     ("2-serve", 0x502): 30,
 }
