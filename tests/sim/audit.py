@@ -89,11 +89,11 @@ class Audit:
 
     def began(self, host: int, true_us: int, quiet_us: int) -> None:
         """A host's process has started: it has forgotten what it heard, and is silent for a while (rule 4)."""
-        self.quiet_until_us[host] = true_us + quiet_us
-        self.forgot(host)
+        self.forgot(host, true_us + quiet_us)
 
-    def forgot(self, host: int) -> None:
+    def forgot(self, host: int, quiet_until_us: int) -> None:
         """A host knows no more what it has heard lately."""
+        self.quiet_until_us[host] = quiet_until_us
         for peer in range(len(self.names)):
             self.heard_us.pop((host, peer), None)
             self.unread_us.pop((host, peer), None)
