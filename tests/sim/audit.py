@@ -91,6 +91,13 @@ class Audit:
         """A host's process has started: it has forgotten what it heard, and is silent for a while (rule 4)."""
         self.forgot(host, true_us + quiet_us)
 
+    def went_back(self, host: int, core: Node) -> None:
+        """A machine is as it was: what it has granted and heard since then is gone, its kernel's leases with it."""
+        self.forgot(host, 0)
+        for name, holders in self.holders.items():
+            if core.elections[name].serving_term is None:
+                holders.pop(host, None)
+
     def forgot(self, host: int, quiet_until_us: int) -> None:
         """A host knows no more what it has heard lately."""
         self.quiet_until_us[host] = quiet_until_us

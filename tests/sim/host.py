@@ -137,7 +137,7 @@ class Host:
         assert self.core is None, "a host runs once at a time"
         self.life += 1
         self.clock.reboot(self.world.now_us, clock_us)
-        self.world.audit.forgot(self.index, 0)  # it may have been cut off then, and must read to know better
+        self.world.audit.went_back(self.index, core)
         self.timer_at_us = self.armed_ms = NEVER
         self.core, self.deadline_ms = core, core.deadline_ms()
         self.arm()
