@@ -110,6 +110,7 @@ def roll_back(faults: Faults) -> None:
         host.disk = disk
         post.doors[host.name] = door
         host.wake_as(core, clock_us)
+        faults.out_of_time[host.index] = core
         faults.later(faults.span_us(), restart)
 
     def restart() -> None:

@@ -16,6 +16,8 @@ from gateway.wire.messages import Message, Resignation, VoteReply, VoteRequest
 
 from .shapes import Shape
 
+NEVER_US = -(10**18)  # before anything began
+
 
 class Violation(AssertionError):  # noqa: N818 - it is not an error of the program that raises it
     """A promise is broken; says which, by whom, when."""
@@ -114,7 +116,8 @@ class Audit:
         return frozenset(
             peer
             for peer in range(len(self.names))
-            if self.heard_us.get((host, peer), 0) <= since_us and self.unread_us.get((host, peer), true_us) >= late_us
+            if self.heard_us.get((host, peer), NEVER_US) <= since_us
+            and self.unread_us.get((host, peer), true_us) >= late_us
         )
 
     def stop(self, host: int, election: str, term: int) -> None:

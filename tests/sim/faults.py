@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.core.actions import StartServing
 from gateway.core.events import ResignationRequested
+from gateway.core.node import Node
 from gateway.core.timing import Timing
 
 from .attacks import ATTACKS
@@ -63,6 +64,9 @@ class Faults:
             self._only_staged()
         self.active = False
         self._era = 0  # a fault that outlives its era ends with it
+        self.out_of_time: dict[
+            int, Node
+        ] = {}  # host -> run from a snapshot: its operator restarts it, or nobody hears it
         self._fuse_on_serving = -1
         world.on_serving = self._served
 
@@ -125,6 +129,8 @@ class Faults:
             host.fuse = -1
             host.fsync_us, host.stop_us, host.timer_us = (500, 5_000), (0, 20_000), 1_000
             host.disk_full, host.synced = False, None
+            if host.core is not None and self.out_of_time.pop(host.index, None) is host.core:
+                host.crash()
             if host.core is None:
                 host.start()
             elif host.frozen:

@@ -29,6 +29,9 @@ FOUND = {
     ("2-serve", 0x294): 30,
     # A machine that goes back in time is cut off again, for all that it knows.
     ("2-serve", 0x61C): 30,
+    ("2-serve", 0x77A): 30,
+    # A run from a snapshot that nobody had restarted when the calm began.
+    ("2-hold", 0x776): 30,
     # A host that had been unfit when its process started was said to be so after it had become fit.
     ("2-serve", 0x502): 30,
 }
