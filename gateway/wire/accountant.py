@@ -140,20 +140,34 @@ def verify_untrusted(data: bytes) -> Scan:
 
 def read_untrusted(data: bytes) -> State:
     """Replay the closed part of `data`, as a negotiator would. Raises `Malformed` as `verify_untrusted`."""
-    closed_length = verify_untrusted(data).closed_length
+    return replay_untrusted(data, verify_untrusted(data).closed_length)
+
+
+def replay_untrusted(data: bytes, closed_length: int) -> State:
+    """Replay what a scan of the same `data` has found to be closed: for callers that want the scan as well.
+
+    Attributes have one spelling each, that of their first mention: HTCondor takes no notice of their case.
+    """
     state: State = {}
+    names: dict[bytes, str] = {}  # also: one string for each name, not one for each record
+    spelled: dict[str, str] = {}
     for record in _RECORD.finditer(data, 0, closed_length):
         match record.lastgroup:
             case "value":
                 # HTCondor ignores what is said of an ad that does not exist.
                 if (ad := state.get(_text(record["key"]))) is not None:
-                    ad[_text(record["attribute"])] = _text(record["value"])
+                    word = record["attribute"]
+                    name = names.get(word)
+                    if name is None:
+                        name = names[word] = spelled.setdefault(_text(word).lower(), _text(word))
+                    ad[name] = _text(record["value"])
             case "new_key":
                 state.setdefault(_text(record["new_key"]), {})  # of two the first is kept
             case "destroyed_key":
                 state.pop(_text(record["destroyed_key"]), None)
             case "deleted":
-                state.get(_text(record["deleted_key"]), {}).pop(_text(record["deleted"]), None)
+                name = spelled.get(_text(record["deleted"]).lower(), "")
+                state.get(_text(record["deleted_key"]), {}).pop(name, None)
     return state
 
 
