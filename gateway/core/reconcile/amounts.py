@@ -16,26 +16,26 @@ def to_micro(text: str | None) -> int | None:
     """Return the number that `text` writes in millionths, rounded half to even; None where it writes none."""
     if text is None:
         return None
-    whole, point, fraction = text.strip().partition(".")
-    digits = whole[1:] if whole[:1] == "-" else whole
-    if len(text) > TEXT_LENGTH_MAX or not digits.isdecimal():
+    if len(text) > TEXT_LENGTH_MAX:
         return None
-    if not point:
-        return int(whole) * MICRO
-    if fraction.isdecimal() and len(fraction) <= 6:
+    whole, point, fraction = text.partition(".")
+    digits = whole[1:] if whole[:1] == "-" else whole
+    if digits.isdecimal() and (not point or (fraction.isdecimal() and len(fraction) <= 6)):
         amount = int(digits) * MICRO + int(fraction.ljust(6, "0"))
         return amount if digits is whole else -amount
-    return _by_decimal(text.strip())
+    return _by_decimal(text)
 
 
 def _by_decimal(text: str) -> int | None:
     """Read what a compaction may write: more places, an exponent (classad sink.cpp, "%.16G")."""
     try:
-        number = decimal.Decimal(text)
+        number = decimal.Decimal(text.strip())
     except decimal.InvalidOperation:
         return None
-    if not number.is_finite() or abs(number.adjusted()) > EXPONENT_MAX:
-        return 0 if number.is_finite() and number.adjusted() < 0 else None
+    if not number.is_finite() or number.adjusted() > EXPONENT_MAX:
+        return None
+    if number.adjusted() < -EXPONENT_MAX:
+        return 0
     with decimal.localcontext(prec=80):
         return int((number * MICRO).to_integral_value(rounding=decimal.ROUND_HALF_EVEN))
 
