@@ -57,8 +57,9 @@ def merge_files(base: Path, sides: Sequence[Given], out: Path, pool: Pool, *, fo
     _check_paths(base, [side.path for side in sides], out, force=force)
     with _no_collection():
         warnings: list[str] = []
-        before = _read(Given(base), warnings)
-        parsed = [_read(side, warnings) for side in sides]
+        names = _names([base, *(side.path for side in sides)])
+        before = _read(Given(base), names[0], warnings)
+        parsed = [_read(side, name, warnings) for side, name in zip(sides, names[1:], strict=True)]
         try:
             merged = reconcile(before, parsed, pool)
         except (NotContinued, ValueError) as error:
@@ -103,7 +104,13 @@ def _is_same(path: Path, other: Path) -> bool:
         return path == other  # what can't be opened is refused later, with its reason
 
 
-def _read(given: Given, warnings: list[str]) -> Side:
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return what the report calls each file: its name, or where two have the same, its path."""
+    short = [path.name for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def _read(given: Given, name: str, warnings: list[str]) -> Side:
     """Read one accounting file. Raises `MergeRefused` with the file, the byte and the reason."""
     path = given.path
     try:
@@ -127,7 +134,7 @@ def _read(given: Given, warnings: list[str]) -> Side:
     if scan.stop is not Stop.END:
         warnings.append(_unfinished(path, data, scan))
     return Side(
-        name=str(path),
+        name=name,
         state=state,
         term=given.term,
         sequence=scan.sequence,

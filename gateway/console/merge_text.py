@@ -13,7 +13,7 @@ from gateway.core.reconcile import CustomerReport, Edit, Fate, Report, Tally
 from gateway.core.reconcile.amounts import MICRO
 
 ROWS_MAX = 40  # of a table: what a person reads; --json has all
-CELL_LENGTH_MAX = 34
+CELL_LENGTH_MAX = 60
 HOUR = 3600 * MICRO
 
 
@@ -39,6 +39,7 @@ def render_summary(report: Report, out: str) -> str:
         f"  {_count(conflicts, 'conflict', 'decided by rule: read them') or 'no conflict'}",
         f"  weighted slot-hours: {_equation(report.weighted)}",
         f"  balance: {_balance(report)}",
+        "  to use it: stop the negotiator, put it in the place of $(SPOOL)/Accountantnew.log, start the negotiator",
     ]
     return "\n".join(lines)
 
@@ -116,10 +117,11 @@ def _outcome(edit: Edit) -> str:
 
 def _usage(report: Report) -> str:
     sides = [side.name for side in report.sides if not side.same_as]
-    lines = sorted(report.customers, key=lambda line: (-_moved(line.weighted), line.customer))
+    # A group has no "@"; its record counts its users' usage again, so it stands behind them.
+    lines = sorted(report.customers, key=lambda line: ("@" not in line.customer, -_moved(line.weighted), line.customer))
     head = ["customer", "base", *(f"+ {name}" for name in sides), "- double", "- forgotten", "= merged", "priority", ""]
     rows = [_usage_row(line, sides) for line in lines[:ROWS_MAX]]
-    total = ["all customers", *_terms(report.weighted, sides), "", ""]
+    total = ["all users", *_terms(report.weighted, sides), "", ""]
     text = ["Usage, weighted slot-hours", *_table(head, [*rows, total], left=1)]
     text += _more(len(lines))
     doubled = report.weighted
@@ -132,7 +134,7 @@ def _usage(report: Report) -> str:
 
 
 def _usage_row(line: CustomerReport, sides: Sequence[str]) -> list[str]:
-    fate = "" if line.fate is Fate.KEPT else str(line.fate)
+    fate = str(line.fate) if line.fate is not Fate.KEPT else "" if "@" in line.customer else "group"
     priority = "-" if line.fate is Fate.DELETED else f"{line.priority_base:.2f} -> {line.priority_merged:.2f}"
     return [line.customer, *_terms(line.weighted, sides), priority, fate]
 
@@ -156,8 +158,10 @@ def _equation(tally: Tally) -> str:
 
 
 def _balance(report: Report) -> str:
-    off = [tally.balance for tally in (report.usage, report.weighted)]
-    return "exact" if off == [0, 0] else f"OFF BY {_hours(off[0])} (weighted {_hours(off[1])}): do not use this file"
+    off = [line.customer for line in report.customers if line.usage.balance or line.weighted.balance]
+    if off or report.usage.balance or report.weighted.balance:
+        return f"NOT EXACT ({len(off)} customers, {', '.join(off[:3])}): do not use this file"
+    return "exact"
 
 
 def _hours(amount: int) -> str:
@@ -200,7 +204,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> lis
 
 
 def _cut(cell: str) -> str:
-    """Names come from a file: nothing of them may move the cursor; the end of a long one tells more than its start."""
+    """Names come from a file: nothing in them may move the cursor."""
     shown = cell.encode("utf-8", "backslashreplace").decode()
     shown = "".join(letter if letter.isprintable() else "?" for letter in shown)
-    return shown if len(shown) <= CELL_LENGTH_MAX else "..." + shown[-(CELL_LENGTH_MAX - 3) :]
+    return shown if len(shown) <= CELL_LENGTH_MAX else shown[: CELL_LENGTH_MAX - 3] + "..."

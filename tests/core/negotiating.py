@@ -5,6 +5,7 @@ millionths, as everything in the file is.
 """
 
 import copy
+import decimal
 import math
 
 from gateway.wire.accountant import State
@@ -20,7 +21,12 @@ def text(amount: int) -> str:
 
 
 def micro(value: str | None) -> int:
-    return 0 if value is None else round(float(value) * MICRO)
+    """What a text writes, in millionths; 0 where it writes no number, as HTCondor reads it."""
+    try:
+        number = decimal.Decimal(value or "0")
+    except decimal.InvalidOperation:
+        return 0
+    return round(number * MICRO) if number.is_finite() else 0
 
 
 def slot_key(number: int, host: str = "exec1") -> str:
@@ -87,7 +93,7 @@ class Negotiator:
         rate = (weight + weighted_aside / gap_s) / MICRO
         if hier := micro(ad.get("HierWeightedResourcesUsed")):
             rate = hier / MICRO
-        priority = max(0.5, float(ad.get("Priority", "0.5")))
+        priority = max(0.5, micro(ad.get("Priority")) / MICRO)
         ad["Priority"] = f"{max(0.5, priority * kept + rate * (1 - kept)):f}"
         ad["AccumulatedUsage"] = text(micro(ad.get("AccumulatedUsage")) + (slots * gap_s + aside) * MICRO)
         used = micro(ad.get("WeightedAccumulatedUsage")) + weight * gap_s + weighted_aside

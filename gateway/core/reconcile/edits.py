@@ -11,11 +11,30 @@ import msgspec
 from gateway.core.reconcile.amounts import MICRO, to_int, to_micro
 from gateway.core.reconcile.claims import ROOT_GROUP
 from gateway.core.reconcile.report import Edit
-from gateway.core.reconcile.sides import LEASED, Pool
+from gateway.core.reconcile.sides import CUSTOMER, LEASED, Pool
 
 Ad = Mapping[str, str]
 Value = TypeVar("Value")
 FACTOR_MIN: Final = MICRO  # Accountant.cpp, MIN_PRIORITY_FACTOR: less counts as not set
+
+# Merged elsewhere (usage.py), recomputed, or of use only to the negotiator that wrote them.
+_COUNTED: Final = frozenset(
+    {
+        "Priority",
+        "AccumulatedUsage",
+        "WeightedAccumulatedUsage",
+        "BeginUsageTime",
+        "LastUsageTime",
+        "ResourcesUsed",
+        "WeightedResourcesUsed",
+        "HierWeightedResourcesUsed",
+        "UnchargedTime",
+        "WeightedUnchargedTime",
+        "SubmitterLimit",
+        "SubmitterShare",
+    }
+)
+_SILENT: Final = frozenset({"MyType", "TargetType"})  # a compaction writes them: nobody's change
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -107,14 +126,6 @@ def lease_texts(setting: str, ad: Ad | None, merged_s: int) -> dict[str, str]:
     return texts
 
 
-def has_settings(ad: Ad) -> bool:
-    """Tell whether anything of an ad may be leased or set."""
-    return not _SETTINGS.isdisjoint(ad)
-
-
-_SETTINGS: Final = frozenset(name for setting in LEASED for name in names_of(setting))
-
-
 def describe(texts: Mapping[str, str], setting: str) -> str | None:
     """Return a setting in words for the report; None where it is not set."""
     value_name, until_name, then_name = names_of(setting)
@@ -138,3 +149,90 @@ def edit_of(
         kept_from=names[choice.winner],
         conflict=choice.conflict,
     )
+
+
+class Settings(msgspec.Struct):
+    """What is set, not counted, of one record; `edited` is the part that was changed since the base."""
+
+    all: dict[str, str]
+    edited: dict[str, str]
+    edits: list[Edit]
+
+
+_SETTING_OF: Final = {name: setting for setting in LEASED for name in names_of(setting)}
+
+
+def merge_settings(
+    customer: str,
+    base_ad: Ad | None,
+    ads: Sequence[Ad | None],
+    present: Sequence[int],
+    names: Sequence[str],
+    merged_s: int,
+    pool: Pool,
+) -> Settings:
+    """Merge all that is not counted of one customer. `present`: the numbers of the sides that have the record."""
+    merged = Settings({}, {}, [])
+    holders = [ad for ad in (base_ad, *ads) if ad is not None]
+    settings = set()
+    for name in sorted(set[str]().union(*holders) - _COUNTED):
+        setting = _SETTING_OF.get(name)
+        if setting is not None:
+            settings.add(setting)
+            continue
+        base = None if base_ad is None else base_ad.get(name)
+        values = [None if ad is None else ad.get(name) for ad in ads]
+        choice = who_changed(base, values, present)
+        kept = base if choice.winner is None else values[choice.winner]
+        if kept is not None:
+            merged.all[name] = kept
+        if choice.winner is None or name in _SILENT:
+            continue
+        if kept is not None:
+            merged.edited[name] = kept
+        if base_ad is not None or choice.conflict:  # what a new record came with is not an edit of it
+            merged.edits.append(edit_of(CUSTOMER + customer, name, base, values, choice, names))
+    for setting in sorted(settings):
+        attributes = names_of(setting)
+        if base_ad is not None and attributes[1] not in base_ad and _all_say(base_ad, ads, present, attributes):
+            merged.all |= {name: base_ad[name] for name in attributes if name in base_ad}
+            continue  # nothing to decide, and no lease to run out: the common case
+        texts, edit = _merge_lease(customer, setting, base_ad, ads, present, names, merged_s, pool)
+        merged.all |= texts
+        if edit is not None:
+            merged.edited |= texts
+            merged.edits.append(edit)
+    return merged
+
+
+def _all_say(base_ad: Ad, ads: Sequence[Ad | None], present: Sequence[int], attributes: Sequence[str]) -> bool:
+    for number in present:
+        ad = ads[number]
+        if ad is None or any(ad.get(name) != base_ad.get(name) for name in attributes):
+            return False
+    return True
+
+
+def _merge_lease(
+    customer: str,
+    setting: str,
+    base_ad: Ad | None,
+    ads: Sequence[Ad | None],
+    present: Sequence[int],
+    names: Sequence[str],
+    merged_s: int,
+    pool: Pool,
+) -> tuple[dict[str, str], Edit | None]:
+    default = default_of(setting, customer, pool)
+    base = lease_of(setting, base_ad, default, merged_s)
+    values = [lease_of(setting, ad, default, merged_s) for ad in ads]
+    choice = who_changed(base, values, present)
+    kept = base if choice.winner is None else values[choice.winner]
+    # Of equal settings, however they are written, the best side's text; the base's where no side has one.
+    agreeing = [ads[number] for number in present if values[number] == kept]
+    texts = next(filter(None, (lease_texts(setting, ad, merged_s) for ad in agreeing)), {})
+    if choice.winner is None:
+        return texts or lease_texts(setting, base_ad, merged_s), None
+    written = [describe(lease_texts(setting, ad, merged_s), setting) for ad in ads]
+    before = describe(lease_texts(setting, base_ad, merged_s), setting)
+    return texts, edit_of(CUSTOMER + customer, setting, before, written, choice, names)

@@ -107,8 +107,9 @@ def _merge(
         if outcome.report is not None:
             lines.append(outcome.report)
         edits += outcome.edits
-        usage.add(outcome.usage)
-        weighted.add(outcome.weighted)
+        if "@" in customer:  # a group's record counts its users' usage again
+            usage.add(outcome.usage)
+            weighted.add(outcome.weighted)
     others, other_edits = _merge_others(base, moved)
     state |= others
     state[ACCOUNTANT] = {**others.get(ACCOUNTANT, {}), LAST_UPDATE: str(merged_s)}

@@ -103,7 +103,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         sides: all that were given, best first.
         customers: those for whom anything happened, by name.
         edits: one-sided and conflicting changes, by key.
-        usage, weighted: the totals of all customers, also of those without change.
+        usage, weighted: the totals of all users, also of those without change. Groups are left out: their records
+            count what their users used again.
         notes: what else should be known, in sentences.
     """
 

@@ -36,13 +36,14 @@ class History(msgspec.Struct, frozen=True):
     side: Side
     claims: dict[str, Claim]
     uses: dict[str, Use]
+    updated_s: int
     settled_s: int
 
     def account(self, customer: str, ad: Mapping[str, str] | None, half_life_s: float) -> Account | None:
         """Return a customer's settled numbers; None where it has no record."""
         if ad is None:
             return None
-        gap_s = self.settled_s - self.side.updated_s
+        gap_s = self.settled_s - self.updated_s
         return settle(ad, self.uses.get(customer, NO_USE), gap_s, self.settled_s, half_life_s)
 
 
@@ -50,7 +51,7 @@ def history(side: Side, pool: Pool) -> History:
     """Read a side and find until when it is known to have gone on."""
     claims = claims_of(side.state)
     groups = Groups(customers_of(side.state))
-    return History(side, claims, uses_of(claims, groups), _last_sign_s(side, claims, pool))
+    return History(side, claims, uses_of(claims, groups), side.updated_s, _last_sign_s(side, claims, pool))
 
 
 def _last_sign_s(side: Side, claims: Mapping[str, Claim], pool: Pool) -> int:
@@ -82,10 +83,8 @@ def settle(ad: Mapping[str, str], use: Use, gap_s: int, now_s: int, half_life_s:
     priority = (to_micro(get("Priority")) or 0) / MICRO
     priority = min(max(priority, PRIORITY_MIN), PRIORITY_MAX)
     begin_s, last_s = seconds(get("BeginUsageTime")), seconds(get("LastUsageTime"))
-    uncharged = get("UnchargedTime")
-    aside = 0 if uncharged is None or uncharged == "0" else to_int(uncharged) * MICRO
-    weighted_uncharged = get("WeightedUnchargedTime")
-    weighted_aside = 0 if weighted_uncharged is None else to_micro(weighted_uncharged) or 0
+    aside = to_int(get("UnchargedTime")) * MICRO
+    weighted_aside = to_micro(get("WeightedUnchargedTime")) or 0
     if gap_s > 0 or aside or weighted_aside:
         added = use.slots * gap_s * MICRO + aside
         usage += added

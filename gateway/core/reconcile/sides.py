@@ -100,6 +100,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     factor_groups: Mapping[str, float] = {}
 
 
+@functools.lru_cache(maxsize=512)
 def seconds(text: str | None) -> int:
     """Return a time of a file; 0 where it is none, or out of all bounds."""
     found = to_int(text)

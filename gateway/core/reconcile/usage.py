@@ -25,27 +25,18 @@ PRIORITY_SET_MIN: Final = 0.01  # what thousands of roundings to six places may 
 class Entry(msgspec.Struct, frozen=True):
     """One customer on all sides. Lists are by side, best first; an account is None where the record is absent.
 
-    `base` is None where the base had no record; `deleted_by` are then none.
+    `base` is None where the base had no record. `present` are the numbers of the sides that have it, `deleted_by` of
+    those that do not though the base had.
     """
 
     base: Account | None
     accounts: list[Account | None]
+    present: list[int]
+    deleted_by: list[int]
     phantom: list[Excess]
     stale: list[Excess]
     shared: Excess
     is_group: bool
-
-    @property
-    def present(self) -> list[int]:
-        """The sides that have the record."""
-        return [number for number, account in enumerate(self.accounts) if account is not None]
-
-    @property
-    def deleted_by(self) -> list[int]:
-        """The sides that deleted it."""
-        if self.base is None:
-            return []
-        return [number for number, account in enumerate(self.accounts) if account is None]
 
 
 class Moments(msgspec.Struct, frozen=True):
@@ -107,6 +98,10 @@ def merge_counter(
     """Compose one accumulator; also return the choice between settings (-setaccum), if there was more than one."""
     tally = Tally(base=counter.base, charged={})
     present = [number for number, value in enumerate(counter.values) if value is not None]
+    if not resets and not forget_base and all(counter.values[number] == counter.base for number in present):
+        tally.charged = dict.fromkeys((names[number] for number in present), 0)
+        tally.merged = counter.base
+        return tally, UNCHANGED
     sets = [
         number for number in present if number not in resets and (counter.values[number] or 0) < counter.base - SET_MIN
     ]
@@ -115,7 +110,7 @@ def merge_counter(
     if resets or forget_base:
         tally.forgotten = counter.base
     net: dict[int, int] = {}  # pool -> what is left of the greatest charge of its sides
-    gross = 0
+    gross = charged_in_all = 0
     for number in present:
         value = counter.values[number] or 0
         if number in sets and number != sets[0]:
@@ -131,13 +126,17 @@ def merge_counter(
             tally.stale += stale
             left -= phantom + stale
         gross += left
-        pool = pool_of[number]
-        net[pool] = max(net[pool], left) if pool in net else left
-    seen_twice = gross - sum(net.values())
-    positive = [amount for amount in net.values() if amount > 0]
+        if left > 0:  # less than nothing is an administrator's word, which no other charge outweighs
+            net[pool_of[number]] = max(net.get(pool_of[number], 0), left)
+            charged_in_all += left
+    once = sum(net.values())
+    seen_twice = charged_in_all - once
     # What several charged at once is never more than all but the greatest of them.
-    tally.shared = seen_twice + min(counter.shared, sum(positive) - max(positive, default=0))
+    tally.shared = seen_twice + min(counter.shared, once - max(net.values(), default=0))
     tally.merged = tally.base - tally.forgotten + gross - tally.shared
+    if tally.merged < 0:  # set to nothing on one side, and charged negatively on another
+        tally.forgotten += tally.merged
+        tally.merged = 0
     return tally, choice
 
 
