@@ -98,7 +98,7 @@ def _add_merge(merge: argparse.ArgumentParser) -> None:
     merge.add_argument(
         "--took-over",
         metavar="T,T,...",
-        help="when each side's negotiator started on a copy of BASE, in seconds since 1970; '-' where it ran all along",
+        help="when each side's negotiator started on a copy of BASE, in seconds since 1970; 0 where it ran all along",
     )
     merge.add_argument("--half-life", type=float, default=86_400.0, metavar="SECONDS", help="PRIORITY_HALFLIFE")
     merge.add_argument("--default-factor", type=float, default=1e3, metavar="F", help="DEFAULT_PRIO_FACTOR")
@@ -289,10 +289,10 @@ def _merge(chosen: argparse.Namespace) -> int:
 
 
 def _one_each(chosen: argparse.Namespace, option: str, text: str | None, sides: int) -> list[int | None]:
-    """Return the numbers of an option that has one for each side; '-' is none."""
+    """Return the numbers of an option that has one for each side; 0 is none."""
     if text is None:
         return [None] * sides
     words = text.split(",")
-    if len(words) != sides or not all(word == "-" or word.isdecimal() for word in words):
-        chosen.wrong_usage(f"{option} has one number, or '-', for each of the {sides} sides, not '{text}'")
-    return [None if word == "-" else int(word) for word in words]
+    if len(words) != sides or not all(word.isdecimal() for word in words):
+        chosen.wrong_usage(f"{option} has one number for each of the {sides} sides, 0 for one not known, not '{text}'")
+    return [int(word) or None for word in words]

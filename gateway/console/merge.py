@@ -144,10 +144,15 @@ def _read(given: Given, name: str, warnings: list[str]) -> Side:
 
 
 def _bytes_of(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    # O_NONBLOCK: a pipe in the place of a file is refused, not waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise MergeRefused(f"'{path}' is no file")
-        return file.read(FILE_BYTES_MAX + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(FILE_BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _line(data: bytes, offset: int) -> str:
