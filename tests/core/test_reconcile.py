@@ -148,8 +148,8 @@ def test_what_was_put_aside_as_uncharged_is_charged():
     x.cycle(START_S + 60, {slot_key(1): (ALICE, MICRO)})
     x.update(START_S + 120)
     x.remove_match(START_S + 150, slot_key(1))  # 60 s charged, 30 s put aside
-    y = later(base, 120, bob={})
-    assert used(merge(base, x, y).state, ALICE) == 1090
+    merged = merge(base, x, later(base, 120, bob={}))
+    assert (used(merged.state, ALICE), plain_used(merged.state, ALICE)) == (1090, 1090)
 
 
 def test_a_match_since_the_last_update_is_not_charged_for_the_time_before_it():
@@ -247,7 +247,7 @@ def test_a_reset_is_noticed_also_where_more_was_used_since_than_ever_before():
     x = later(base, 60)
     y = Negotiator(later(base, 60))
     y.reset(ALICE, START_S + 60)
-    y.customer(ALICE)["WeightedAccumulatedUsage"] = "500.000000"
+    y.customer(ALICE)["WeightedAccumulatedUsage"] = y.customer(ALICE)["AccumulatedUsage"] = "500.000000"
     merged = merge(base, later(x, 0, bob={}), y)
     (line,) = [line for line in merged.report.customers if line.customer == ALICE]
     assert line.weighted.forgotten == 10 * MICRO
@@ -529,6 +529,17 @@ def test_a_priority_that_nobody_used_only_decays():
     assert priority(merged.state, ALICE) == pytest.approx(4, abs=1e-4)
 
 
+def test_what_usage_made_of_a_priority_decays_until_the_merge():
+    base = state_of(alice=record(prio="0.500000"))
+    x = Negotiator(base)
+    for cycle in range(1, 102):
+        x.cycle(START_S + 60 * cycle, {slot_key(1): (ALICE, 1000 * MICRO)})
+    gained = priority(x.state, ALICE) - 0.5
+    merged = merge(base, x, later(base, 60 * 101 + 86_400, bob={}))
+    assert gained > 40
+    assert priority(merged.state, ALICE) == pytest.approx(0.5 + gained / 2, abs=1e-4)
+
+
 def test_a_priority_that_was_set_stands_and_the_usage_of_the_other_side_is_added():
     base = state_of(alice=record(prio="100.000000"))
     x = later(base, 60, alice={"Priority": "0.500000"})
@@ -581,6 +592,14 @@ def test_a_group_is_charged_for_its_users_and_its_parents_for_the_priority():
     assert used(state, "Phys") == 0
     assert state["Customer.Phys"]["HierWeightedResourcesUsed"] == "1.000000"
     assert state["Customer.<none>"].get("HierWeightedResourcesUsed", "0.000000") == "0.000000"
+
+
+def test_a_name_that_only_looks_like_a_group_is_charged_to_the_root():
+    base = new_state() | {f"Customer.{name}": record(0) for name in ("<none>", "phys.hep")}
+    y = Negotiator(base)  # "phys" is no group, hence "phys.hep" below it can't be one any more
+    y.cycle(START_S + 60, {slot_key(1): ("phys.hep.alice@lab", MICRO)})
+    merged = merge(base, later(base, 120, bob={}), y)
+    assert (used(merged.state, "<none>"), used(merged.state, "phys.hep")) == (60, 0)
 
 
 def test_the_header_counts_on_and_keeps_the_birthdate():

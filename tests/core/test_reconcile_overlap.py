@@ -19,6 +19,7 @@ from tests.core.negotiating import (
 
 ALICE, BOB = "alice@lab", "bob@lab"
 Claims = dict[str, tuple[str, int]]
+NEVER_STALE = Pool(stale_s=10**6)  # as for a collector that was empty when its negotiator took over
 
 
 def far_key(number: int, host: str) -> str:
@@ -71,12 +72,29 @@ def test_the_gap_that_the_other_side_charged_in_truth_is_not_charged_again():
     y = go_on(Negotiator(base), 10, claims)  # ran on: 600 s x 2 slots
     x = Negotiator(base)
     x.start(START_S + 60 + 400)  # charges 400 s x 2 slots of the base, then hears of no slot
-    x.cycle(START_S + 60 + 400, {})
+    own = running(ALICE, 9, host="right", weight=50)
+    x.cycle(START_S + 60 + 400, own)
     x.update(START_S + 60 + 600)
-    found = merged(base, x, y, took_over_s=START_S + 60 + 400)
-    assert used(found.state, ALICE) == used(base, ALICE) + 600 * 2 * 3
+    found = merged(base, x, y, NEVER_STALE, took_over_s=START_S + 60 + 400)
+    assert used(found.state, ALICE) == used(base, ALICE) + 600 * 2 * 3 + 200 * 50
     assert tally(found) == (400 * 2 * 3, 0, 0)
-    assert priority(found.state, ALICE) == pytest.approx(priority(y.state, ALICE), abs=1e-4)
+    truth = go_on(Negotiator(base), 7, claims)
+    truth.cycle(START_S + 60 + 400, claims | own)
+    truth.update(START_S + 60 + 600)
+    assert priority(found.state, ALICE) == pytest.approx(priority(truth.state, ALICE), abs=0.01)
+
+
+def test_no_more_of_a_gap_is_taken_off_than_was_charged():
+    claims = running(ALICE, 1)
+    base = begun(claims).state
+    y, x = go_on(Negotiator(base), 10, claims), Negotiator(base)
+    x.start(START_S + 460)
+    x.cycle(START_S + 460, {})
+    for name in ("AccumulatedUsage", "WeightedAccumulatedUsage"):
+        x.customer(ALICE)[name] = "100.000000"  # 40 more than the base's
+    found = merged(base, x, y, NEVER_STALE, took_over_s=START_S + 460)
+    assert used(found.state, ALICE) == used(base, ALICE) + 600
+    assert tally(found)[0] == 40
 
 
 def test_without_the_phantom_named_the_gap_counts_twice():
@@ -87,8 +105,7 @@ def test_without_the_phantom_named_the_gap_counts_twice():
     x.start(START_S + 460)
     x.cycle(START_S + 460, {})
     x.update(START_S + 660)
-    pool = Pool(stale_s=10**6)
-    assert used(merged(base, x, y, pool).state, ALICE) == used(base, ALICE) + 600 + 400
+    assert used(merged(base, x, y, NEVER_STALE).state, ALICE) == used(base, ALICE) + 600 + 400
 
 
 def test_of_a_gap_longer_than_the_other_side_ran_only_the_common_part_is_taken_off():
@@ -127,11 +144,11 @@ def test_a_gap_is_not_taken_off_what_was_reset_since():
     base = begun(claims).state
     y, x = go_on(Negotiator(base), 10, claims), Negotiator(base)
     x.start(START_S + 460)
-    x.cycle(START_S + 460, {})
-    x.reset(ALICE, START_S + 470)
+    x.reset(ALICE, START_S + 460)
+    x.cycle(START_S + 460, running(ALICE, 9, host="right"))
     x.update(START_S + 660)
-    found = merged(base, x, y, took_over_s=START_S + 460)
-    assert used(found.state, ALICE) == 600
+    found = merged(base, x, y, NEVER_STALE, took_over_s=START_S + 460)
+    assert used(found.state, ALICE) == 600 + 200
     assert tally(found)[0] == 0
 
 
@@ -185,6 +202,15 @@ def test_a_claim_that_ended_where_its_startd_is_seen_is_no_stale_one():
     found = merged(base, x, y)
     assert tally(found) == (0, 600 * 2, 0)
     assert used(found.state, ALICE) == used(base, ALICE) + 60 + 3600
+
+
+def test_a_claim_on_a_startd_that_nobody_sees_in_the_end_proves_nothing():
+    old = running(ALICE, 1, host="gone")
+    base = begun(old).state
+    x, y = Negotiator(base), Negotiator(base)
+    for one, host in ((x, "left"), (y, "right")):
+        go_on(go_on(one, 9, old), 50, running(BOB, 1, host=host))
+    assert tally(merged(base, x, y)) == (0, 0, 0)
 
 
 # -- trap (c): startds that both sides hear ---------------------------------------------------------------------------

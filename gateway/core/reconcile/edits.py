@@ -228,11 +228,11 @@ def _merge_lease(
     values = [lease_of(setting, ad, default, merged_s) for ad in ads]
     choice = who_changed(base, values, present)
     kept = base if choice.winner is None else values[choice.winner]
-    # Of equal settings, however they are written, the best side's text; the base's where no side has one.
+    # Of equal settings, however they are written, the best side's text.
     agreeing = [ads[number] for number in present if values[number] == kept]
     texts = next(filter(None, (lease_texts(setting, ad, merged_s) for ad in agreeing)), {})
     if choice.winner is None:
-        return texts or lease_texts(setting, base_ad, merged_s), None
+        return texts, None
     written = [describe(lease_texts(setting, ad, merged_s), setting) for ad in ads]
     before = describe(lease_texts(setting, base_ad, merged_s), setting)
     return texts, edit_of(CUSTOMER + customer, setting, before, written, choice, names)
