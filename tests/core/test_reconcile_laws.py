@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.reconcile import Fate, Merged, Pool, Side, reconcile
+from gateway.core.reconcile import Fate, Merged, Pool, Side, customers, reconcile
 from gateway.wire.accountant import State, Stop, replay_untrusted, scan_untrusted
 from gateway.wire.compacted import compact, records_of
 from tests.core.negotiating import MICRO, START_S, Negotiator, micro, new_state, text
@@ -252,6 +252,38 @@ def test_the_order_of_users_is_that_of_the_one_side_which_went_on(seed):
 def almost_equal_priorities(state: State) -> bool:
     found = sorted(float(state[key]["Priority"]) for key in state if key.startswith("Customer."))
     return any(after - before < 0.002 for before, after in itertools.pairwise(found))
+
+
+def idle_world(seed: int) -> tuple[Side, list[Side]]:
+    """Nearly all records only age."""
+    draw = random.Random(seed)
+    before = Negotiator(some_base(draw, matches=False))
+    before.update(START_S + 1)
+    base = before.state
+    sides = []
+    for name in "xy":
+        one = Negotiator(base)
+        one.update(one.last_s + draw.randrange(1, 200_000))
+        one.customer(draw.choice((*USERS, "new@lab")))["Floor"] = str(draw.randrange(3))
+        sides.append(Side(name=name, state=one.state))
+    return Side(name="base", state=base), sides
+
+
+def test_the_short_cut_for_records_at_rest_leads_where_the_long_way_does(monkeypatch):
+    worlds = [some_world(seed) for seed in range(300)] + [idle_world(seed) for seed in range(200)]
+    short = [reconcile(*world) for world in worlds]
+    taken = []
+    way = customers._merge_idle
+    monkeypatch.setattr(customers, "_merge_idle", lambda *given: taken.append(way(*given)) and None)
+    for merged, world in zip(short, worlds, strict=True):
+        long = reconcile(*world)
+        assert merged.report == long.report
+        assert as_numbers(merged.state) == as_numbers(long.state)
+    assert sum(outcome is not None for outcome in taken) > 200
+
+
+def as_numbers(state: State) -> dict[str, dict[str, int | str]]:
+    return {key: {name: micro(text) or text.strip("0.") for name, text in ad.items()} for key, ad in state.items()}
 
 
 def test_everything_that_a_merge_may_decide_happens_in_the_worlds_of_these_tests():

@@ -95,7 +95,9 @@ def _merge(
     overlap = find_overlap(before, sides, Groups(customers), merged_s, pool)
     names = [side.name for side in moved]
     moments = Moments(before.settled_s, [side.settled_s for side in sides], merged_s, pool.half_life_s)
-    context = Context(before, sides, names, moments, overlap, pool)
+    busy = set[str]().union(before.uses, *(side.uses for side in sides), overlap.shared.of)
+    busy.update(*(ledger.of for ledger in (*overlap.phantom, *overlap.stale)))
+    context = Context(before, sides, names, moments, overlap, pool, busy)
     state: State = {key: ad for key, ad in moved[0].state.items() if key.startswith(RESOURCE)}
     lines: list[CustomerReport] = []
     edits: list[Edit] = []

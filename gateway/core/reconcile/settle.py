@@ -89,7 +89,7 @@ def settle(ad: Mapping[str, str], use: Use, gap_s: int, now_s: int, half_life_s:
         added = use.slots * gap_s * MICRO + aside
         usage += added
         weighted += use.weight * gap_s + weighted_aside
-        priority = _next_priority(priority, use, weighted_aside, gap_s, half_life_s)
+        priority = next_priority(priority, use, weighted_aside, gap_s, half_life_s)
         if usage > 0 and begin_s == 0:
             begin_s = now_s
         if added > 0:
@@ -97,7 +97,8 @@ def settle(ad: Mapping[str, str], use: Use, gap_s: int, now_s: int, half_life_s:
     return Account(usage, weighted, priority, begin_s, last_s)
 
 
-def _next_priority(priority: float, use: Use, weighted_aside: int, gap_s: int, half_life_s: float) -> float:
+def next_priority(priority: float, use: Use, weighted_aside: int, gap_s: int, half_life_s: float) -> float:
+    """Return what a priority is after `gap_s` seconds of a use, and of what was put aside."""
     if gap_s > 0:
         kept = decay(gap_s, half_life_s)
         rate = use.hier if use.hier > 0 else use.weight + weighted_aside / gap_s
