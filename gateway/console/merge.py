@@ -20,6 +20,8 @@ from gateway.wire.compacted import compact, records_of
 from gateway.wire.errors import Malformed
 
 LINE_BYTES_SHOWN = 60
+# Four times what a link carries: 100,000 customers take 75 MB, and a file that grew too long is merged all the same.
+BYTES_MAX = 4 * FILE_BYTES_MAX
 
 
 class MergeRefused(Exception):  # noqa: N818 (an answer to the operator)
@@ -115,13 +117,13 @@ def _read(given: Given, name: str, warnings: list[str]) -> Side:
     path = given.path
     try:
         data = _bytes_of(path)
-        scan = scan_untrusted(data)
+        scan = scan_untrusted(data, BYTES_MAX)
     except FileNotFoundError:
         raise MergeRefused(f"'{path}' does not exist") from None
     except OSError as error:
         raise MergeRefused(f"'{path}' cannot be read: {error.strerror}") from None
     except Malformed:
-        raise MergeRefused(f"'{path}' has more than {FILE_BYTES_MAX} bytes: no accounting file is so long") from None
+        raise MergeRefused(f"'{path}' has more than {BYTES_MAX} bytes: no accounting file is so long") from None
     if not data:
         raise MergeRefused(f"'{path}' is empty: no negotiator has ever charged on it")
     if scan.stop is Stop.CORRUPT:
@@ -150,7 +152,7 @@ def _bytes_of(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise MergeRefused(f"'{path}' is no file")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(FILE_BYTES_MAX + 1)
+            return file.read(BYTES_MAX + 1)
     finally:
         os.close(descriptor)
 
@@ -182,7 +184,7 @@ def _write(merged: Merged, out: Path, like: Path) -> None:
             _own_as(descriptor, like)
             os.fsync(descriptor)
             file.seek(0)
-            _prove(merged, file.read(FILE_BYTES_MAX + 1))
+            _prove(merged, file.read(BYTES_MAX + 1))
         os.replace(fresh, out)
     except BaseException:
         fresh.unlink(missing_ok=True)
@@ -205,7 +207,7 @@ def _own_as(descriptor: int, like: Path) -> None:
 def _prove(merged: Merged, data: bytes) -> None:
     """Read what the disk has as a negotiator would. A difference is a bug of ours, or of the disk."""
     try:
-        scan = scan_untrusted(data)
+        scan = scan_untrusted(data, BYTES_MAX)
     except Malformed as error:
         raise MergeRefused(
             f"the merged file would be too long for any reader ({error}): nothing was written"

@@ -16,6 +16,7 @@ reader is stricter than HTCondor's: each line must stand by itself.
 """
 
 import enum
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -41,7 +42,7 @@ _RECORD: Final = re.compile(
 )
 _WORDS_OF_RECORDS: Final = 7  # the first groups: keys, attributes, the value
 _OTHER_BLANKS: Final = re.compile(rb"[\t\v\f\r]|  ")  # than one space between two words
-_PIECE_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 64 * 1024
 # What HTCondor's reader takes for the end of a transaction once it has met a corrupt record: sscanf "%d ".
 _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
 
@@ -177,7 +178,7 @@ def replay_untrusted(data: bytes, closed_length: int) -> State:
     names: dict[str, str] = {}
     known: str | None = None  # the key of `ad`: most records say something of the same as the one before
     ad: dict[str, str] | None = None
-    for words in _words(data, closed_length):
+    for words in itertools.chain.from_iterable(_words(data, closed_length)):
         kind = words[0]
         if kind == "103":
             _, key, word, value = words
@@ -199,8 +200,8 @@ def replay_untrusted(data: bytes, closed_length: int) -> State:
     return state
 
 
-def _words(data: bytes, closed_length: int) -> Iterator[list[str]]:
-    """Yield the words of each record: its number, key, attribute and value, as many as it has."""
+def _words(data: bytes, closed_length: int) -> Iterator[list[list[str]]]:
+    """Yield the words of each record, number, key, attribute, value, as many as it has; many records at a time."""
     position = 0
     while position < closed_length:  # a piece of whole lines at a time
         end = data.rfind(b"\n", position, min(position + _PIECE_BYTES, closed_length)) + 1
@@ -208,12 +209,12 @@ def _words(data: bytes, closed_length: int) -> Iterator[list[str]]:
         piece = data[position:end]
         position = end
         if not _OTHER_BLANKS.search(piece):
-            for line in _text(piece).split("\n"):
-                yield line.split(" ", 3)
+            yield [line.split(" ", 3) for line in _text(piece).split("\n")]
             continue
-        for record in _RECORD.finditer(piece):
-            words = [word for word in record.groups()[:_WORDS_OF_RECORDS] if word is not None]
-            yield [_text(record[0][:3]), *map(_text, words)]
+        yield [
+            [_text(word) for word in (record[0][:3], *record.groups()[:_WORDS_OF_RECORDS]) if word is not None]
+            for record in _RECORD.finditer(piece)
+        ]
 
 
 def _text(word: bytes) -> str:

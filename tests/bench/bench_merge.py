@@ -66,7 +66,7 @@ def measure(customers: int, every: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--customers", type=int, default=100_000)
-    parser.add_argument("--every", type=int, default=3, help="one customer in so many has used something on each side")
+    parser.add_argument("--every", type=int, default=10, help="one customer in so many has used something on each side")
     chosen = parser.parse_args()
     for name, value in measure(chosen.customers, chosen.every).items():
         print(f"{name:<8} {value:>10}")

@@ -9,7 +9,6 @@ import pytest
 
 from gateway.cli import run_command_line
 from gateway.console import merge as merging
-from gateway.wire import accountant
 from gateway.wire.accountant import State, read_untrusted, scan_untrusted
 from gateway.wire.compacted import compact
 from tests.core.negotiating import START_S, Negotiator, new_state
@@ -246,9 +245,14 @@ def test_a_device_in_the_place_of_a_file_is_refused(files, capsys):
 
 
 def test_a_file_too_long_is_refused_and_not_read_whole(files, capsys, monkeypatch):
-    for module in (accountant, merging):
-        monkeypatch.setattr(module, "FILE_BYTES_MAX", 50)
+    monkeypatch.setattr(merging, "BYTES_MAX", 50)
     assert "'/base' has more than 50 bytes" in refusal(files, capsys)
+
+
+def test_a_merge_too_long_to_be_read_again_is_refused(files, capsys, monkeypatch):
+    longest = max(path.stat().st_size for path in files.iterdir())
+    monkeypatch.setattr(merging, "BYTES_MAX", longest)
+    assert "the merged file would be too long for any reader" in refusal(files, capsys)
 
 
 def test_the_history_of_another_pool_is_refused(files, capsys):

@@ -40,7 +40,7 @@ def claims_of(state: State) -> dict[str, Claim]:
         user = ad.get("RemoteUser", "")
         if key.startswith(RESOURCE) and len(user) > 2 and user[0] == user[-1] == '"':
             weight = to_micro(ad.get("SlotWeight"))
-            found[key] = Claim(user[1:-1], MICRO if weight is None else weight, seconds(ad.get("StartTime")))
+            found[key] = Claim(user[1:-1], MICRO if weight is None else max(weight, 0), seconds(ad.get("StartTime")))
     return found
 
 
