@@ -582,6 +582,20 @@ def test_the_survivors_matches_stand_and_the_counters_follow_from_them():
     assert state[f"Customer.{BOB}"]["UnchargedTime"] == "0"
 
 
+def test_a_counter_that_no_match_stands_behind_is_corrected():
+    base = later(state_of(alice=record()), 60, alice={"ResourcesUsed": "5", "WeightedResourcesUsed": "5.000000"})
+    ad = merge(base, later(base, 0, bob={}), later(base, 0, carol={})).state[f"Customer.{ALICE}"]
+    assert (ad["ResourcesUsed"], ad["WeightedResourcesUsed"]) == ("0", "0.000000")
+
+
+@pytest.mark.parametrize("name", ["WeightedAccumulatedUsage", "AccumulatedUsage", "LastUsageTime", "PriorityFactor"])
+def test_a_record_that_differs_in_one_value_is_no_record_at_rest(name):
+    base = later(state_of(alice=record(PriorityFactor="7.000000")), 60)
+    x = later(base, 60, alice={name: "1900000000"})
+    text = merge(base, x, later(base, 60, bob={})).state[f"Customer.{ALICE}"][name]
+    assert float(text) == 1_900_000_000
+
+
 def test_a_group_is_charged_for_its_users_and_its_parents_for_the_priority():
     base = new_state() | {f"Customer.{name}": record(0) for name in ("<none>", "Phys", "Phys.hep")}
     y = Negotiator(base, groups=("Phys", "Phys.hep"))
