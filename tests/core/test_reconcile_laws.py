@@ -110,12 +110,12 @@ def written(merged: Merged) -> bytes:
     return b"".join(compact(merged.state, merged.sequence, merged.birthdate_s))
 
 
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=5000, deadline=None)
 @given(seeds)
 def test_the_order_of_the_arguments_changes_no_byte(seed):
     base, sides = some_world(seed, 2 + seed % 2)
     first = reconcile(base, sides)
-    for order in list(itertools.permutations(sides))[1:]:
+    for order in (sides[::-1], sides[1:] + sides[:1])[: len(sides) - 1]:
         again = reconcile(base, order)
         assert written(again) == written(first)
         assert again.report == first.report
@@ -137,7 +137,7 @@ def spelled(base: Side, side: Side) -> State:
     return reconcile(base, [side]).state
 
 
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=4500, deadline=None)
 @given(seeds)
 def test_every_result_is_a_file_that_a_negotiator_takes_and_its_balance_is_exact(seed):
     base, sides = some_world(seed, 2 + seed % 2)
@@ -211,7 +211,7 @@ def assert_agree(one: State, other: State) -> None:
             assert abs(float(ad["Priority"]) - float(other[key]["Priority"])) <= 0.5 + 1e-5
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(seeds)
 def test_what_one_side_alone_changed_is_kept(seed):
     draw = random.Random(seed)
@@ -233,7 +233,7 @@ def test_what_one_side_alone_changed_is_kept(seed):
     assert merged.report.conflicts == []
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(seeds)
 def test_the_order_of_users_is_that_of_the_one_side_which_went_on(seed):
     base, (x,) = charged_world(seed, 1)

@@ -33,6 +33,7 @@ _CORRECTIONS: Final = (
     "UnchargedTime",
     "WeightedUnchargedTime",
 )
+_LOWEST: Final = f"{PRIORITY_MIN:f}"
 _ZEROS: Final = frozenset({"0", "0.0", "0.000000"})
 # What a record at rest has: nothing that runs out, and nothing that is left out.
 _AT_REST: Final = frozenset(
@@ -124,22 +125,25 @@ def _merge_idle(customer: str, base_ad: Ad, ads: Sequence[Ad | None], context: C
 
     A short cut: where it can be taken, the long way leads to the same. None where it can't.
     """
-    if not base_ad.keys() <= _AT_REST or any(base_ad.get(name, "0") not in _ZEROS for name in _CORRECTIONS):
+    if not base_ad.keys() <= _AT_REST or not {base_ad.get(name, "0") for name in _CORRECTIONS} <= _ZEROS:
         return None
     before = base_ad.get("Priority", "")
     half_life_s = context.pool.half_life_s
     base = context.base.account(customer, base_ad, half_life_s)
     assert base is not None, "the base has the record"
-    accounts: list[Account | None] = []
+    aged = []
     for side, ad in zip(context.sides, ads, strict=True):
         if ad is None or (ad != base_ad and {**ad, "Priority": before} != base_ad):
             return None
         now = max((to_micro(ad.get("Priority")) or 0) / MICRO, PRIORITY_MIN)
         gap_s = side.settled_s - side.updated_s
-        accounts.append(base._replace(priority=next_priority(now, NO_USE, 0, gap_s, half_life_s)))
-    usage = Tally(base=base.usage, charged=dict.fromkeys(context.names, 0), merged=base.usage)
-    weighted = Tally(base=base.weighted, charged=dict.fromkeys(context.names, 0), merged=base.weighted)
+        aged.append(now if now == PRIORITY_MIN else next_priority(now, NO_USE, 0, gap_s, half_life_s))
+    usage = Tally(base=base.usage, merged=base.usage)
+    weighted = Tally(base=base.weighted, merged=base.weighted)
+    if base.priority == PRIORITY_MIN == max(aged):
+        return Outcome({**base_ad, "Priority": _LOWEST}, usage, weighted, None, [])
     none = [NO_EXCESS] * len(ads)
+    accounts: list[Account | None] = [base._replace(priority=priority) for priority in aged]
     entry = Entry(base, accounts, list(range(len(ads))), [], none, none, NO_EXCESS, "@" not in customer)
     priority, set_priority = merge_priority(entry, weighted, (), context.overlap.pool_of, False, context.moments)
     if set_priority.winner is not None:

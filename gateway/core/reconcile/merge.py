@@ -101,7 +101,7 @@ def _merge(
     state: State = {key: ad for key, ad in moved[0].state.items() if key.startswith(RESOURCE)}
     lines: list[CustomerReport] = []
     edits: list[Edit] = []
-    usage, weighted = Tally(charged={}), Tally(charged={})
+    usage, weighted = (Tally(charged=dict.fromkeys(names, 0)) for _ in range(2))
     for customer in customers:
         outcome = merge_customer(customer, context)
         if outcome.ad is not None:

@@ -40,13 +40,15 @@ class Tally(msgspec.Struct):
     def add(self, other: "Tally") -> None:
         """Add another tally to this one."""
         self.base += other.base
+        self.merged += other.merged
+        if not other.charged and not other.forgotten:
+            return  # at rest: nearly all of a large pool
         for side, amount in other.charged.items():
             self.charged[side] = self.charged.get(side, 0) + amount
         self.phantom += other.phantom
         self.stale += other.stale
         self.shared += other.shared
         self.forgotten += other.forgotten
-        self.merged += other.merged
 
 
 class CustomerReport(msgspec.Struct, frozen=True):
