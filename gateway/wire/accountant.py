@@ -16,7 +16,9 @@ reader is stricter than HTCondor's: each line must stand by itself.
 """
 
 import enum
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -38,6 +40,9 @@ _RECORD: Final = re.compile(
     )\n""".replace(b" _ ", rb"[^\S\n]+").replace(b"W", rb"[^\s\0]+"),
     re.VERBOSE,
 )
+_WORDS_OF_RECORDS: Final = 7  # the first groups: keys, attributes, the value
+_OTHER_BLANKS: Final = re.compile(rb"[\t\v\f\r]|  ")  # than one space between two words
+_PIECE_BYTES: Final = 64 * 1024
 # What HTCondor's reader takes for the end of a transaction once it has met a corrupt record: sscanf "%d ".
 _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
 
@@ -45,6 +50,12 @@ _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
 # a backslash, not an escape (old ClassAd syntax). A number with a leading zero would be octal: HTCondor refuses it.
 _NUMBER: Final = rb"(?:0|[1-9]\d*)(?:\.\d+)?"
 _LITERAL: Final = re.compile(rb"-?" + _NUMBER + rb"|\"(?:[^\"\\]|\\.)*\\?\"")
+# Most of a file: many at once, and never looked at again (possessive), for a second look costs memory.
+_PLAIN_RECORDS: Final = re.compile(
+    rb"(?:10(?:3 [^\s\0]++ [^\s\0]++ (?:-?"
+    + _NUMBER
+    + rb"|\"[^\"\\\n\0]*+\")|1 [^\s\0]++ [^\s\0]++ [^\s\0]++)\n){1,1000}+"
+)
 _RESERVED: Final = rb"(?i:true|false|undefined|error)\b"
 _NAME: Final = rb"(?:(?!(?i:is|isnt)\b|" + _RESERVED + rb")[A-Za-z_]\w*|'(?:[^'\\]|\\.)+')"
 _TOKEN: Final = re.compile(
@@ -92,15 +103,29 @@ class Scan(msgspec.Struct, frozen=True):
 State = dict[str, dict[str, str]]  # key -> attribute -> expression, as written (names keep their case)
 
 
-def scan_untrusted(data: bytes) -> Scan:
-    """Read `data` from its start up to what is not whole. Raises `Malformed` (TOO_LONG) above 64 MiB only."""
-    if len(data) > FILE_BYTES_MAX:
-        raise Malformed(Reason.TOO_LONG, f"an accounting file of {len(data)} bytes; at most {FILE_BYTES_MAX}")
+def scan_untrusted(data: bytes, bytes_max: int | None = None) -> Scan:
+    """Read `data` from its start up to what is not whole.
+
+    Raises:
+        Malformed: TOO_LONG, above `bytes_max` only, which is 64 MiB where it is not given.
+    """
+    bytes_max = FILE_BYTES_MAX if bytes_max is None else bytes_max
+    if len(data) > bytes_max:
+        raise Malformed(Reason.TOO_LONG, f"an accounting file of {len(data)} bytes; at most {bytes_max}")
     position = closed = records = records_closed = sequence = birthdate = 0
     open_at: int | None = None
     match_at = _RECORD.match
     is_literal = _LITERAL.fullmatch
-    while record := match_at(data, position):  # ends at the end, or at what is no record
+    plain_at = _PLAIN_RECORDS.match
+    while True:  # ends at the end, or at what is no record
+        if plain := plain_at(data, position):
+            records += data.count(b"\n", position, plain.end())
+            position = plain.end()
+            if open_at is None:
+                closed, records_closed = position, records
+        record = match_at(data, position)
+        if record is None:
+            break
         kind = record.lastgroup
         if kind == "value":
             value = record["value"]
@@ -140,21 +165,56 @@ def verify_untrusted(data: bytes) -> Scan:
 
 def read_untrusted(data: bytes) -> State:
     """Replay the closed part of `data`, as a negotiator would. Raises `Malformed` as `verify_untrusted`."""
-    closed_length = verify_untrusted(data).closed_length
+    return replay_untrusted(data, verify_untrusted(data).closed_length)
+
+
+def replay_untrusted(data: bytes, closed_length: int) -> State:
+    """Replay what a scan of the same `data` has found to be closed: for callers that want the scan as well.
+
+    Attributes have one spelling each, that of their first mention: HTCondor takes no notice of their case.
+    """
     state: State = {}
-    for record in _RECORD.finditer(data, 0, closed_length):
-        match record.lastgroup:
-            case "value":
-                # HTCondor ignores what is said of an ad that does not exist.
-                if (ad := state.get(_text(record["key"]))) is not None:
-                    ad[_text(record["attribute"])] = _text(record["value"])
-            case "new_key":
-                state.setdefault(_text(record["new_key"]), {})  # of two the first is kept
-            case "destroyed_key":
-                state.pop(_text(record["destroyed_key"]), None)
-            case "deleted":
-                state.get(_text(record["deleted_key"]), {}).pop(_text(record["deleted"]), None)
+    spelled: dict[str, str] = {}  # also: one string for each name, not one for each record
+    names: dict[str, str] = {}
+    known: str | None = None  # the key of `ad`: most records say something of the same as the one before
+    ad: dict[str, str] | None = None
+    for words in itertools.chain.from_iterable(_words(data, closed_length)):
+        kind = words[0]
+        if kind == "103":
+            _, key, word, value = words
+            if key != known:
+                known, ad = key, state.get(key)
+            if ad is not None:  # HTCondor ignores what is said of an ad that does not exist
+                name = names.get(word)
+                if name is None:
+                    name = names[word] = spelled.setdefault(word.lower(), word)
+                ad[name] = value
+        elif kind == "101":
+            known = words[1]
+            ad = state.setdefault(known, {})  # of two the first is kept
+        elif kind == "102":
+            state.pop(words[1], None)
+            known = None
+        elif kind == "104":
+            state.get(words[1], {}).pop(spelled.get(words[2].lower(), ""), None)
     return state
+
+
+def _words(data: bytes, closed_length: int) -> Iterator[list[list[str]]]:
+    """Yield the words of each record, number, key, attribute, value, as many as it has; many records at a time."""
+    position = 0
+    while position < closed_length:  # a piece of whole lines at a time
+        end = data.rfind(b"\n", position, min(position + _PIECE_BYTES, closed_length)) + 1
+        end = end or data.index(b"\n", position, closed_length) + 1
+        piece = data[position:end]
+        position = end
+        if not _OTHER_BLANKS.search(piece):
+            yield [line.split(" ", 3) for line in _text(piece).split("\n")]
+            continue
+        yield [
+            [_text(word) for word in (record[0][:3], *record.groups()[:_WORDS_OF_RECORDS]) if word is not None]
+            for record in _RECORD.finditer(piece)
+        ]
 
 
 def _text(word: bytes) -> str:

@@ -186,6 +186,40 @@ def test_state_follows_htcondors_replay():
     assert read_untrusted(data) == {"Customer.alice@lab": {"Priority": "0.5"}}
 
 
+def test_other_blanks_between_the_words_change_nothing():
+    data = (
+        HEADER
+        + NEW
+        + PRIORITY
+        + b"103 Customer.alice@lab Floor 1\n104 Customer.alice@lab Floor\n103 Customer.alice@lab X  a\n"
+    )
+    data += b"101 Customer.bob * * \n102 Customer.bob\n"
+    spaced = data.replace(b" Customer", b"\t Customer").replace(
+        b"103\t Customer.alice@lab X ", b"103 Customer.alice@lab X "
+    )
+    assert read_untrusted(spaced) == read_untrusted(data) == {"Customer.alice@lab": {"Priority": "0.5", "X": " a"}}
+
+
+def test_an_attribute_has_one_spelling_that_of_its_first_mention():
+    data = HEADER + NEW + PRIORITY + b"103 Customer.alice@lab PRIORITY 1\n103 Customer.alice@lab Priority 2\n"
+    assert read_untrusted(data) == {"Customer.alice@lab": {"Priority": "2"}}
+    assert read_untrusted(data + b"104 Customer.alice@lab priority\n") == {"Customer.alice@lab": {}}
+
+
+def test_a_record_of_a_destroyed_ad_that_comes_again_is_of_the_new_one():
+    data = HEADER + NEW + PRIORITY + b"102 Customer.alice@lab\n" + PRIORITY + NEW + b"103 Customer.alice@lab Floor 1\n"
+    assert read_untrusted(data) == {"Customer.alice@lab": {"Floor": "1"}}
+
+
+@pytest.mark.parametrize("count", [1, 999, 1000, 1001, 2500])
+def test_long_runs_of_plain_records_are_counted_and_end_where_they_end(count):
+    data = HEADER + NEW + PRIORITY * count
+    scan = scan_untrusted(data + b"103 Customer.alice@lab Priority 0.5x\n" + PRIORITY)
+    assert (scan.records, scan.closed_length, scan.stop) == (2 + count, len(data), Stop.CORRUPT)
+    inside = scan_untrusted(data + b"105 \n" + PRIORITY * count)
+    assert (inside.records, inside.closed_length, inside.stop) == (2 + count, len(data), Stop.OPEN)
+
+
 def test_names_that_are_not_utf8_come_back_as_they_were():
     key = b"Customer.ren\xe9@lab"
     (name,) = read_untrusted(HEADER + b"101 " + key + b" * *\n")

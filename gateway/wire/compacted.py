@@ -1,0 +1,58 @@
+"""Compacted: an accounting file as a negotiator writes it when it compacts: the header, then each record as it stands.
+
+Rule: no transactions, so that no reader can find one open; what this writes, `gateway.wire.accountant` calls whole.
+(src/condor_utils/classad_log.cpp, WriteClassAdLogState.)
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from gateway.wire.accountant import State
+
+CHUNK_BYTES: Final = 1024 * 1024
+
+_NO_WORD: Final = re.compile(r"[\s\0]|\A\Z", re.ASCII)
+_NO_VALUE: Final = re.compile(r"[\n\0]|\A\s*\Z", re.ASCII)
+
+
+def compact(state: State, sequence: int, birthdate_s: int) -> Iterator[bytes]:
+    """Yield the file that holds `state`, in pieces of about a megabyte.
+
+    Args:
+        state: key -> attribute -> expression.
+        sequence: how often the file was compacted, from 1.
+        birthdate_s: of its first ancestor, in seconds since 1970.
+
+    Raises:
+        ValueError: a key or a name is no word, or a value has no place in one line: nothing that a reader gave.
+    """
+    lines = [f"107 {sequence} CreationTimestamp {birthdate_s}\n"]
+    length = 0
+    known: set[str] = set()
+    for key, ad in state.items():
+        if _NO_WORD.search(key):
+            raise ValueError(f"a record can't have the key {key!r}")
+        lines.append(f"101 {key} * *\n")  # three words: HTCondor's reader takes the next line for the third
+        for name, value in ad.items():
+            if name not in known:
+                if _NO_WORD.search(name):
+                    raise ValueError(f"record {key!r} can't have the attribute {name!r}")
+                known.add(name)
+            if _NO_VALUE.search(value):
+                raise ValueError(f"attribute {name!r} of {key!r} can't have the value {value!r}")
+            lines.append(f"103 {key} {name} {value}\n")
+        length += len(ad) * (len(key) + 40)
+        if length > CHUNK_BYTES:
+            yield _encoded(lines)
+            lines, length = [], 0
+    yield _encoded(lines)
+
+
+def records_of(state: State) -> int:
+    """Return how many records the file of `state` has, its header included."""
+    return 1 + len(state) + sum(map(len, state.values()))
+
+
+def _encoded(lines: list[str]) -> bytes:
+    return "".join(lines).encode(errors="surrogateescape")  # names are bytes to HTCondor
