@@ -31,8 +31,8 @@ LEFT_OUT: dict[str, frozenset[str]] = {
             "voters",
         }
     ),
-    "Slowness": frozenset({"_timing", "late_ms_max", "late_total"}),
-    "Lease": frozenset({"timing"}),
+    "Slowness": frozenset({"_late_ms", "_timing", "late_ms_max", "late_total"}),
+    "Lease": frozenset({"_acted_ms"}),
     "Promise": frozenset(),
     "Ranking": frozenset({"candidates", "memory_ms"}),
 }
