@@ -5,7 +5,8 @@ of the sides, which is the same whoever calls.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -74,22 +75,17 @@ class Counter(msgspec.Struct, frozen=True):
 
 def counters_of(entry: Entry) -> tuple[Counter, Counter]:
     """Return the plain and the weighted accumulator of an entry."""
-    before = entry.base or EMPTY
-    plain = Counter(
-        before.usage,
-        [None if account is None else account.usage for account in entry.accounts],
-        [excess.usage for excess in entry.phantom],
-        [excess.usage for excess in entry.stale],
-        entry.shared.usage,
+    return _counter_of(entry, attrgetter("usage")), _counter_of(entry, attrgetter("weighted"))
+
+
+def _counter_of(entry: Entry, amount: Callable[[object], int]) -> Counter:
+    return Counter(
+        amount(entry.base or EMPTY),
+        [None if account is None else amount(account) for account in entry.accounts],
+        [amount(excess) for excess in entry.phantom],
+        [amount(excess) for excess in entry.stale],
+        amount(entry.shared),
     )
-    weighted = Counter(
-        before.weighted,
-        [None if account is None else account.weighted for account in entry.accounts],
-        [excess.weighted for excess in entry.phantom],
-        [excess.weighted for excess in entry.stale],
-        entry.shared.weighted,
-    )
-    return plain, weighted
 
 
 def merge_counter(
