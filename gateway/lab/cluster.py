@@ -27,7 +27,7 @@ global
 peers lan
     heartbeat {heartbeat}
     lease {lease}
-{peers}
+{on_partition}{peers}
 
 address pool-vip
     ip {virtual_address}/32 dev eth0
@@ -61,6 +61,7 @@ def gateway_config(topology: Topology) -> str:
         state_dir=STATE_DIR,
         heartbeat=HEARTBEAT,
         lease=LEASE,
+        on_partition=f"    on-partition {topology.on_partition}\n" if topology.on_partition else "",
         peers="\n".join(peers),
         virtual_address=VIRTUAL_ADDRESS,
         holders=" ".join(host.name for host in gateways),

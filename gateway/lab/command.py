@@ -40,6 +40,7 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     up = _add(inner, "up", _up, "bring a pool up in network namespaces and leave it running")
     up.add_argument("--managers", type=int, default=3, metavar="N", help="central managers (default 3)")
     up.add_argument("--gateways", type=int, default=2, metavar="N", help="gateways (default 2)")
+    up.add_argument("--submit", type=int, default=1, metavar="N", help="submit hosts (default 1)")
     up.add_argument("--execute", type=int, default=2, metavar="N", help="execute hosts (default 2)")
     up.add_argument("--slots", type=int, default=8, metavar="N", help="slots on each execute host (default 8)")
     up.add_argument("--forward", choices=("proxy", "nat", "direct"), default="proxy")
@@ -47,17 +48,20 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     up.add_argument("--with", dest="system", choices=("ours", "had", "plain"), default="ours",
                     help="what makes the matchmaker available: ours, HTCondor's own, nothing")  # fmt: skip
 
+    up.add_argument("--on-partition", choices=("hold", "serve"), help="what the gateway's file says of partitions")
+
     status = _add(inner, "status", _status, "show every host, and who leads")
     status.add_argument("--json", action="store_true", help="for programs")
 
     execute = _add(inner, "exec", _exec, "run a command on a host")
-    execute.add_argument("--user", choices=("root", "physicist"), default="root")
+    execute.add_argument("--user", default="root", help="root, or who submits jobs: physicist (default root)")
     execute.add_argument("host", metavar="HOST")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD")
 
     fault = _add(inner, "fault", _fault, "break something, or mend it")
-    fault.add_argument("kind", choices=(*_HOST_FAULTS, *_PAIR_FAULTS))
-    fault.add_argument("hosts", nargs="+", metavar="HOST", help="one host; two for cut and heal")
+    fault.add_argument("kind", choices=(*_HOST_FAULTS, *_PAIR_FAULTS, *_NETWORK_FAULTS))
+    fault.add_argument("hosts", nargs="*", metavar="HOST", help="one host; two for cut and heal; for partition those of "
+                       "one side (default: half of each kind); none for mend, which undoes every cut")  # fmt: skip
 
     _add(inner, "down", _down, "end the pool and leave nothing behind")
 
@@ -110,7 +114,7 @@ def _say(text: str) -> None:
 
 
 async def _up(chosen: argparse.Namespace) -> int:
-    from gateway.config.settings import Forward
+    from gateway.config.settings import Forward, OnPartition
     from gateway.lab.pool import Lab
     from gateway.lab.topology import System, Topology
 
@@ -118,11 +122,13 @@ async def _up(chosen: argparse.Namespace) -> int:
         name=chosen.name,
         managers=chosen.managers,
         gateways=chosen.gateways,
+        submit=chosen.submit,
         execute=chosen.execute,
         slots=chosen.slots,
         forward=Forward(chosen.forward),
         suite=chosen.condor_suite,
         system=System(chosen.system),
+        on_partition=None if chosen.on_partition is None else OnPartition(chosen.on_partition),
     )
     lab = await Lab.up(topology, _say)
     try:
@@ -167,14 +173,20 @@ async def _exec(chosen: argparse.Namespace) -> int:
 
 _HOST_FAULTS = ("kill", "revive", "freeze", "thaw", "link-down", "link-up")
 _PAIR_FAULTS = ("cut", "heal")
+_NETWORK_FAULTS = ("partition", "mend")
 
 
 async def _fault(chosen: argparse.Namespace) -> int:
     from gateway.lab.pool import Lab
 
-    wanted = 2 if chosen.kind in _PAIR_FAULTS else 1
+    if chosen.kind == "partition":
+        await Lab.attach(chosen.name).partition(chosen.hosts)
+        return OK
+    wanted = 2 if chosen.kind in _PAIR_FAULTS else 0 if chosen.kind in _NETWORK_FAULTS else 1
     if len(chosen.hosts) != wanted:
-        raise LabError(f"'fault {chosen.kind}' takes {wanted} host{'s' if wanted > 1 else ''}, not {len(chosen.hosts)}")
+        raise LabError(
+            f"'fault {chosen.kind}' takes {wanted} host{'' if wanted == 1 else 's'}, not {len(chosen.hosts)}"
+        )
     lab = Lab.attach(chosen.name)
     await getattr(lab, chosen.kind.replace("-", "_"))(*chosen.hosts)
     return OK

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.lab import cluster, condor, network, rootfs
 from gateway.lab.host import HostDisk
-from gateway.lab.topology import Host, Kind, System, Topology
+from gateway.lab.topology import USERS, Host, Kind, System, Topology
 
 Files = Mapping[str, Mapping[str, str]]  # host -> path on it -> text
 
@@ -22,11 +22,14 @@ def write(topology: Topology, disk_of: Callable[[str], HostDisk], files: Files) 
     signing_key = condor.signing_key_file(secrets.token_bytes(32))
     cluster_key = cluster.key_file(secrets.token_bytes(32)).encode()
     hosts = cluster.hosts_file(topology).encode()
+    others = {user: number for user, number in USERS.items() if user != rootfs.USER}
     gateway_config = cluster.gateway_config(topology).encode()
     for host in topology.hosts:
         disk = disk_of(host.name)
         disk.place("/etc/hosts", hosts)
         disk.place("/etc/hostname", f"{host.name}\n".encode())
+        if host.kind in (Kind.SUBMIT, Kind.EXECUTE):
+            _add_users(disk, others)
         if host.kind is not Kind.GATEWAY:
             disk.place(condor.LAB_FILE, condor.lab_config(topology, host).encode())
             disk.place(condor.POOL_FILE, condor.pool_config(topology, host).encode())
@@ -36,6 +39,14 @@ def write(topology: Topology, disk_of: Callable[[str], HostDisk], files: Files) 
             disk.place(cluster.KEY_FILE, cluster_key, 0o600)
         for path, text in files.get(host.name, {}).items():
             disk.place(path, text.encode())
+
+
+def _add_users(disk: HostDisk, users: Mapping[str, int]) -> None:
+    for path, line in (("etc/passwd", "{0}:x:{1}:{1}:a user:/home/{0}:/bin/bash\n"), ("etc/group", "{0}:x:{1}:\n")):
+        added = "".join(line.format(user, number) for user, number in users.items())
+        disk.place(path, (disk.tree / path).read_bytes() + added.encode())
+    for user, number in users.items():
+        disk.home(user, number)
 
 
 def copy_gateway(folder: Path) -> None:

@@ -18,7 +18,8 @@ import trio
 from gateway.lab import process
 from gateway.lab.errors import LabError
 from gateway.lab.process import Process
-from gateway.lab.rootfs import FOLDERS, LIBRARY, USER, USER_ID
+from gateway.lab.rootfs import FOLDERS, LIBRARY
+from gateway.lab.topology import USERS
 
 BOOT = Path(__file__).with_name("boot.py")
 BOOT_S_MAX = 40  # boot.py gives up after 30
@@ -27,7 +28,7 @@ STOP_S_MAX = 5
 OUTPUT_AFTER_S = 5  # how much longer than the command's own limit its last output may take
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-HOMES = {"root": "/root", USER: f"/home/{USER}"}
+HOMES = {"root": "/root"} | {user: f"/home/{user}" for user in USERS}
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -88,6 +89,11 @@ class HostDisk:
         above = self.upper / relative
         below = self.tree / relative
         return below if below.exists() and not os.path.lexists(above) else above
+
+    def home(self, user: str, number: int) -> None:
+        """Make the home of a user whom the tree does not have, before the host boots."""
+        self.place(f"home/{user}/.profile", b"")
+        os.chown(self.upper / "home" / user, number, number)
 
     def place(self, path: str, data: bytes, mode: int = 0o644) -> None:
         """Write a file before the host boots. Never while it is up: the kernel keeps its own view of the disk."""
@@ -208,8 +214,8 @@ class HostControl:
         if name not in HOMES:
             raise LabError(f"no user {name!r} on the lab's hosts: use one of {', '.join(HOMES)}")
         enter = ["nsenter", f"--target={first.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
-        if name == USER:
-            enter += ["/usr/bin/setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--init-groups"]
+        if name in USERS:
+            enter += ["/usr/bin/setpriv", f"--reuid={USERS[name]}", f"--regid={USERS[name]}", "--init-groups"]
         variables = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": HOMES[name], "USER": name, "LOGNAME": name}
         variables |= environment
         enter += ["/usr/bin/env", "-i", "-C", HOMES[name]]

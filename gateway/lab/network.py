@@ -3,6 +3,7 @@
 Everything is made by name in network namespaces whose names begin with `cglab-`, so leftovers can be told.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -100,13 +101,32 @@ async def set_link(topology: Topology, host: str, *, up: bool) -> None:
 
 async def set_cut(topology: Topology, one: str, other: str, *, cut: bool) -> None:
     """Drop every frame between two hosts, or carry them again. Both keep their carrier and all other neighbours."""
-    switch = topology.namespace(SWITCH)
     one, other = topology.host(one).name, topology.host(other).name
     if one == other:
         raise LabError(f"{one!r} cannot be cut off from itself: name two hosts")
-    pairs = f"{{ {one} . {other}, {other} . {one} }}"
+    await _cut(topology, f"{one} . {other}, {other} . {one}", cut=cut)
+
+
+async def set_partition(topology: Topology, half: Sequence[str], *, cut: bool) -> None:
+    """Drop every frame between `half` and all other hosts, or carry them again; both ways, all in one step."""
+    inside = [topology.host(name).name for name in half]
+    outside = [host.name for host in topology.hosts if host.name not in inside]
+    if not inside or not outside:
+        raise LabError("a partition has two sides: name some of the hosts, not all")
+    pairs = [f"{one} . {other}, {other} . {one}" for one in inside for other in outside]
+    await _cut(topology, ", ".join(pairs), cut=cut)
+
+
+async def mend(topology: Topology) -> None:
+    """Carry frames between all hosts again; cables that were pulled stay so."""
+    await _switch_rules(topology, "flush set bridge lab cut\n")
+
+
+async def _cut(topology: Topology, pairs: str, *, cut: bool) -> None:
     verbs = ["add element"] if cut else ["add element", "delete element"]  # healing what is not cut is no error
-    rules = "".join(f"{verb} bridge lab cut {pairs}\n" for verb in verbs)
-    await command(
-        ["ip", "netns", "exec", switch, "nft", "-f", "-"], input_text=rules, what=f"cutting {one!r} from {other!r}"
-    )
+    await _switch_rules(topology, "".join(f"{verb} bridge lab cut {{ {pairs} }}\n" for verb in verbs))
+
+
+async def _switch_rules(topology: Topology, rules: str) -> None:
+    argv = ["ip", "netns", "exec", topology.namespace(SWITCH), "nft", "-f", "-"]
+    await command(argv, input_text=rules, what="changing what the lab's switch carries")

@@ -177,7 +177,7 @@ class Lab:
         input: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command on `host` as root (or `user` = "physicist"); return its exit code and output as they are.
+        """Run a command on `host` as root (or as `user`, one of `topology.USERS`); return its exit code and output as they are.
 
         Raises:
             LabError: no such host, it is down, or the command took longer than `timeout_s` (it is ended then).
@@ -256,6 +256,17 @@ class Lab:
         """Carry frames between two hosts again."""
         await network.set_cut(self.topology, one, other, cut=False)
         return time.time()
+
+    async def partition(self, half: Sequence[str] = ()) -> float:
+        """Drop every frame between some hosts and all others (the first of `Topology.halves` where none is named)."""
+        await network.set_partition(self.topology, half or self.topology.halves[0], cut=True)
+        return time.time()
+
+    async def mend(self) -> float:
+        """Carry frames between all hosts again, whatever was cut or partitioned."""
+        moment = time.time()
+        await network.mend(self.topology)
+        return moment
 
     # ---- the pool
 

@@ -9,7 +9,7 @@ import re
 
 import msgspec
 
-from gateway.config.settings import Forward
+from gateway.config.settings import Forward, OnPartition
 from gateway.lab.errors import LabError
 
 DOMAIN = "lab.internal"
@@ -21,6 +21,7 @@ PEER_PORT = 9619
 
 MANAGERS_MAX = 9
 GATEWAYS_MAX = 9  # .91 to .99; .100 is the virtual address
+SUBMIT_MAX = 9  # .21 to .29
 EXECUTE_MAX = 50  # .31 to .80
 SLOTS_MAX = 64
 
@@ -28,6 +29,9 @@ SLOTS_MAX = 64
 NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
 PREFIX = "cglab"
 SWITCH = "switch"
+
+# Who submits jobs, on every host: name -> user id. The first has a home in the hosts' common tree.
+USERS = {"physicist": 1000, "chemist": 1001, "biologist": 1002, "astronomer": 1003}
 
 
 class System(enum.StrEnum):
@@ -68,18 +72,21 @@ def _within(value: int, least: int, most: int, what: str) -> None:
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
     """A lab as it was asked for.
 
-    `managers` and `gateways` count hosts; `slots` is the number of job slots of each of the `execute` hosts. The
-    gateways of a system other than ours are not built. Limits are checked by `checked`.
+    `managers`, `gateways` and `submit` count hosts; `slots` is the number of job slots of each of the `execute` hosts.
+    The gateways of a system other than ours are not built. `on_partition` is what the gateway's file says; None:
+    nothing. Limits are checked by `checked`.
     """
 
     name: str = "lab"
     managers: int = 3
     gateways: int = 2
+    submit: int = 1
     execute: int = 2
     slots: int = 8
     forward: Forward = Forward.PROXY
     suite: str = "trixie"
     system: System = System.OURS
+    on_partition: OnPartition | None = None
 
     def checked(self) -> "Topology":
         """Return itself.
@@ -93,6 +100,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
             )
         _within(self.managers, 1, MANAGERS_MAX, "managers")
         _within(self.gateways, 1 if self.system is System.OURS else 0, GATEWAYS_MAX, "gateways")
+        _within(self.submit, 1, SUBMIT_MAX, "submit hosts")
         _within(self.execute, 1, EXECUTE_MAX, "execute hosts")
         _within(self.slots, 1, SLOTS_MAX, "slots on each execute host")
         if self.forward is not Forward.PROXY:
@@ -101,8 +109,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hosts(self) -> tuple[Host, ...]:
-        """Every host, managers first, then gateways, the submit host, execute hosts."""
-        return _hosts(self.managers, self.gateways if self.system is System.OURS else 0, self.execute)
+        """Every host, managers first, then gateways, submit hosts, execute hosts."""
+        return _hosts(self.managers, self.gateways if self.system is System.OURS else 0, self.submit, self.execute)
 
     def host(self, name: str) -> Host:
         """Return the host called `name`.
@@ -121,6 +129,18 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(host for host in self.hosts if host.kind is kind)
 
     @property
+    def halves(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names of the hosts in two halves: of each kind the first ones, one more of an odd number, and the rest."""
+        one: list[str] = []
+        other: list[str] = []
+        for kind in Kind:
+            names = [host.name for host in self.of_kind(kind)]
+            middle = (len(names) + 1) // 2
+            one += names[:middle]
+            other += names[middle:]
+        return tuple(one), tuple(other)
+
+    @property
     def condor_host(self) -> str:
         """What the pool's entities have as their CONDOR_HOST: where they look for the matchmaker."""
         match self.system:
@@ -137,7 +157,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @functools.cache
-def _hosts(managers: int, gateways: int, execute: int) -> tuple[Host, ...]:
+def _hosts(managers: int, gateways: int, submit: int, execute: int) -> tuple[Host, ...]:
     def some(kind: Kind, prefix: str, base: int, count: int) -> list[Host]:
         return [
             Host(name=f"{prefix}{number}", kind=kind, address=f"{NETWORK}.{base + number}")
@@ -147,7 +167,7 @@ def _hosts(managers: int, gateways: int, execute: int) -> tuple[Host, ...]:
     return (
         *some(Kind.MANAGER, "cm", 10, managers),
         *some(Kind.GATEWAY, "gw", 90, gateways),
-        *some(Kind.SUBMIT, "submit", 20, 1),
+        *some(Kind.SUBMIT, "submit", 20, submit),
         *some(Kind.EXECUTE, "exec", 30, execute),
     )
 
