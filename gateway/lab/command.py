@@ -60,8 +60,8 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
 
     fault = _add(inner, "fault", _fault, "break something, or mend it")
     fault.add_argument("kind", choices=(*_HOST_FAULTS, *_PAIR_FAULTS, *_NETWORK_FAULTS))
-    fault.add_argument("hosts", nargs="*", metavar="HOST", help="one host; two for cut and heal; for partition those of "
-                       "one side (default: half of each kind); none for mend, which undoes every cut")  # fmt: skip
+    fault.add_argument("hosts", nargs="*", metavar="HOST", help="one host; two for cut and heal; of partition one side "
+                       "(default: half of each kind); none for mend, which undoes every cut")  # fmt: skip
 
     _add(inner, "down", _down, "end the pool and leave nothing behind")
 

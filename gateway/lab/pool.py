@@ -177,7 +177,7 @@ class Lab:
         input: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command on `host` as root (or as `user`, one of `topology.USERS`); return its exit code and output as they are.
+        """Run a command on `host` as root, or `user` of `topology.USERS`; return its exit code and output as they are.
 
         Raises:
             LabError: no such host, it is down, or the command took longer than `timeout_s` (it is ended then).

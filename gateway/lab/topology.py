@@ -130,7 +130,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def halves(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The names of the hosts in two halves: of each kind the first ones, one more of an odd number, and the rest."""
+        """The hosts' names in two halves: of each kind the first ones, one more of an odd number, and the rest."""
         one: list[str] = []
         other: list[str] = []
         for kind in Kind:
