@@ -42,7 +42,43 @@ def _standing(standing: dict[str, Any] | None, kind: str) -> str:
 
 def _matchmaker(name: str, matchmaker: dict[str, Any]) -> list[str]:
     negotiator = "running" if matchmaker["negotiator_running"] else "not running"
-    return ["", f"this manager ({name}): negotiator {negotiator}, collector {matchmaker['collector']}"]
+    lines = ["", f"this manager ({name}): negotiator {negotiator}, collector {matchmaker['collector']}"]
+    return lines + _warmth(matchmaker)
+
+
+def _warmth(matchmaker: dict[str, Any]) -> list[str]:
+    """Return the ads of the elected manager's collector and, below it, of each standby's; nothing on a standby."""
+    standbys = matchmaker["standbys"]
+    if not standbys:
+        return []
+    kinds = list(matchmaker.get("ads", {}))
+    lines = [f"  {'ads of':<16} " + "".join(f"{kind:>10}" for kind in kinds)] if kinds else []
+    lines += [f"  {'this manager':<16} {_ads(matchmaker, kinds)}{_looked(matchmaker)}"] if kinds else []
+    for name, standby in standbys.items():
+        words = [
+            "forwarding" if standby["forwarding"] else "not reached",
+            "primed" if standby["primed"] else "not primed",
+        ]
+        lines.append(
+            f"  {name:<16} {_ads(standby, kinds)}  {', '.join([*words, *_differences(standby)])}{_looked(standby)}"
+        )
+    return lines
+
+
+def _ads(collector: dict[str, Any], kinds: list[str]) -> str:
+    ads = collector.get("ads", {})
+    return "".join(f"{ads.get(kind, '?'):>10}" for kind in kinds)
+
+
+def _differences(standby: dict[str, Any]) -> list[str]:
+    if "ads" not in standby:
+        return []
+    found = [f"{standby[kind]} {kind}" for kind in ("missing", "stale", "extra") if standby[kind]]
+    return found or ["nothing differs"]
+
+
+def _looked(collector: dict[str, Any]) -> str:
+    return f" (seen {collector['looked_ms_ago'] / 1000:.0f} s ago)" if "ads" in collector else ""
 
 
 def _address(name: str, address: dict[str, Any]) -> list[str]:

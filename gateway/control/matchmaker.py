@@ -100,6 +100,7 @@ class MatchmakerService:
             "negotiator_pid": self._negotiator.pid,
             "collector": "up" if self._collector_up else f"down ({self._collector_reason})",
             "collector_instance": self._instance,
+            **self._standbys.own_status(),
             "standbys": self._standbys.status(),
             "accounting": self._accounting.status(),
         }

@@ -1,7 +1,8 @@
 """Warm standbys, on the elected manager: the collector's ads go to every other manager that is alive, and all of them.
 
-Two parts: the routes of the local relays (a standby that is silent or unfit is refused at once, so that it can't stall
-this host's collector), and priming (a standby that came back gets what was advertised while it was away).
+Three parts: the routes of the local relays (a standby that is silent or unfit is refused at once, so that it can't
+stall this host's collector), priming (a standby that came back gets what was advertised while it was away), and the
+inventory (what got lost all the same is asked for again, and what was withdrawn here goes there too).
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import trio
 
 from gateway.config.settings import Backend, Peer, Server, Settings
 from gateway.control.forwarding import Forwarding
+from gateway.control.inventory import Inventory
 from gateway.core.node import Node
 from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.condor import ToolFailed
@@ -48,14 +50,36 @@ class Standbys:
         self._look_at_ms = 0
         self._node: Node | None = None  # while this manager is the elected one
         self._tell_primed: Callable[[tuple[str, ...]], None] = _nobody
+        self._inventory = Inventory(self._own.endpoint, self._leads, self._prime_again, self._log)
         self.primes_total = 0
+        self.primes_complete_total = 0
+        self.refreshes_total = 0
 
     def status(self) -> dict[str, Any]:
-        """Return what the elected manager does for each standby; empty on the others."""
+        """Return what the elected manager does for each standby, and what that has; empty on the others."""
         return {
-            server.name: {"forwarding": self._open.get(server.name, False), "primed": server.name in self._primed}
+            server.name: {
+                "forwarding": self._open.get(server.name, False),
+                "primed": server.name in self._primed,
+                **self._inventory.status_of(server.name),
+            }
             for server in self._servers
             if self._open
+        }
+
+    def own_status(self) -> dict[str, Any]:
+        """Return what the elected manager's own collector holds ({"ads": {kind: n}, "looked_ms_ago": n}), and counters.
+
+        The first part is missing on the others, and before the first look.
+        """
+        return {
+            **self._inventory.status(),
+            "primes_total": self.primes_total,
+            "primes_complete_total": self.primes_complete_total,
+            "refreshes_total": self.refreshes_total,
+            "ads_invalidated_total": self._inventory.invalidated_total,
+            "censuses_total": self._inventory.looks_total,
+            "censuses_failed_total": self._inventory.failed_total,
         }
 
     def refresh_soon(self) -> None:
@@ -70,6 +94,7 @@ class Standbys:
             self._forwarding.set_server(f"view/{server.name}", None)
         self._open.clear()
         self._primed.clear()
+        self._inventory.forget()
 
     async def keep_warm(self, node: Node | None, primed: Callable[[tuple[str, ...]], None]) -> None:
         """Follow the standbys' heartbeats, prime who needs it; ends by cancellation."""
@@ -85,9 +110,25 @@ class Standbys:
         self._look_at_ms = 0
         try:
             self.look()
-            await self._prime_all(node)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._prime_all, node)
+                nursery.start_soon(self._inventory.run, self._reachable)
         finally:
             self._node = None
+
+    def _leads(self) -> bool:
+        """Tell whether this manager leads, now: its lease runs, and nobody has stopped it."""
+        if self._node is None:
+            return False
+        election = self._node.elections[self._name]
+        return election.serving_term is not None and boot_ms() < election.lease_until_ms
+
+    def _reachable(self) -> tuple[Server, ...]:
+        return tuple(server for server in self._servers if self._open.get(server.name, False))
+
+    def _prime_again(self, standby: str) -> None:
+        self._due_ms[standby] = min(self._due_ms[standby], boot_ms())
+        self._wanted.set()
 
     def _standing(self, node: Node, standby: str) -> Standing | None:
         """Return what a standby says of itself; None where it has been silent for a lease."""
@@ -113,6 +154,7 @@ class Standbys:
                 self._log.info("standby.forwarding", standby=server.name, open=alive)
                 self._forwarding.set_server(f"view/{server.name}", server.endpoint if alive else None)
                 self._wanted.set()
+                self._inventory.sooner()
                 if not alive:
                     # HTCondor has one back-off for all view hosts: the others have missed updates as well.
                     self._due_again(boot_ms() + PRIME_RETRY_MS)
@@ -155,6 +197,7 @@ class Standbys:
 
     async def _refresh(self) -> None:
         """Have the daemons send their ads again: they do not know what was lost on its way."""
+        self.refreshes_total += 1
         try:
             report = await refresh(self._own.endpoint, timeout_ms=REFRESH_MS_MAX)
         except ToolFailed as failure:
@@ -189,8 +232,10 @@ class Standbys:
                 asked=report.asked,
                 took_ms=report.took_ms,
             )
+        self._inventory.sooner()
         for name, (_, instance) in due.items():
             if complete.get(name, False):
+                self.primes_complete_total += 1
                 self._primed[name] = instance
                 self._due_ms[name], self._delay_ms[name] = NEVER_MS, PRIME_RETRY_MS
             else:

@@ -262,7 +262,7 @@ async def _copy_masters(leader: Endpoint, standby: Endpoint, missing: Iterable[K
     names = sorted(key.name for key in missing if key.kind == "master")
     if not names:
         return
-    constraint = f"stringListMember(Name, {_quoted(','.join(names))}, ',')"
+    constraint = f"stringListMember(Name, {census.quoted(','.join(names))}, ',')"
     query = ["condor_status", "-pool", str(leader), "-master", "-long", "-constraint", constraint]
     try:
         ads = await run_tool(*query, timeout_ms=QUERY_MS)
@@ -270,11 +270,6 @@ async def _copy_masters(leader: Endpoint, standby: Endpoint, missing: Iterable[K
         await run_tool(*advertise, stdin=ads.encode(), timeout_ms=QUERY_MS)
     except ToolFailed:
         return  # it is still missing at the next look, and said so in the report
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _names(keys: Iterable[Key]) -> tuple[str, ...]:
