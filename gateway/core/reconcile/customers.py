@@ -65,13 +65,17 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One customer, merged. `ad` is None where it is to be no more; `report` where nothing happened to it."""
+    """One customer, merged. `ad` is None where it is to be no more; `report` where nothing happened to it.
+
+    `at_rest`: whatever the times of the merge are, and whoever has matches, its own records being these it is this.
+    """
 
     ad: dict[str, str] | None
     usage: Tally
     weighted: Tally
     report: CustomerReport | None
     edits: list[Edit]
+    at_rest: bool = False
 
 
 def merge_customer(customer: str, context: Context) -> Outcome:
@@ -132,16 +136,20 @@ def _merge_idle(customer: str, base_ad: Ad, ads: Sequence[Ad | None], context: C
     base = context.base.account(customer, base_ad, half_life_s)
     assert base is not None, "the base has the record"
     aged = []
+    at_rest = True
     for side, ad in zip(context.sides, ads, strict=True):
         if ad is None or (ad != base_ad and {**ad, "Priority": before} != base_ad):
             return None
         now = max((to_micro(ad.get("Priority")) or 0) / MICRO, PRIORITY_MIN)
-        gap_s = side.settled_s - side.updated_s
-        aged.append(now if now == PRIORITY_MIN else next_priority(now, NO_USE, 0, gap_s, half_life_s))
+        if now == PRIORITY_MIN:
+            aged.append(now)
+            continue
+        at_rest = False
+        aged.append(next_priority(now, NO_USE, 0, side.settled_s - side.updated_s, half_life_s))
     usage = Tally(base=base.usage, merged=base.usage)
     weighted = Tally(base=base.weighted, merged=base.weighted)
     if base.priority == PRIORITY_MIN == max(aged):
-        return Outcome({**base_ad, "Priority": _LOWEST}, usage, weighted, None, [])
+        return Outcome({**base_ad, "Priority": _LOWEST}, usage, weighted, None, [], at_rest)
     none = [NO_EXCESS] * len(ads)
     accounts: list[Account | None] = [base._replace(priority=priority) for priority in aged]
     entry = Entry(base, accounts, list(range(len(ads))), [], none, none, NO_EXCESS, "@" not in customer)

@@ -1,28 +1,14 @@
-"""Merge: the whole of a reconciliation, table by table. The rules stand in `gateway.core.reconcile`."""
+"""Merge: the whole of a reconciliation, and how it goes on. The rules stand in `gateway.core.reconcile`."""
 
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from gateway.core.reconcile.claims import Groups, customers_of
-from gateway.core.reconcile.customers import Context, merge_customer
-from gateway.core.reconcile.edits import edit_of, who_changed
-from gateway.core.reconcile.overlap import find_overlap
-from gateway.core.reconcile.report import CustomerReport, Edit, Report, SideReport, Tally
-from gateway.core.reconcile.settle import History, extended, history
-from gateway.core.reconcile.sides import (
-    ACCOUNTANT,
-    CUSTOMER,
-    LAST_UPDATE,
-    RESOURCE,
-    Pool,
-    Side,
-    check,
-    ranked,
-    with_common_names,
-)
-from gateway.core.reconcile.usage import Moments
+from gateway.core.reconcile.course import Changes, Course, changed
+from gateway.core.reconcile.report import Report, SideReport, Tally
+from gateway.core.reconcile.settle import History, history
+from gateway.core.reconcile.sides import Pool, Side, check, common_spellings, ranked, respelled
 from gateway.wire.accountant import State
 
 SIDES_MAX: Final = 16  # managers of a pool; the views of all pairs are looked at
@@ -47,25 +33,96 @@ def reconcile(base: Side, sides: Sequence[Side], pool: Pool = HTCONDOR) -> Merge
         NotContinued: a side is no continuation of the base.
         ValueError: no side, too many, or two of one name.
     """
-    names = [base.name, *(side.name for side in sides)]
-    if not 1 <= len(sides) <= SIDES_MAX or len(set(names)) < len(names):
-        raise ValueError(f"a merge is of one base and 1 to {SIDES_MAX} sides, all of different names, not of {names}")
-    check(base, sides, pool)
-    states = with_common_names([base.state, *(side.state for side in sides)])
-    base = msgspec.structs.replace(base, state=states[0])
-    ordered = ranked(
-        [msgspec.structs.replace(side, state=state) for side, state in zip(sides, states[1:], strict=True)]
-    )
-    same_as = _equals(base, ordered)
-    moved = [side for side in ordered if side.name not in same_as]
-    sequence = max(base.sequence, *(side.sequence for side in sides)) + 1
-    if len(moved) < 2:
-        only = moved[0] if moved else base
-        report = _fast_forward(base, only, ordered, same_as, pool)
-        return Merged(only.state, sequence, base.birthdate_s or only.birthdate_s, report)
-    birthdate_s = base.birthdate_s or min(side.birthdate_s for side in moved)
-    state, report = _merge(base, moved, ordered, same_as, pool)
-    return Merged(state, sequence, birthdate_s, report)
+    return Reconciliation(base, sides, pool).merged
+
+
+class Reconciliation:
+    """A merge that has been made, and may be made again after one side has gone on.
+
+    Attributes:
+        merged: the result; its state is not to be kept over a call of `follow`, which changes it.
+    """
+
+    def __init__(self, base: Side, sides: Sequence[Side], pool: Pool = HTCONDOR) -> None:
+        """Merge. Arguments and errors as of `reconcile`."""
+        names = [base.name, *(side.name for side in sides)]
+        if not 1 <= len(sides) <= SIDES_MAX or len(set(names)) < len(names):
+            raise ValueError(
+                f"a merge is of one base and 1 to {SIDES_MAX} sides, all of different names, not of {names}"
+            )
+        check(base, sides, pool)
+        self._pool = pool
+        self._spelled = common_spellings([base.state, *(side.state for side in sides)])
+        self._base = base = self._spell(base)
+        self._ordered = ranked([self._spell(side) for side in sides])
+        self._same_as = _equals(base, self._ordered)
+        moved = [side for side in self._ordered if side.name not in self._same_as]
+        sequence = max(base.sequence, *(side.sequence for side in sides)) + 1
+        self._course: Course | None = None
+        if len(moved) < 2:
+            only = moved[0] if moved else base
+            report = _fast_forward(base, only, self._ordered, self._same_as, pool)
+            self.merged = Merged(only.state, sequence, base.birthdate_s or only.birthdate_s, report)
+            return
+        birthdate_s = base.birthdate_s or min(side.birthdate_s for side in moved)
+        self._course = Course(base, moved, pool)
+        self.merged = Merged(self._course.state, sequence, birthdate_s, self._report(self._course))
+
+    def follow(self, name: str, changes: Changes) -> set[str] | None:
+        """Merge again what follows from a side's having gone on: the result is that of a merge made anew.
+
+        Args:
+            name: the side.
+            changes: its records that are not as they were: as they are now, None where they are deleted.
+
+        Returns:
+            The keys whose merged record may be another one now; None where the merge must be made anew: the sides are
+            in another order, or one equals another or the base, or did.
+
+        Raises:
+            NotContinued: the side is no continuation of the base any more.
+        """
+        course = self._course
+        before = next(side for side in self._ordered if side.name == name)
+        changes = {key: None if ad is None else respelled({key: ad}, self._spelled)[key] for key, ad in changes.items()}
+        side = changed(before, changes)
+        check(self._base, [side], self._pool)
+        ordered = ranked([side if other is before else other for other in self._ordered])
+        if (
+            course is None
+            or name in self._same_as
+            or [other.name for other in ordered] != [other.name for other in self._ordered]
+        ):
+            return None
+        if _equals(self._base, ordered) != self._same_as:
+            return None
+        self._ordered = ordered
+        fresh = course.follow(side, changes)
+        self.merged = msgspec.structs.replace(self.merged, report=self._report(course))
+        return fresh
+
+    def side(self, name: str) -> Side:
+        """Return a side as it was merged."""
+        return next(side for side in self._ordered if side.name == name)
+
+    def _spell(self, side: Side) -> Side:
+        return msgspec.structs.replace(side, state=respelled(side.state, self._spelled))
+
+    def _report(self, course: Course) -> Report:
+        edits = [edit for customer in sorted(course.edits) for edit in course.edits[customer]]
+        return Report(
+            survivor=course.sides[0].name,
+            base_s=course.base_s,
+            merged_s=course.merged_s,
+            fast_forward=False,
+            sides=_side_reports(self._ordered, self._same_as, course.histories, self._pool),
+            views=course.views,
+            customers=[course.lines[customer] for customer in sorted(course.lines)],
+            edits=sorted([*edits, *course.other_edits], key=lambda edit: (edit.key, edit.attribute)),
+            usage=course.usage,
+            weighted=course.weighted,
+            notes=course.notes,
+        )
 
 
 def _equals(base: Side, ordered: Sequence[Side]) -> dict[str, str]:
@@ -77,88 +134,6 @@ def _equals(base: Side, ordered: Sequence[Side]) -> dict[str, str]:
                 found[side.name] = other.name
                 break
     return found
-
-
-def _merge(
-    base: Side, moved: Sequence[Side], ordered: Sequence[Side], same_as: dict[str, str], pool: Pool
-) -> tuple[State, Report]:
-    before, sides = history(base, pool), [history(side, pool) for side in moved]
-    merged_s = max(before.settled_s, *(side.settled_s for side in sides))
-    notes = []
-    if (gap_s := merged_s - sides[0].settled_s) > pool.extend_s_max:
-        notes.append(
-            f"{moved[0].name} survives, but last charged {gap_s} s before the merge: "
-            "that is too long ago to charge its matches until then"
-        )
-    sides[0] = extended(sides[0], merged_s, pool)
-    customers = sorted(set[str]().union(*(customers_of(side.state) for side in (base, *moved))))
-    overlap = find_overlap(before, sides, Groups(customers), merged_s, pool)
-    names = [side.name for side in moved]
-    moments = Moments(before.settled_s, [side.settled_s for side in sides], merged_s, pool.half_life_s)
-    busy = set[str]().union(before.uses, *(side.uses for side in sides), overlap.shared.of)
-    busy.update(*(ledger.of for ledger in (*overlap.phantom, *overlap.stale)))
-    context = Context(before, sides, names, moments, overlap, pool, busy)
-    state: State = {key: ad for key, ad in moved[0].state.items() if key.startswith(RESOURCE)}
-    lines: list[CustomerReport] = []
-    edits: list[Edit] = []
-    usage, weighted = (Tally(charged=dict.fromkeys(names, 0)) for _ in range(2))
-    for customer in customers:
-        outcome = merge_customer(customer, context)
-        if outcome.ad is not None:
-            state[CUSTOMER + customer] = outcome.ad
-        if outcome.report is not None:
-            lines.append(outcome.report)
-        edits += outcome.edits
-        if "@" in customer:  # a group's record counts its users' usage again
-            usage.add(outcome.usage)
-            weighted.add(outcome.weighted)
-    others, other_edits = _merge_others(base, moved)
-    state |= others
-    state[ACCOUNTANT] = {**others.get(ACCOUNTANT, {}), LAST_UPDATE: str(merged_s)}
-    report = Report(
-        survivor=names[0],
-        base_s=before.settled_s,
-        merged_s=merged_s,
-        fast_forward=False,
-        sides=_side_reports(ordered, same_as, {side.side.name: side for side in sides}, pool),
-        views=overlap.views,
-        customers=lines,
-        edits=sorted([*edits, *other_edits], key=lambda edit: (edit.key, edit.attribute)),
-        usage=usage,
-        weighted=weighted,
-        notes=notes,
-    )
-    return {key: state[key] for key in sorted(state)}, report
-
-
-def _merge_others(base: Side, moved: Sequence[Side]) -> tuple[State, list[Edit]]:
-    """Merge the records of tables that are not known here, and what the Accountant says of itself, by who changed."""
-    states = [side.state for side in moved]
-    names = [side.name for side in moved]
-    everyone = range(len(moved))
-    keys = {key for state in (base.state, *states) for key in state if not key.startswith((CUSTOMER, RESOURCE))}
-    merged: State = {}
-    edits = []
-    for key in sorted(keys):
-        before, ads = base.state.get(key), [state.get(key) for state in states]
-        there = who_changed(before is not None, [ad is not None for ad in ads], everyone)
-        if before is not None and there.winner is not None and all(ad in (None, before) for ad in ads):
-            texts = [None if ad is None else "present" for ad in ads]
-            edits.append(edit_of(key, "", "present", texts, there, names))
-            continue  # deleted, and changed by nobody else
-        merged[key] = {}
-        present = [number for number in everyone if ads[number] is not None]
-        for name in sorted(set[str]().union(before or {}, *(ad or {} for ad in ads))):
-            if (key, name) == (ACCOUNTANT, LAST_UPDATE):
-                continue
-            old, values = (before or {}).get(name), [(ad or {}).get(name) for ad in ads]
-            choice = who_changed(old, values, present)
-            kept = old if choice.winner is None else values[choice.winner]
-            if kept is not None:
-                merged[key][name] = kept
-            if choice.winner is not None and (choice.conflict or before is not None) and name != "MyType":
-                edits.append(edit_of(key, name, old, values, choice, names))
-    return merged, edits
 
 
 def _fast_forward(base: Side, only: Side, ordered: Sequence[Side], same_as: dict[str, str], pool: Pool) -> Report:

@@ -50,6 +50,17 @@ class Tally(msgspec.Struct):
         self.shared += other.shared
         self.forgotten += other.forgotten
 
+    def take(self, other: "Tally") -> None:
+        """Take another tally off this one again."""
+        self.base -= other.base
+        self.merged -= other.merged
+        for side, amount in other.charged.items():
+            self.charged[side] -= amount
+        self.phantom -= other.phantom
+        self.stale -= other.stale
+        self.shared -= other.shared
+        self.forgotten -= other.forgotten
+
 
 class CustomerReport(msgspec.Struct, frozen=True):
     """What became of one customer. Priorities as HTCondor's real priority, each at its own side's time."""

@@ -127,21 +127,31 @@ def check(base: Side, sides: Sequence[Side], pool: Pool) -> None:
             )
 
 
-def with_common_names(states: Sequence[State]) -> list[State]:
-    """Spell each attribute one way in all states: HTCondor takes no notice of their case; of keys it does.
+Spellings = dict[str, str]  # an attribute's name in lower case -> as it is spelled here
+
+
+def common_spellings(states: Sequence[State]) -> Spellings:
+    """Find one spelling for each attribute: HTCondor takes no notice of their case; of keys it does.
 
     ClassAds hash attribute names without case; the log's table hashes keys as they are (classad_log.h).
     """
-    used = [set[str]().union(*state.values()) for state in states]
     spelled = {name.lower(): name for name in ATTRIBUTES}
-    for name in sorted(set().union(*used)):
+    for name in sorted(set[str]().union(*map(_names_in, states))):
         spelled.setdefault(name.lower(), name)
-    respelled = []
-    for state, names in zip(states, used, strict=True):
-        if any(spelled[name.lower()] != name for name in names):
-            state = {key: {spelled[name.lower()]: value for name, value in ad.items()} for key, ad in state.items()}
-        respelled.append(state)
-    return respelled
+    return spelled
+
+
+def respelled(state: State, spelled: Spellings) -> State:
+    """Return `state` with its attributes spelled so, the same object if they are; notes what is not known yet."""
+    if all(spelled.setdefault(name.lower(), name) == name for name in _names_in(state)):
+        return state
+    return {
+        key: {spelled.setdefault(name.lower(), name): value for name, value in ad.items()} for key, ad in state.items()
+    }
+
+
+def _names_in(state: State) -> set[str]:
+    return set[str]().union(*state.values())
 
 
 def ranked(sides: Sequence[Side]) -> list[Side]:
