@@ -36,7 +36,7 @@ def _standing(standing: dict[str, Any] | None, kind: str) -> str:
     words = ["fit" if standing["fit"] else "not fit"]
     if kind == "matchmaker":
         words.append("warm" if standing["warm"] else "cold")
-        words.append(f"accounting {standing['term']}.{standing['generation']}")
+        words.append(f"accounting {standing['term']}.{standing['generation']}.{standing['records']}")
     return ", ".join(words)
 
 

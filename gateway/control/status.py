@@ -95,6 +95,7 @@ class Status:
                 "warm": standing.warm,
                 "term": standing.term,
                 "generation": standing.generation,
+                "records": standing.records,
                 "instance": standing.instance,
                 "heard_ms_ago": now_ms - heard_ms,
             }
@@ -107,6 +108,7 @@ class Status:
                 "warm": mine.warm,
                 "term": mine.term,
                 "generation": mine.generation,
+                "records": mine.records,
                 "instance": mine.instance,
                 "heard_ms_ago": 0,
             }

@@ -3,9 +3,9 @@
 from gateway.wire.messages import Standing
 
 
-def rank_key(standing: Standing, preference: int) -> tuple[bool, bool, int, int, int]:
+def rank_key(standing: Standing, preference: int) -> tuple[bool, bool, int, int, int, int]:
     """Return the sort key of a candidate: the smallest is the best. `preference` is its place in the file."""
-    return (not standing.fit, not standing.warm, -standing.term, -standing.generation, preference)
+    return (not standing.fit, not standing.warm, -standing.term, -standing.generation, -standing.records, preference)
 
 
 class Ranking:

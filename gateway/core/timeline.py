@@ -127,9 +127,18 @@ def meet(ours: Timeline, theirs: Timeline) -> Meeting:
 
 
 def is_base_of(base: Timeline, ours: Timeline, theirs: Timeline) -> bool:
-    """Tell whether `base` holds exactly what both hold: what is merged from there is counted once, all of it."""
-    reach, their_reach = ours.reach, theirs.reach
-    return base.reach == {term: min(reach[term], their_reach[term]) for term in reach.keys() & their_reach.keys()}
+    """Tell whether `base` holds all that both hold: what is merged from there is counted once.
+
+    Terms that one of them has forgotten, as everybody held them, do not count.
+    """
+    reach, their_reach, held = ours.reach, theirs.reach, base.reach
+    common = reach.keys() & their_reach.keys()
+    return all(held.get(term) == min(reach[term], their_reach[term]) for term in common)
+
+
+def taken_over_s(timeline: Timeline, base: Position) -> int | None:
+    """Return when a negotiator was started on a copy of `base`; None where its own writer went on from there."""
+    return next((fork.taken_s for fork in timeline.forks if fork.position == base), None)
 
 
 def _last_link(chain: Timeline, reach: dict[int, Position]) -> Position:

@@ -151,6 +151,7 @@ def _pulse_fault(pulse: Pulse) -> str:
             _name_fault("election", standing.election)
             or _number_fault("term", standing.term)
             or _number_fault("generation", standing.generation)
+            or _number_fault("records", standing.records)
             or (standing.instance and _name_fault("instance", standing.instance))
         )
         if fault:

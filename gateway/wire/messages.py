@@ -14,8 +14,9 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     fit: bool  # may stand at all: its service is healthy
     warm: bool  # a manager: its collector holds the pool's ads; a gateway: always
     term: int  # freshness of its state, first by the term that wrote it
-    generation: int  # then by the number of the change within that term
+    generation: int  # then by the generation of the file in that term
     instance: str  # a manager: the collector's instance id (16 hex), "" where unknown
+    records: int = 0  # then by how many records it holds of that generation
 
 
 class Pulse(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="pulse"):

@@ -16,8 +16,8 @@ E = "address"
 Kind = TypeVar("Kind")
 
 
-def standing(*, fit: bool = True, warm: bool = True, term: int = 0, generation: int = 0) -> Standing:
-    return Standing(E, fit, warm, term, generation, "")
+def standing(*, fit: bool = True, warm: bool = True, term: int = 0, generation: int = 0, records: int = 0) -> Standing:
+    return Standing(E, fit, warm, term, generation, "", records)
 
 
 def only(actions: list[Action], kind: type[Kind]) -> list[Kind]:

@@ -137,10 +137,12 @@ def test_a_vote_persisted_late_asks_nobody_once_a_leader_was_heard() -> None:
         ({}, {}, 1),  # equal: the order of the file decides, and "a" stands before "b"
         ({"generation": 1}, {}, 0),
         ({"term": 1}, {"generation": 9}, 0),
+        ({"generation": 2, "records": 1}, {"generation": 2}, 0),
+        ({"generation": 2}, {"generation": 1, "records": 9}, 0),
         ({"warm": True, "term": 0}, {"warm": False, "term": 9}, 0),
         ({"warm": False, "term": 9}, {"warm": True}, 1),
     ],
-    ids=["unfit", "preferred", "fresher", "newer-term", "warm-before-fresh", "cold"],
+    ids=["unfit", "preferred", "fresher", "newer-term", "more-records", "newer-file", "warm-before-fresh", "cold"],
 )
 def test_the_better_candidate_stands_first(mine: dict, theirs: dict, waits: int) -> None:
     script = Script()
