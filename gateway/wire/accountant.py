@@ -103,47 +103,114 @@ class Scan(msgspec.Struct, frozen=True):
 State = dict[str, dict[str, str]]  # key -> attribute -> expression, as written (names keep their case)
 
 
+class Scanner:
+    """A scan that goes on: takes a file in pieces, cut anywhere, and keeps no more of it than its unfinished last line.
+
+    Args:
+        bytes_max: of the whole file; `FILE_BYTES_MAX` where it is not given.
+
+    Attributes:
+        closed_length: as in `Scan`, of all that was fed.
+        records: how many records those bytes hold.
+    """
+
+    def __init__(self, bytes_max: int | None = None) -> None:
+        self._bytes_max = FILE_BYTES_MAX if bytes_max is None else bytes_max
+        self._position = 0  # of the first byte that no record has taken: where the unfinished line begins
+        self._tail = bytearray()  # that line
+        self._records = 0  # those of an open transaction too
+        self._open_at: int | None = None
+        self._corrupt_at: int | None = None
+        self._fatal = False
+        self._sequence = self._birthdate = 0
+        self.closed_length = self.records = 0
+
+    def feed_untrusted(self, data: bytes) -> None:
+        """Take the next bytes. What is behind a corrupt record is looked at for the end of a transaction only.
+
+        Raises:
+            Malformed: TOO_LONG. Those bytes were not taken.
+        """
+        length = self._position + len(self._tail) + len(data)
+        if length > self._bytes_max:
+            raise Malformed(Reason.TOO_LONG, f"an accounting file of {length} bytes; at most {self._bytes_max}")
+        if data.find(b"\n") < 0:
+            self._tail += data
+            return
+        if self._tail:
+            data = bytes(self._tail) + data
+        end = data.rfind(b"\n") + 1
+        self._tail = bytearray(data[end:])
+        rest = 0
+        if self._corrupt_at is None:
+            rest = self._take(data, end)
+            if rest < end:
+                self._corrupt_at = self._position + rest
+                # HTCondor reads on from the word that it could not take, which may be inside the line.
+                line, rest = rest, _line_end(data, rest)
+                self._fatal = b" 106" in data[line:rest]
+        self._fatal = self._fatal or (rest < end and _ANY_END.search(data, rest, end) is not None)
+        self._position += end
+
+    def scan(self) -> Scan:
+        """Return how far the file is good, as far as it was fed."""
+        if self._corrupt_at is not None:
+            stop, offset = Stop.CORRUPT, self._corrupt_at
+        elif self._tail:
+            stop, offset = Stop.TORN, self._position
+        elif self._open_at is not None:
+            stop, offset = Stop.OPEN, self._open_at
+        else:
+            stop, offset = Stop.END, self._position
+        fatal = self._fatal or (stop is Stop.CORRUPT and _ANY_END.search(self._tail) is not None)
+        return Scan(self.closed_length, self.records, self._sequence, self._birthdate, stop, offset, fatal)
+
+    def _take(self, data: bytes, end: int) -> int:
+        """Take the records of the lines of `data[:end]`; return where the first line begins that is none, or `end`."""
+        position, records, open_at = 0, self._records, self._open_at
+        closed, records_closed = self.closed_length - self._position, self.records
+        match_at = _RECORD.match
+        is_literal = _LITERAL.fullmatch
+        plain_at = _PLAIN_RECORDS.match
+        while position < end:  # or what is no record
+            if plain := plain_at(data, position):
+                records += data.count(b"\n", position, plain.end())
+                position = plain.end()
+                if open_at is None:
+                    closed, records_closed = position, records
+            record = match_at(data, position)
+            if record is None:
+                break
+            kind = record.lastgroup
+            if kind == "value":
+                value = record["value"]
+                if not is_literal(value) and not _is_expression(value):
+                    break
+            elif kind == "begin":
+                # HTCondor ignores a nested one
+                open_at = self._position + position if open_at is None else open_at
+            elif kind == "end":
+                open_at = None
+            elif kind == "birthdate":
+                self._sequence, self._birthdate = int(record["sequence"]), int(record["birthdate"])
+            position = record.end()
+            records += 1
+            if open_at is None:
+                closed, records_closed = position, records
+        self._records, self._open_at = records, open_at
+        self.closed_length, self.records = self._position + closed, records_closed
+        return position
+
+
 def scan_untrusted(data: bytes, bytes_max: int | None = None) -> Scan:
     """Read `data` from its start up to what is not whole.
 
     Raises:
-        Malformed: TOO_LONG, above `bytes_max` only, which is 64 MiB where it is not given.
+        Malformed: TOO_LONG, above `bytes_max` only, which is `FILE_BYTES_MAX` where it is not given.
     """
-    bytes_max = FILE_BYTES_MAX if bytes_max is None else bytes_max
-    if len(data) > bytes_max:
-        raise Malformed(Reason.TOO_LONG, f"an accounting file of {len(data)} bytes; at most {bytes_max}")
-    position = closed = records = records_closed = sequence = birthdate = 0
-    open_at: int | None = None
-    match_at = _RECORD.match
-    is_literal = _LITERAL.fullmatch
-    plain_at = _PLAIN_RECORDS.match
-    while True:  # ends at the end, or at what is no record
-        if plain := plain_at(data, position):
-            records += data.count(b"\n", position, plain.end())
-            position = plain.end()
-            if open_at is None:
-                closed, records_closed = position, records
-        record = match_at(data, position)
-        if record is None:
-            break
-        kind = record.lastgroup
-        if kind == "value":
-            value = record["value"]
-            if not is_literal(value) and not _is_expression(value):
-                break
-        elif kind == "begin":
-            open_at = position if open_at is None else open_at  # HTCondor ignores a nested one
-        elif kind == "end":
-            open_at = None
-        elif kind == "birthdate":
-            sequence, birthdate = int(record["sequence"]), int(record["birthdate"])
-        position = record.end()
-        records += 1
-        if open_at is None:
-            closed, records_closed = position, records
-    stop, stop_offset = _why_stopped(data, position, open_at)
-    fatal = stop is Stop.CORRUPT and _ends_behind(data, position)
-    return Scan(closed, records_closed, sequence, birthdate, stop, stop_offset, fatal)
+    scanner = Scanner(bytes_max)
+    scanner.feed_untrusted(data)
+    return scanner.scan()
 
 
 def verify_untrusted(data: bytes) -> Scan:
@@ -224,20 +291,6 @@ def _text(word: bytes) -> str:
 def _line_end(data: bytes, position: int) -> int:
     newline = data.find(b"\n", position)
     return len(data) if newline < 0 else newline + 1
-
-
-def _ends_behind(data: bytes, position: int) -> bool:
-    """Whether HTCondor would find the end of a transaction behind the corrupt line at `position`."""
-    rest = _line_end(data, position)
-    # It reads on from the word that it could not take, which may be inside the line.
-    return _ANY_END.search(data, rest) is not None or b" 106" in data[position:rest]
-
-
-def _why_stopped(data: bytes, position: int, open_at: int | None) -> tuple[Stop, int]:
-    if position < len(data):
-        whole_line = data.find(b"\n", position) >= 0
-        return (Stop.CORRUPT if whole_line else Stop.TORN), position
-    return (Stop.END, position) if open_at is None else (Stop.OPEN, open_at)
 
 
 class _Inside(enum.Enum):
