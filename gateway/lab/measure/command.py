@@ -102,6 +102,7 @@ async def measure(chosen: argparse.Namespace) -> int:
     """
     from gateway.lab.errors import LabError
     from gateway.lab.measure.table import table
+    from gateway.lab.measure.verdict import verdict
 
     if chosen.scenario in (*ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS):
         return await _measure_address(chosen)
@@ -127,6 +128,8 @@ async def measure(chosen: argparse.Namespace) -> int:
         finally:
             if results:
                 print(f"\n{table(results)}\n")
+            if said := verdict(results):
+                print(f"{said}\n")
     return OK if results and all(result.healthy_before for result in results) else REFUSED
 
 

@@ -1,8 +1,9 @@
-"""A steady queue of short jobs: a feeder keeps some idle at all times, also while the pool is broken.
+"""A steady queue of short jobs: a feeder keeps some of each user idle at all times, also while the pool is broken.
 
-It looks at the job event log, which costs no process, and submits in batches: two cores run the whole pool.
+It looks at the job event logs, which costs no process, and submits in batches: two cores run the whole pool.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -10,9 +11,10 @@ import trio
 from gateway.lab.errors import LabError
 from gateway.lab.measure.ledger import Job, Ledger
 from gateway.lab.pool import Lab
-from gateway.lab.rootfs import USER
+from gateway.lab.topology import USERS
 
 SUBMIT_HOST = "submit1"
+USERS_SUBMITTING = tuple(USERS)[:3]
 JOB_SECONDS = (4, 7, 5, 8, 6)  # in turn, so that every batch is the same work
 JOB_MEAN_S = sum(JOB_SECONDS) / len(JOB_SECONDS)
 IDLE_PER_SLOT = 4  # a slot runs some eight jobs a minute: half a minute's work lies ready
@@ -35,50 +37,82 @@ queue seconds in ({seconds})
 """
 
 
-class Load:
-    """The jobs of one measurement. `feed` runs as a task; the other methods may be called at any time."""
+class _Part:
+    """One user's share of the load: its jobs, and how far its event log was read."""
 
-    def __init__(self, lab: Lab, mark: str) -> None:
-        self._lab = lab
+    def __init__(self, user: str, mark: str) -> None:
+        self.user = user
+        self.path = f"/home/{user}/measure-{mark}.log"
         self.ledger = Ledger()
-        self.failures: list[str] = []  # of condor_submit
-        slots = lab.topology.execute * lab.topology.slots
-        self.idle_min = IDLE_PER_SLOT * slots
-        self._log_path = f"/home/{USER}/measure-{mark}.log"
-        self._offset = 0
-        self._batch = [str(JOB_SECONDS[number % len(JOB_SECONDS)]) for number in range(self.idle_min)]
+        self.offset = 0
 
-    @property
-    def log(self) -> Path:
-        """The job event log, where the machine can read it."""
-        return self._lab.file(SUBMIT_HOST, self._log_path)
+
+class Load:
+    """The jobs of one measurement, of several users on one submit host; those of a lab's slots that it is to fill.
+
+    `feed` runs as a task; the other methods may be called at any time.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        mark: str,
+        *,
+        host: str = SUBMIT_HOST,
+        users: Sequence[str] = USERS_SUBMITTING,
+        slots: int | None = None,
+    ) -> None:
+        self._lab = lab
+        self.host = host
+        self.ledger = Ledger()  # of all users
+        self.failures: list[str] = []  # of condor_submit
+        slots = lab.topology.execute * lab.topology.slots if slots is None else slots
+        self._mark = mark
+        self._parts = [_Part(user, mark) for user in users]
+        batch = -(-IDLE_PER_SLOT * slots // len(users))
+        self.idle_min = batch * len(users)
+        self._batch = [str(JOB_SECONDS[number % len(JOB_SECONDS)]) for number in range(batch)]
+
+    def logs(self) -> list[Path]:
+        """The job event logs, where the machine can read them."""
+        return [self._lab.file(self.host, part.path) for part in self._parts]
 
     def look(self) -> Ledger:
-        """Read what the event log has gained and return the ledger."""
-        try:
-            with self.log.open(errors="replace") as file:
-                file.seek(self._offset)
-                text = file.read()
-                self._offset = file.tell()
-        except FileNotFoundError:
-            return self.ledger  # no job was submitted yet
-        self.ledger.read(text)
+        """Read what the event logs have gained and return the ledger."""
+        for part in self._parts:
+            try:
+                with self._lab.file(self.host, part.path).open("rb") as file:
+                    file.seek(part.offset)
+                    data = file.read()
+            except FileNotFoundError:
+                continue  # no job was submitted yet
+            whole = data[: data.rfind(b"\n") + 1]  # the others' lines must not come into the middle of one
+            part.offset += len(whole)
+            for ledger in (self.ledger, part.ledger):
+                ledger.read(whole.decode(errors="replace"))
         return self.ledger
 
+    def add_user(self, user: str) -> None:
+        """Submit jobs of one more user from now on."""
+        self._parts.append(_Part(user, self._mark))
+        self.idle_min += len(self._batch)
+
     async def feed(self) -> None:
-        """Keep `idle_min` jobs idle until cancelled. A batch that is refused is noted and tried again."""
+        """Keep a share of `idle_min` jobs of each user idle until cancelled. A refused batch is tried again."""
         while True:  # ends when it is cancelled
-            if self.look().idle < self.idle_min:
-                await self._submit()
+            self.look()
+            for part in list(self._parts):
+                if part.ledger.idle < len(self._batch):
+                    await self._submit(part)
             await trio.sleep(LOOK_S)
 
-    async def _submit(self) -> None:
-        text = _JOBS.format(log=self._log_path, seconds=", ".join(self._batch))
+    async def _submit(self, part: _Part) -> None:
+        text = _JOBS.format(log=part.path, seconds=", ".join(self._batch))
         try:
             done = await self._lab.exec(
-                SUBMIT_HOST,
+                self.host,
                 ["condor_submit", "-terse", "-"],
-                user=USER,
+                user=part.user,
                 input=text,
                 timeout_s=SUBMIT_S_MAX,
                 environment=_QUIETLY if self.ledger.submitted else {},
@@ -92,7 +126,7 @@ class Load:
     async def in_queue(self) -> set[Job] | None:
         """Return the jobs that condor_q shows, held ones included; None when it does not answer."""
         try:
-            done = await self._lab.exec(SUBMIT_HOST, ["condor_q", "-allusers", "-af", "ClusterId", "ProcId"])
+            done = await self._lab.exec(self.host, ["condor_q", "-allusers", "-af", "ClusterId", "ProcId"])
         except LabError:
             return None
         if done.returncode != 0:
@@ -109,4 +143,4 @@ class Load:
         """Take this measurement's jobs out of the queue, for a lab that others go on using."""
         clusters = sorted({str(cluster) for cluster, _ in self.look().jobs})
         if clusters:
-            await self._lab.exec(SUBMIT_HOST, ["condor_rm", *clusters], user=USER)
+            await self._lab.exec(self.host, ["condor_rm", *clusters])

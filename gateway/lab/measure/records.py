@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from gateway.lab.measure.audit import Used
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What one repeat showed. `_s` seconds, `_ms` milliseconds; rates are completed jobs a minute.
@@ -34,6 +36,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float | None = None  # the time on each side of the fault over which rates were counted
     at: float | None = None  # the fault, in unix seconds
     refused: tuple[str, ...] | None = None
+    # The accounting, where a manager was broken.
+    usage_error_s: float | None = None  # of the user for whom it is greatest: charged beyond what should be (`audit`)
+    usage_bound_s: float | None = None  # one negotiation cycle's charge of every slot
+    usage: dict[str, Used] | None = None
+    edits_made: int | None = None  # acknowledged 0.3 s and more before the fault
+    edits_lost: tuple[str, ...] | None = None
+    edits_lost_after_return: tuple[str, ...] | None = None  # when the broken manager was fit again
+    last_edit_ms: float | None = None  # acknowledged so long before the fault
+    last_edit_written: bool | None = None  # whether it was in the broken manager's own file
+    last_edit_kept: bool | None = None
+    last_edit_kept_after_return: bool | None = None
     # Of the scenarios of the address alone.
     variant: str | None = None  # what exactly was broken, where a scenario has several ways
     heartbeat_ms: int | None = None
@@ -104,3 +117,9 @@ def json_line(result: Result) -> str:
         for name, value in msgspec.structs.asdict(result).items()
     }
     return msgspec.json.encode(fields).decode()
+
+
+def edits_lost_count(result: Result) -> int | None:
+    """Return how many of the edits were not there afterwards, be it at once or after the manager's return."""
+    found = (result.edits_lost, result.edits_lost_after_return)
+    return None if result.edits_lost is None else len({text for lost in found for text in lost or ()})

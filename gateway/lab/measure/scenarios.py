@@ -14,6 +14,7 @@ import trio
 
 from gateway.lab.errors import LabError
 from gateway.lab.measure import evidence, health, observe
+from gateway.lab.measure.books import Books
 from gateway.lab.measure.evidence import Fault
 from gateway.lab.measure.ledger import Job
 from gateway.lab.measure.load import SUBMIT_HOST, Load
@@ -116,26 +117,37 @@ class Measurement:
                 healthy_before=False,
                 refused=refusal.reasons,
             )
+        books = Books(self.lab, self.say) if scenario.victim == "leader" else None
         async with self._probing() as recorded:
             await trio.sleep(PROBE_LEAD_S)
+            self.say(f"{scenario.text}: {self._victim(scenario, seen)[0]}")
+            if books is not None:
+                await books.open(self._victim(scenario, seen)[0], repeat)
             fault = self._fault(scenario, repeat, seen)
-            self.say(f"{scenario.text}: {fault.victim}")
             try:
                 await getattr(self.lab, scenario.fault)(fault.victim)
                 await self._watch(fault)
                 until = time.time()
                 lost = await self.load.lost()
+                if books is not None:
+                    await books.close(fault.at)
             finally:
                 await self._mend(scenario, fault.victim)
-        return self._result(fault, until, lost, recorded)
+        figures = self._result(fault, until, lost, recorded)
+        return figures if books is None else msgspec.structs.replace(figures, **await books.figures())
 
-    def _fault(self, scenario: Scenario, repeat: int, seen: ClusterView) -> Fault:
-        """Name the fault; its time is taken just before it is made, so that no figure can be too small."""
+    def _victim(self, scenario: Scenario, seen: ClusterView) -> tuple[str, str | None]:
+        """Return who is to be broken, and the election that this ends."""
         victim, election = {
             "leader": (seen.leader, seen.matchmaker_election),
             "holder": (seen.holder, seen.address_election),
         }[scenario.victim]
         assert victim is not None, "a healthy pool has a leader, and a holder where it has an address"
+        return victim, election
+
+    def _fault(self, scenario: Scenario, repeat: int, seen: ClusterView) -> Fault:
+        """Name the fault; its time is taken just before it is made, so that no figure can be too small."""
+        victim, election = self._victim(scenario, seen)
         return Fault(
             scenario=scenario.name,
             system=self.system.value,

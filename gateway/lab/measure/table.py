@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.lab.measure.records import Result, spread
+from gateway.lab.measure.records import Result, edits_lost_count, spread
 
 # heading, field, digits after the point
 _COLUMNS: tuple[tuple[str, str, int], ...] = (
@@ -17,14 +17,27 @@ _COLUMNS: tuple[tuple[str, str, int], ...] = (
     ("lost", "jobs_lost", 0),
     ("gap ms", "blackout_ms", 0),
     ("two own ms", "two_owner_ms", 0),
+    ("usage s", "usage_error_s", 1),
+    ("edits lost", "edits_lost", 0),
+    ("last kept", "last_edit_kept", 0),
+    ("returned", "last_edit_kept_after_return", 0),
 )
 _LABELS = (("scenario", 18), ("system", 10), ("repeat", 6))
 _WIDTH_MIN = 8
 
 
 def cell(value: float | None, digits: int) -> str:
-    """Return a figure as it stands in the table; a dash where there is none."""
+    """Return a figure as it stands in the table; a dash where there is none, a word where it is yes or no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _figure(result: Result, field: str) -> float | None:
+    if field == "edits_lost":
+        return edits_lost_count(result)
+    value: float | None = getattr(result, field)
+    return value
 
 
 def table(results: Sequence[Result]) -> str:
@@ -44,12 +57,12 @@ def _repeat(result: Result) -> str:
     labels = [result.scenario, result.system, str(result.repeat)]
     if not result.healthy_before:
         return f"{_line(labels, [])}  not measured: {'; '.join(result.refused or ('not healthy',))}"
-    return _line(labels, [cell(getattr(result, field), digits) for _, field, digits in _COLUMNS])
+    return _line(labels, [cell(_figure(result, field), digits) for _, field, digits in _COLUMNS])
 
 
 def _medians(scenario: str, system: str, group: Sequence[Result]) -> list[str]:
     """Return the line of medians and, under it, the lines of the smallest and the greatest values."""
-    spreads = [(spread([getattr(result, field) for result in group]), digits) for _, field, digits in _COLUMNS]
+    spreads = [(spread([_figure(result, field) for result in group]), digits) for _, field, digits in _COLUMNS]
     lines = []
     for name in ("median", "low", "high"):
         cells = [cell(getattr(found, name) if found else None, digits) for found, digits in spreads]
