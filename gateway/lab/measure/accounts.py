@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from gateway.lab.errors import LabError
-from gateway.lab.measure import logs, usage, userprio
+from gateway.lab.measure import usage, userprio
 from gateway.lab.measure.audit import Cut, Witnesses
 from gateway.lab.measure.observe import Logs
 from gateway.lab.measure.userprio import Edit, Prio
@@ -73,8 +73,8 @@ def witnesses(lab: Lab, read: Logs, ended: dict[str, float], cut: Cut | None = N
     starts = read.condor(Kind.EXECUTE, "StartLog")
     texts = read.condor(Kind.MANAGER, "NegotiatorLog")
     return Witnesses(
-        claims={host: usage.claims(text, f"{host}.{DOMAIN}") for host, text in starts.items()},
-        matches={host: logs.matches(text) for host, text in texts.items()},
+        slots={host: usage.slots(text, f"{host}.{DOMAIN}") for host, text in starts.items()},
+        matches={host: usage.matches(text) for host, text in texts.items()},
         cycles={host: usage.cycle_starts(text) for host, text in texts.items()},
         ended=ended,
         cut=cut,

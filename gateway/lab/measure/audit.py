@@ -1,6 +1,6 @@
 """Charges held against claims: two readings of the accounting, and the daemons' logs between them. Pure.
 
-The startds' word is the truth; what a negotiator may charge beyond it is said in `usage`.
+The startds' word is the truth; what a negotiator charges beyond it, with no failure at all, is replayed (`usage`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from gateway.lab.measure import usage
-from gateway.lab.measure.logs import Match
-from gateway.lab.measure.usage import Claim
+from gateway.lab.measure.usage import Charge, Slot, UserMatch
 from gateway.lab.measure.userprio import Prio
 
 
@@ -52,58 +51,57 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 class Witnesses(msgspec.Struct, frozen=True, kw_only=True):
-    """What the daemons' own logs say: claims by execute host; matches and starts of cycles by manager.
+    """What the daemons' own logs say: slots by execute host; matches and starts of cycles by manager.
 
     `ended`: until when the word of a manager counts, for those that were killed or cut off.
     """
 
-    claims: Mapping[str, Sequence[Claim]]
-    matches: Mapping[str, Sequence[Match]]
+    slots: Mapping[str, Mapping[str, Slot]]
+    matches: Mapping[str, Sequence[UserMatch]]
     cycles: Mapping[str, Sequence[float]]
     ended: Mapping[str, float] = {}
     cut: Cut | None = None
 
-    def cycles_of(self, managers: Iterable[str]) -> list[float]:
-        """Return the starts of all cycles of these managers, in order."""
-        return sorted(
-            at
-            for name in managers
-            for at in self.cycles.get(name, ())
-            if name not in self.ended or at < self.ended[name]
-        )
+    def cycles_seeing(self, host: str) -> list[float]:
+        """Return the starts of the cycles that could see the slots of `host`, in order."""
+        return sorted(at for manager, times in self.cycles.items() for at in times if self._counts(manager, at, host))
 
-    def compare(self, before: Prio, after: Prio, slots: int) -> Usage:
+    def _counts(self, manager: str, at: float, host: str) -> bool:
+        if manager in self.ended and at >= self.ended[manager]:
+            return False
+        # While the pool is cut, only the negotiator on the slot's own side learns of the slot.
+        cut = self.cut
+        apart = cut is not None and cut.since <= at < cut.until
+        return not apart or cut is None or any(manager in side and host in side for side in cut.sides)
+
+    def compare(self, before: Prio, after: Prio) -> Usage:
         """Return every user's charge between two readings beside what it should be."""
         span = (float(before.at), float(after.at))
+        every_slot = [slot for found in self.slots.values() for slot in found.values()]
         seen = usage.charged_s(self._charges(span[1]), *span)
-        claimed = usage.claimed_s([one for found in self.claims.values() for one in found], *span)
+        claimed = usage.claimed_s([claim for slot in every_slot for claim in slot.claims], *span)
         users = {
             user: Used(
                 charged_s=_usage(after, user) - _usage(before, user),
                 seen_s=seen.get(user, 0.0),
                 claimed_s=claimed.get(user, 0.0),
             )
-            for user in sorted({*claimed, *before.customers, *after.customers})
-            if user in claimed or _usage(after, user) or _usage(before, user)
+            for user in sorted({*seen, *claimed, *before.customers, *after.customers})
+            if user in seen or user in claimed or _usage(after, user) or _usage(before, user)
         }
-        cycle_s = usage.longest_cycle_s(self.cycles_of(self.cycles), *span)
-        return Usage(since=before.at, until=after.at, bound_s=slots * cycle_s, users=users)
+        cycle_s = max((usage.longest_cycle_s(self.cycles_seeing(host), *span) for host in self.slots), default=0.0)
+        return Usage(since=before.at, until=after.at, bound_s=len(every_slot) * cycle_s, users=users)
 
-    def _charges(self, now: float) -> list[usage.Charge]:
-        everywhere = self.cycles_of(self.cycles)
-        matches = [match for found in self.matches.values() for match in found]
-        charges: list[usage.Charge] = []
-        for host, claims in self.claims.items():
-            sides = self.cut.sides if self.cut else ()
-            side = next((self.cycles_of(one & self.cycles.keys()) for one in sides if host in one), everywhere)
-
-            # While the pool is cut, only the negotiator on the slot's own side learns that it was released.
-            def seeing(claim: Claim, side: Sequence[float] = side) -> Sequence[float]:
-                cut, end = self.cut, claim.until
-                return side if cut and end is not None and cut.since <= end < cut.until else everywhere
-
-            charges += usage.charges(claims, matches, seeing, now + 1)
-        return charges
+    def _charges(self, now: float) -> Iterable[Charge]:
+        for host, found in self.slots.items():
+            cycles = self.cycles_seeing(host)
+            given: dict[str, list[UserMatch]] = {}
+            for manager, matches in self.matches.items():
+                for match in matches:
+                    if self._counts(manager, match.at, host):
+                        given.setdefault(match.slot, []).append(match)
+            for name, slot in found.items():
+                yield from usage.charges(slot, given.get(name, ()), cycles, now + 1)
 
 
 def _usage(prio: Prio, user: str) -> float:

@@ -99,7 +99,7 @@ class Books:
             return {}
         returned = await self._returned()
         audit = accounts.witnesses(self._lab, self._logs, {self._victim: self._fault_at}).compare(
-            self._before, self._after, self._lab.topology.execute * self._lab.topology.slots
+            self._before, self._after
         )
         last = self._last
         return {

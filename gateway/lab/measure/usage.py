@@ -1,32 +1,34 @@
 """What users should be charged, from the logs of startds and negotiators. Pure functions of text and times.
 
-The definition: a claim is charged from its match until the first negotiation cycle that finds the slot released.
+The definition: a slot is charged to the user whose match the negotiator made or last saw, in whole seconds.
 
-HTCondor's Accountant counts matches (src/condor_negotiator.V6/Accountant.cpp). One begins when the negotiator makes
-it, some hundredths of a second before the startd's own Claimed; it ends when a cycle sees that the collector no longer
-shows the slot as claimed by that user (CheckMatches), up to a whole cycle after the startd has released it. Both are
-taken in whole seconds. So with a cycle a second, a job of five seconds is charged six: with this definition, and
-not with the startd's own seconds, charges agree to a second or so a claim, whoever is the matchmaker.
+HTCondor's Accountant counts matches, not claims (src/condor_negotiator.V6/Accountant.cpp): a record for each slot that
+begins with the negotiator's match (AddMatch) and is put right at each cycle (CheckMatches) by what the collector shows
+of the slot then: claimed by another, or by nobody. And the collector is a second behind: a startd saves its updates up
+for that long. So the slot of a job of five seconds is charged six or seven, and now and then a second to a user who was
+given a slot that was claimed already. With cycles a second apart a third of all charges is of this kind, whoever the
+matchmaker is. It is replayed here, so that what a failure adds or takes can be told from what HTCondor always does.
 """
 
 import bisect
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from gateway.lab.measure.logs import Match, stamp
+from gateway.lab.measure.logs import stamp
 
 _OWNER = re.compile(r"\b(slot[\d_]+)(?:@\S+?)?(?:\[\d+\])?: Remote owner is (\S+)")
 _CHANGE = re.compile(r"\b(slot[\d_]+)(?:@\S+?)?(?:\[\d+\])?: Changing state(?: and activity)?: \w+(?:/\w+)? -> (\w+)")
 _CYCLE = "Started Negotiation Cycle"
+_MATCHED = re.compile(r"\bMatched \d+\.\d+ (\S+) ")
 _HELD = frozenset({"Claimed", "Preempting"})  # a slot that vacates is its user's still (Accountant::IsClaimed)
 
-MATCH_S_MAX = 5.0  # between a match and its claim; what is older belongs to a match that nobody claimed
-# A release reaches the collector by an update, and the negotiator with the ads that it fetches after the cycle's start.
-FETCH_S = 0.01
+# From the first change that a startd has not told yet to the update that tells all of them (seen: 1.01 to 1.03 s).
+UPDATE_S = 1.02
+FETCH_S = 0.01  # from the start of a cycle to the negotiator's fetching of the ads
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -38,31 +40,71 @@ class Claim(msgspec.Struct, frozen=True):
     until: float | None
 
 
+class Slot(msgspec.Struct, frozen=True):
+    """One slot's claims in their order, and what the collector is told of it: from when on, held for whom."""
+
+    claims: tuple[Claim, ...]
+    shown: tuple[tuple[float, str | None], ...]
+
+
 class Charge(msgspec.Struct, frozen=True):
-    """A span of whole unix seconds that a user is to be charged for one slot."""
+    """A span of whole unix seconds that a user is charged for a slot."""
 
     user: str
     since: int
     until: int
 
 
-def claims(start_log: str, host: str) -> list[Claim]:
-    """Return the claims of a StartLog in the order of their ends; `host` is the full name of the startd's host."""
-    found: list[Claim] = []
+class UserMatch(msgspec.Struct, frozen=True):
+    """A negotiator gave a slot ("slot1@host") to a user."""
+
+    at: float
+    slot: str
+    user: str
+
+
+def slots(start_log: str, host: str) -> dict[str, Slot]:
+    """Return the slots of a StartLog by full name; `host` is the full name of the startd's host."""
+    held: dict[str, list[tuple[float, str | None]]] = {}  # slot -> changes of its holder
     owners: dict[str, str] = {}
-    running: dict[str, tuple[str, float]] = {}
+    changes: list[float] = []
     for line in start_log.splitlines():
         if "Remote owner is" in line and (owner := _OWNER.search(line)):
             owners[owner[1]] = owner[2]
-        elif "Changing state" in line and (change := _CHANGE.search(line)) and (at := stamp(line)) is not None:
-            slot, state = change[1], change[2]
-            if state in _HELD:
-                if slot in owners:
-                    running.setdefault(slot, (owners[slot], at))
-            elif slot in running:
-                user, since = running.pop(slot)
-                found.append(Claim(f"{slot}@{host}", user, since, at))
-    return found + [Claim(f"{slot}@{host}", user, since, None) for slot, (user, since) in running.items()]
+        elif ": Changing " in line and (at := stamp(line)) is not None:
+            changes.append(at)
+            if change := _CHANGE.search(line):
+                user = owners.get(change[1]) if change[2] in _HELD else None
+                row = held.setdefault(f"{change[1]}@{host}", [])
+                if (row[-1][1] if row else None) != user:
+                    row.append((at, user))
+    told = _updates(changes)
+    return {name: Slot(tuple(_claims(name, row)), tuple(_shown(row, told))) for name, row in held.items()}
+
+
+def _claims(slot: str, row: Sequence[tuple[float, str | None]]) -> list[Claim]:
+    ends: list[float | None] = [*(at for at, _ in row[1:]), None]
+    return [Claim(slot, user, at, end) for (at, user), end in zip(row, ends, strict=True) if user is not None]
+
+
+def _updates(changes: Sequence[float]) -> list[float]:
+    """Return when a startd told the collector of its changes."""
+    told: list[float] = []
+    for at in changes:
+        if not told or at > told[-1]:
+            told.append(at + UPDATE_S)
+    return told
+
+
+def _shown(row: Sequence[tuple[float, str | None]], told: Sequence[float]) -> list[tuple[float, str | None]]:
+    times = [at for at, _ in row]
+    shown: list[tuple[float, str | None]] = []
+    for at in told:
+        place = bisect.bisect_right(times, at)
+        user = row[place - 1][1] if place else None
+        if (shown[-1][1] if shown else None) != user:
+            shown.append((at, user))
+    return shown
 
 
 def cycle_starts(negotiator_log: str) -> list[float]:
@@ -71,38 +113,31 @@ def cycle_starts(negotiator_log: str) -> list[float]:
     return [at for at in times if at is not None]
 
 
-def charges(
-    found: Iterable[Claim], matches: Iterable[Match], cycles_for: Callable[[Claim], Sequence[float]], now: float
-) -> list[Charge]:
-    """Return what is to be charged for each claim.
-
-    `cycles_for` gives the starts of the cycles, in order, that could see the end of a claim: those of the negotiator
-    in office, and during a partition those of the claim's own side. What has not ended by `now` goes on to then.
-    """
-    matched: dict[str, list[float]] = {}
-    for match in matches:
-        matched.setdefault(match.slot, []).append(match.at)
-    for times in matched.values():
-        times.sort()
-    return [
-        Charge(claim.user, math.floor(_matched_at(claim, matched)), math.floor(_seen_end(claim, cycles_for, now)))
-        for claim in found
-    ]
+def matches(negotiator_log: str) -> list[UserMatch]:
+    """Return the matches of a NegotiatorLog with their users."""
+    found = []
+    for line in negotiator_log.splitlines():
+        if "Matched " in line and (user := _MATCHED.search(line)) and (at := stamp(line)) is not None:
+            found.append(UserMatch(at, line.removesuffix(" (offline)").rpartition("> ")[2].strip(), user[1]))
+    return found
 
 
-def _matched_at(claim: Claim, matched: Mapping[str, Sequence[float]]) -> float:
-    times = matched.get(claim.slot, ())
-    place = bisect.bisect_right(times, claim.since)
-    # The negotiator that made it may have died before it could write of it: then the claim itself is the best word.
-    return times[place - 1] if place and claim.since - times[place - 1] <= MATCH_S_MAX else claim.since
-
-
-def _seen_end(claim: Claim, cycles_for: Callable[[Claim], Sequence[float]], now: float) -> float:
-    if claim.until is None:
-        return now
-    cycles = cycles_for(claim)
-    place = bisect.bisect_left(cycles, claim.until - FETCH_S)
-    return cycles[place] if place < len(cycles) else now
+def charges(slot: Slot, given: Iterable[UserMatch], cycles: Sequence[float], now: float) -> list[Charge]:
+    """Return what is charged for one slot up to `now`, by a negotiator that made these matches and these cycles."""
+    events: list[tuple[float, str | None]] = [(match.at, match.user) for match in given]
+    times = [at for at, _ in slot.shown]
+    for cycle in cycles:
+        place = bisect.bisect_right(times, cycle + FETCH_S)
+        events.append((cycle + FETCH_S, slot.shown[place - 1][1] if place else None))
+    found: list[Charge] = []
+    user: str | None = None
+    since = 0
+    for at, holder in [*sorted(events, key=lambda event: event[0]), (now, None)]:
+        if holder != user:
+            if user is not None:
+                found.append(Charge(user, since, math.floor(at)))
+            user, since = holder, math.floor(at)
+    return found
 
 
 def charged_s(found: Iterable[Charge], since: float, until: float) -> dict[str, float]:
