@@ -258,8 +258,8 @@ def _status(chosen: argparse.Namespace) -> int:
 
 def _merge(chosen: argparse.Namespace) -> int:
     from gateway.console.merge import Given, MergeRefused, merge_files
-    from gateway.console.merge_text import render_json, render_report, render_summary
     from gateway.core.reconcile import Pool
+    from gateway.matchmaker.merge_text import render_json, render_report, render_summary
 
     paths = [Path(path) for path in (chosen.ours, *chosen.theirs)]
     terms = _one_each(chosen, "--terms", chosen.terms, len(paths))

@@ -5,7 +5,7 @@ Rule: no transactions, so that no reader can find one open; what this writes, `g
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from gateway.wire.accountant import State
@@ -47,6 +47,41 @@ def compact(state: State, sequence: int, birthdate_s: int) -> Iterator[bytes]:
             yield _encoded(lines)
             lines, length = [], 0
     yield _encoded(lines)
+
+
+def difference(before: State, after: State, keys: Iterable[str]) -> list[bytes]:
+    """Return the records that, written behind a file of `before`, make one of `after` of it. One line each.
+
+    Args:
+        before: what the file holds.
+        after: what it is to hold.
+        keys: where the two may differ.
+
+    Raises:
+        ValueError: as `compact`.
+    """
+    lines: list[str] = []
+    for key in keys:
+        old, new = before.get(key), after.get(key)
+        if new is None:
+            lines += [f"102 {key}\n"] if old is not None else []
+            continue
+        if old is None:
+            _check(key, _NO_WORD, "a record can't have the key")
+            lines.append(f"101 {key} * *\n")
+            old = {}
+        lines += [f"104 {key} {name}\n" for name in old if name not in new]
+        for name, value in new.items():
+            if old.get(name) != value:
+                _check(name, _NO_WORD, f"record {key!r} can't have the attribute")
+                _check(value, _NO_VALUE, f"attribute {name!r} of {key!r} can't have the value")
+                lines.append(f"103 {key} {name} {value}\n")
+    return [line.encode(errors="surrogateescape") for line in lines]
+
+
+def _check(text: str, wrong: re.Pattern[str], sentence: str) -> None:
+    if wrong.search(text):
+        raise ValueError(f"{sentence} {text!r}")
 
 
 def records_of(state: State) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import run_command_line
-from gateway.console import merge as merging
+from gateway.matchmaker import histories
 from gateway.wire.accountant import State, read_untrusted, scan_untrusted
 from gateway.wire.compacted import compact
 from tests.core.negotiating import START_S, Negotiator, new_state
@@ -245,13 +245,13 @@ def test_a_device_in_the_place_of_a_file_is_refused(files, capsys):
 
 
 def test_a_file_too_long_is_refused_and_not_read_whole(files, capsys, monkeypatch):
-    monkeypatch.setattr(merging, "BYTES_MAX", 50)
+    monkeypatch.setattr(histories, "BYTES_MAX", 50)
     assert "'/base' has more than 50 bytes" in refusal(files, capsys)
 
 
 def test_a_merge_too_long_to_be_read_again_is_refused(files, capsys, monkeypatch):
     longest = max(path.stat().st_size for path in files.iterdir())
-    monkeypatch.setattr(merging, "BYTES_MAX", longest)
+    monkeypatch.setattr(histories, "BYTES_MAX", longest)
     assert "the merged file would be too long for any reader" in refusal(files, capsys)
 
 
@@ -289,9 +289,9 @@ def test_an_output_that_cannot_be_written_is_refused(files, capsys):
 
 
 def test_what_does_not_read_back_is_not_given_its_name(files, capsys, monkeypatch):
-    monkeypatch.setattr(merging, "compact", lambda *_: iter([b"107 1 CreationTimestamp 5\n103 k a\n"]))
+    monkeypatch.setattr(histories, "compact", lambda *_: iter([b"107 1 CreationTimestamp 5\n103 k a\n"]))
     assert "the merged file does not read back whole" in refusal(files, capsys)
-    monkeypatch.setattr(merging, "compact", lambda *_: iter([b"107 4 CreationTimestamp 1700000000\n"]))
+    monkeypatch.setattr(histories, "compact", lambda *_: iter([b"107 4 CreationTimestamp 1700000000\n"]))
     assert "the merged file does not read back whole" in refusal(files, capsys)
 
 

@@ -49,6 +49,7 @@ The rules, and why nobody's usage is lost or counted twice
 Sources: src/condor_negotiator.V6/Accountant.cpp, src/condor_utils/classad_log.cpp.
 """
 
+from gateway.core.reconcile.gains import Gains
 from gateway.core.reconcile.merge import Merged, Reconciliation, reconcile
 from gateway.core.reconcile.report import CustomerReport, Edit, Fate, Report, SideReport, Tally, View
 from gateway.core.reconcile.sides import NotContinued, Pool, Side
@@ -57,6 +58,7 @@ __all__ = [
     "CustomerReport",
     "Edit",
     "Fate",
+    "Gains",
     "Merged",
     "NotContinued",
     "Pool",

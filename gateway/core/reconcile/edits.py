@@ -205,6 +205,20 @@ def merge_settings(
     return merged
 
 
+def same_settings(customer: str, one: Ad, other: Ad, merged_s: int, pool: Pool) -> bool:
+    """Whether two records say the same of all that is set, not counted, at `merged_s`; see `Lease`."""
+    for name in (one.keys() | other.keys()) - _COUNTED - _SILENT:
+        if one.get(name) == other.get(name):
+            continue
+        setting = _SETTING_OF.get(name)
+        if setting is None:
+            return False
+        default = default_of(setting, customer, pool)
+        if lease_of(setting, one, default, merged_s) != lease_of(setting, other, default, merged_s):
+            return False
+    return True
+
+
 def _all_say(base_ad: Ad, ads: Sequence[Ad | None], present: Sequence[int], attributes: Sequence[str]) -> bool:
     for number in present:
         ad = ads[number]

@@ -105,6 +105,11 @@ class Reconciliation:
         """Return a side as it was merged."""
         return next(side for side in self._ordered if side.name == name)
 
+    def history(self, name: str) -> History:
+        """Return a side, settled as it was merged."""
+        known = self._course.histories.get(name) if self._course is not None else None
+        return known or history(self.side(name), self._pool)
+
     def _spell(self, side: Side) -> Side:
         return msgspec.structs.replace(side, state=respelled(side.state, self._spelled))
 
