@@ -5,6 +5,7 @@ nothing and can be given to the next one.
 
     HELD -> CONNECTING -> OPEN -> CLOSED       CONNECTING -> HELD: refused, timed out, or the route has changed
                                                OPEN -> HELD: reset by the server before a byte went either way
+    HELD -> CLOSED                             nobody waits at a REFUSE listener; but see YOUNG_MS
 """
 
 import enum
@@ -21,6 +22,12 @@ from gateway.relay.timers import Timer
 
 if TYPE_CHECKING:
     from gateway.relay.tcp import TcpListener
+
+
+# A client of a REFUSE listener, which is HTCondor's collector, must have come out of connect() before it is reset: a
+# reset that it meets there makes it sleep for a whole second and try again (src/condor_io/sock.cpp, do_connect_finish;
+# refused, it gives up at once). Measured: 1.0 s without an answer to anybody, which looks like a dead collector.
+YOUNG_MS = 50
 
 
 class State(enum.Enum):
@@ -140,8 +147,8 @@ class Connection:
         settings = self.listener.settings
         left_ms = settings.hold_ms - (time.monotonic() - self.accepted_at) * 1000
         if settings.when_down is WhenDown.REFUSE:
-            self.counters.refused_total += 1
-            self.abort()
+            self.listener.rest()
+            self.refuse()
         elif left_ms <= 0:
             self._hold_expired()
         else:
@@ -151,6 +158,17 @@ class Connection:
                 self._hold_timer = self.listener.engine.after(left_ms, self._hold_expired)
                 self.client.set_mask(PEER_SHUT)
             self.listener.route.hold(self)
+
+    def refuse(self) -> None:
+        """Reset the client of a REFUSE listener, as soon as it can't be in connect() any more."""
+        self.counters.refused_total += 1
+        young_ms = YOUNG_MS - (time.monotonic() - self.accepted_at) * 1000
+        if young_ms <= 0:
+            self.abort()
+        else:
+            self.state, self.is_open = State.HELD, False
+            self.client.set_mask(0)
+            self._hold_timer = self.listener.engine.after(young_ms, self.abort)
 
     def _hold_expired(self) -> None:
         self.counters.hold_expired_total += 1
@@ -186,7 +204,7 @@ class Connection:
         has not noticed anything, so it waits for a living one.
         """
         untouched = end is self.server and not (self.client.moved or end.moved or end.finished)
-        if untouched and self.listener.settings.when_down is WhenDown.HOLD:
+        if untouched:
             self._connect_failed()
         else:
             self.abort()

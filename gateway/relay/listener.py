@@ -18,6 +18,7 @@ from gateway.relay.route import Route
 from gateway.relay.timers import Timer
 
 REOPEN_MS = 1_000  # between tries to open a port that could not be opened: somebody may give it back
+REST_MS = 100  # a REFUSE listener whose server refuses: who comes meanwhile is refused by the kernel, in microseconds
 ACCEPT_PAUSE_MS = 100  # without file descriptors: long enough not to spin, short enough to resume unnoticed
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
@@ -57,10 +58,14 @@ class Listener(ABC):
     def route_changed(self, *, switch: bool) -> int:
         """The route has another server, or none, or (`switch`) another epoch; return how many clients were closed."""
         closed = 0
-        if switch or (self.settings.when_down is WhenDown.REFUSE and self.route.server is None):
+        refused = self.settings.when_down is WhenDown.REFUSE and self.route.server is None
+        if refused:  # first: who is reset comes back at once
+            self.refresh()
+        if switch or refused:
             closed = self.close_clients()
             self.counters.reset_at_switch_total += closed
-        self.refresh()
+        if not refused:
+            self.refresh()
         return closed
 
     def refresh(self) -> None:
@@ -104,6 +109,13 @@ class Listener(ABC):
         self._close_socket()
         self.close_clients()
         self.close_held()
+
+    def rest(self) -> None:
+        """Close a REFUSE listener for a moment: its server has just refused."""
+        if self.sock is not None:
+            self._close_socket()
+            if self._reopen is None:
+                self._reopen = self.engine.after(REST_MS, self._try_again)
 
     def pause(self) -> None:
         """Stop accepting for a moment: there is no file descriptor left."""

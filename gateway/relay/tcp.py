@@ -11,7 +11,7 @@ from gateway.relay.connection import Connection
 from gateway.relay.engine import Engine
 from gateway.relay.listener import NO_DESCRIPTORS, Listener
 from gateway.relay.messages import Listener as Settings
-from gateway.relay.messages import ListenerStats
+from gateway.relay.messages import ListenerStats, WhenDown
 from gateway.relay.route import Route
 
 ACCEPTS_PER_TURN_MAX = 64  # a burst of reconnecting clients; open connections must get their turn as well
@@ -50,6 +50,21 @@ class TcpListener(Listener):
         connection = Connection(self, client)
         self.connections[connection] = None
         connection.start()
+
+    def _close_socket(self) -> None:
+        """Close the port. Who has connected to a REFUSE listener and was not accepted yet is refused gently."""
+        if self.sock is not None and self.settings.when_down is WhenDown.REFUSE:
+            for _ in range(ACCEPTS_PER_TURN_MAX):
+                try:
+                    client, _address = self.sock.accept()
+                except OSError:
+                    break
+                self.counters.connections_total += 1
+                client.setblocking(False)
+                connection = Connection(self, client)
+                self.connections[connection] = None
+                connection.refuse()
+        super()._close_socket()
 
     def close_clients(self) -> int:
         """Reset at once, on both sides, every connection that has a server."""

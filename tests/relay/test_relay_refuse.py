@@ -79,6 +79,35 @@ async def test_nobody_is_held_for_a_standby_that_refuses(harness):
     assert (stats.held_total, stats.refused_total, stats.connect_failed_total) == (0, 1, 1)
 
 
+async def test_client_is_out_of_connect_before_it_is_reset(harness):
+    """HTCondor's collector sleeps for a second where connect() itself meets a reset."""
+    front = view()
+    await harness.switch(free_port())
+    await harness.listen(front)
+    async with await connect(front.port) as stream:
+        began = trio.current_time()
+        assert await how_it_ended(stream) == "reset"
+        assert trio.current_time() - began >= 0.04
+
+
+async def test_next_clients_are_refused_by_the_kernel_while_the_first_is_let_go(harness):
+    front = view()
+    await harness.switch(free_port())
+    await harness.listen(front)
+    async with await connect(front.port) as stream:
+        await wait_refused(front.port)
+        assert await how_it_ended(stream) == "reset"
+
+
+async def test_listener_that_rests_is_open_again_when_the_standby_answers(harness):
+    front, place = view(), free_port()
+    await harness.switch(place)
+    await harness.listen(front)
+    assert await ask(front.port) in ("ECONNRESET", "EPIPE")
+    async with tcp_server(echo, port=place):
+        await wait_served(front.port)
+
+
 async def test_server_that_hangs_is_given_up_after_first_byte_ms(harness):
     async with tcp_server(_say_nothing) as server:
         front = view(first_byte_ms=200)
