@@ -154,7 +154,8 @@ class Reader:
     def _take(self, word: int, digest: bytes, payload: bytes) -> None:
         if word & _HEAD:
             # The first says it of nothing yet; a later one of what is whole.
-            if bool(self.head) != bool(word & _CLOSED) or not payload:
+            of_whole = self.mark is not None and self.mark.file_bytes == self._file_bytes
+            if bool(self.head) != bool(word & _CLOSED) or (self.head and not of_whole) or not payload:
                 raise Malformed(Reason.BAD_SEQUENCE, f"a head at byte {self._file_bytes}")
             self.head = payload
         elif not self.head:

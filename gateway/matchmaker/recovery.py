@@ -1,0 +1,186 @@
+"""Recovery: what a store finds on its disk when a node starts, after whatever ended it the last time.
+
+Rule: a good history is never lost for a damaged one, and what is shown is on the disk, also if the crash came before.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from gateway.core.timeline import Position
+from gateway.matchmaker.disk import plain, remove, sync, write_synced
+from gateway.matchmaker.former import convert_former, remove_former
+from gateway.matchmaker.journal_files import Found, Journal, cut_off, find, find_head
+from gateway.wire.errors import Malformed
+from gateway.wire.journal import JOURNAL_BYTES_MAX
+
+NAME: Final = "accounting.journal"
+
+_POSITIONED: Final = re.compile(r"(?:fork|pending)-(\d{1,19})\.(\d{1,19})\.(\d{1,19})\.journal")
+
+log = structlog.get_logger()
+
+
+class Names(msgspec.Struct, frozen=True):
+    """The files of a store in `directory`."""
+
+    directory: Path
+
+    @property
+    def held(self) -> Path:
+        """What is held."""
+        return self.directory / NAME
+
+    @property
+    def new(self) -> Path:
+        """A snapshot on its way."""
+        return self.directory / f"{NAME}.new"
+
+    @property
+    def previous(self) -> Path:
+        """What was held before."""
+        return self.directory / f"{NAME}.previous"
+
+    @property
+    def damaged(self) -> Path:
+        """For a person."""
+        return self.directory / f"{NAME}.damaged"
+
+    @property
+    def lead(self) -> Path:
+        """What this node leads or led."""
+        return self.directory / "lead"
+
+    @property
+    def archive(self) -> Path:
+        """What was merged or given up."""
+        return self.directory / "archive"
+
+    def pending(self, position: Position) -> Path:
+        """Return where a history that no leader has is kept."""
+        return self.directory / f"pending-{position}.journal"
+
+    def fork(self, position: Position) -> Path:
+        """Return where the content at a fork is kept."""
+        return self.directory / f"fork-{position}.journal"
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """What was found, and how many files were damaged."""
+
+    held: Journal | None
+    previous: Journal | None
+    pending: tuple[Journal, ...]
+    forks: tuple[Position, ...]
+    damaged: int
+
+
+def recover(names: Names, now_s: int) -> Recovered:
+    """Find what is there, mend what a crash has left, pass over what is damaged.
+
+    Raises:
+        OSError: the directory can't be made, read or written.
+    """
+    names.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    remove(names.new)
+    damages = _Damages()
+    held, previous = _held(names, damages), damages.good(names.previous)
+    if held is None and not names.held.exists() and not previous:
+        held = convert_former(names.directory, names.new, now_s)
+        if held is not None:
+            os.replace(names.new, names.held)
+            held = msgspec.structs.replace(held, path=names.held)
+            sync(names.directory)
+    if held is not None:
+        remove_former(names.directory)
+    pending = [damages.good(path) for path in _listed(names.directory, "pending-")]
+    forks = _forks(names, damages)
+    if held is not None:
+        sync(names.held)
+    sync(names.directory)
+    found = sorted((one for one in pending if one is not None), key=lambda one: one.head.made_s)
+    return Recovered(held, previous, tuple(found), forks, damages.count)
+
+
+class _Damages:
+    """Looks at files, and tells of those that are not as they were written."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def look(self, path: Path) -> Found | None:
+        """Return what is at `path`; None where nothing is, or nothing that can be read."""
+        try:
+            found = find(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.tell(path, str(error))
+            return None
+        if found.fault:
+            self.tell(path, found.fault)
+        elif found.journal is None:
+            self.tell(path, "it ends before it is whole")
+        return found
+
+    def good(self, path: Path) -> Journal | None:
+        """Return the good part of the journal at `path`."""
+        found = self.look(path)
+        return None if found is None else found.journal
+
+    def tell(self, path: Path, detail: str) -> None:
+        """Count a file that is damaged, and say so."""
+        self.count += 1
+        log.error("journal.damaged", path=str(path), detail=detail)
+
+
+def _held(names: Names, damages: _Damages) -> Journal | None:
+    found = damages.look(names.held)
+    if found is None or found.journal is None:
+        previous = damages.good(names.previous)
+        if previous is None:
+            return None
+        if found is not None:
+            os.replace(names.held, names.damaged)
+        # Without a history that no leader has, which takes it away, there is no previous one without one that is held.
+        os.replace(names.previous, names.held)
+        sync(names.directory)
+        log.warning("journal.previous-taken", position=str(previous.timeline.head))
+        return msgspec.structs.replace(previous, path=names.held)
+    if found.fault:
+        write_synced(names.damaged, plain(names.held, JOURNAL_BYTES_MAX))
+    if found.torn or found.fault:
+        log.warning("journal.cut-off", position=str(found.journal.timeline.head))
+        cut_off(found.journal)
+    return found.journal
+
+
+def _listed(directory: Path, prefix: str) -> Iterable[Path]:
+    for path in sorted(directory.iterdir()):
+        if path.name.startswith(prefix) and _POSITIONED.fullmatch(path.name):
+            yield path
+
+
+def _forks(names: Names, damages: _Damages) -> tuple[Position, ...]:
+    """Return the forks whose files begin well. They are proven when they are read: there may be a gigabyte of them."""
+    found = []
+    for path in _listed(names.directory, "fork-"):
+        words = _POSITIONED.fullmatch(path.name)
+        assert words is not None
+        position = Position(*map(int, words.groups()))
+        try:
+            own = find_head(path).timeline.head
+            if (own.term, own.generation) != (position.term, position.generation):
+                raise OSError(f"it is of {own}")
+            if path.stat().st_size < position.offset:
+                raise OSError("it ends before that")
+        except (Malformed, OSError) as error:
+            damages.tell(path, str(error))
+            continue
+        found.append(position)
+    return tuple(sorted(found))

@@ -1,0 +1,305 @@
+"""Shelf: a store's files, by plain calls that wait for the disk. `gateway.matchmaker.journal` calls them in threads.
+
+Rule: what is held changes in memory only after it has changed on the disk.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from gateway.core.timeline import Position, Relation, Timeline, meet
+from gateway.matchmaker import archive
+from gateway.matchmaker.accounting_file import put_in_place
+from gateway.matchmaker.disk import link, plain, remove, same, space_left, sync
+from gateway.matchmaker.journal_files import (
+    Contents,
+    Fresh,
+    Head,
+    Journal,
+    JournalRefused,
+    Refusal,
+    at_length,
+    extend,
+    find_head,
+    proven_closed,
+    refusal_of,
+    scan_file,
+)
+from gateway.matchmaker.recovery import NAME, Names, recover
+from gateway.wire.accountant import FILE_BYTES_MAX
+from gateway.wire.errors import Malformed
+from gateway.wire.journal import JOURNAL_BYTES_MAX
+
+FORKS_KEPT: Final = 16  # bases of merges that may still come: one a failover
+PENDING_KEPT: Final = 8  # histories that no leader has fetched: as many partitions in a row without a heal between them
+SPACE_KEPT_BYTES: Final = 16 * 1024 * 1024  # of the disk, for what others write and for the records to come
+
+_UNREADABLE: Final = (Refusal.BAD_CHECKSUM, Refusal.BAD_JOURNAL, Refusal.NOT_HELD)
+
+log = structlog.get_logger()
+
+
+class Shelf:
+    """See `gateway.matchmaker.journal.Store`: the same, with plain calls. Not for two threads at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.names = Names(directory)
+        self.held: Journal | None = None
+        self.previous: Journal | None = None
+        self.pending: tuple[Journal, ...] = ()
+        self.forks: tuple[Position, ...] = ()
+        self.damaged = 0
+
+    def load(self) -> None:
+        """Find what is on the disk. Raises `OSError`."""
+        found = recover(self.names, int(time.time()))
+        self.held, self.previous, self.pending, self.forks = found.held, found.previous, found.pending, found.forks
+        self.damaged += found.damaged
+
+    # -- what is held
+
+    def append(self, start: Position, data: bytes) -> Position:
+        """Add whole transactions."""
+        journal = self._require_held()
+        if start != journal.timeline.head:
+            raise JournalRefused(Refusal.OUT_OF_ORDER, f"records at {start}, {journal.timeline.head} is held")
+        if not data:
+            return start
+        length = journal.mark.length + len(data)
+        if length > FILE_BYTES_MAX or journal.mark.file_bytes + 2 * len(data) > JOURNAL_BYTES_MAX:
+            raise JournalRefused(Refusal.TOO_LONG, f"{length} bytes; at most {FILE_BYTES_MAX}")
+        for _ in proven_closed([data], f"what follows {start}"):
+            pass
+        self.held = extend(journal, [data])
+        return self.held.timeline.head
+
+    def begin(self, timeline: Timeline, origin: str, length: int) -> Fresh:
+        """Begin a snapshot, which `promote` makes the held journal."""
+        if length > FILE_BYTES_MAX:
+            raise JournalRefused(Refusal.TOO_LONG, f"a file of {length} bytes; at most {FILE_BYTES_MAX}")
+        if timeline.head.offset not in (0, length):
+            raise JournalRefused(Refusal.OUT_OF_ORDER, f"{timeline.head} is not of a file of {length} bytes")
+        self._require_newer(at_length(timeline, length))
+        self._require_space(length)
+        return Fresh(self.names.new, _head(timeline, origin, 0))
+
+    def promote(self, fresh: Fresh) -> Position:
+        """Hold a snapshot that is whole; what was held is the previous one then."""
+        self._require_newer(fresh.timeline)
+        journal = fresh.finish()
+        if self.held is not None:
+            link(self.names.held, self.names.previous)
+        os.replace(self.names.new, self.names.held)
+        sync(self.names.directory)
+        if self.held is not None:
+            self.previous = msgspec.structs.replace(self.held, path=self.names.previous)
+        self.held = msgspec.structs.replace(journal, path=self.names.held)
+        return self.held.timeline.head
+
+    def adopt(self, source: Path, timeline: Timeline, origin: str, ended_s: int) -> Position:
+        """Hold the closed prefix of a plain file."""
+        head = _head(timeline, origin, ended_s)
+        scan = scan_file(source)
+        if scan.fatal:
+            raise JournalRefused(Refusal.CORRUPT_RECORD, f"'{source}' has no record at byte {scan.stop_offset}")
+        length = scan.closed_length
+        held = self.held
+        if held is not None and held.reaches(head.timeline.head):
+            return self._adopt_more(held, source, head, length)
+        self._require_newer(at_length(timeline, length))
+        self._require_space(length)
+        fresh = Fresh(self.names.new, head)
+        try:
+            for piece in plain(source, length):
+                fresh.write(piece)
+            if fresh.timeline.head.offset != length:
+                raise JournalRefused(Refusal.TOO_SHORT, f"'{source}' is being changed")
+            return self.promote(fresh)
+        finally:
+            fresh.drop()
+
+    def retell(self, timeline: Timeline) -> None:
+        """Take what the leader says of the held history."""
+        journal = self._require_held()
+        if not journal.reaches(msgspec.structs.replace(timeline.head, offset=0)):
+            raise JournalRefused(Refusal.OUT_OF_ORDER, f"{timeline.head} told of, {journal.timeline.head} held")
+        self._say(journal, msgspec.structs.replace(journal.head, timeline=at_length(timeline, 0)))
+
+    def make_way(self, leaders: Timeline) -> None:
+        """Hold nothing that `leaders` does not hold."""
+        journal = self.held
+        if journal is not None and meet(leaders, journal.timeline).relation is not Relation.BEHIND:
+            # First: a previous one without one that is held is what a crash has left.
+            remove(self.names.previous)
+            sync(self.names.directory)
+            self.previous = None
+            position = journal.timeline.head
+            target = self.names.pending(position)
+            os.replace(self.names.held, target)
+            self.held = None
+            sync(self.names.directory)
+            others = (one for one in self.pending if one.path != target)
+            self.pending = (*others, msgspec.structs.replace(journal, path=target))
+            log.warning("history.pending", position=str(position), leader=str(leaders.head))
+        self.archive_pending()
+
+    def archive_pending(self) -> None:
+        """Move the histories that what is held holds, and the oldest above `PENDING_KEPT`, to the archive."""
+        for one in self.pending:
+            known = self.held is not None and meet(self.held.timeline, one.timeline).relation is Relation.BEHIND
+            if not known and len(self.pending) <= PENDING_KEPT:
+                continue
+            position = one.timeline.head
+            log.info("history.merged" if known else "history.given-up", position=str(position))
+            archive.put(
+                self.names.archive, f"history-{position}", {"accounting.journal": one.path}, self.names.directory
+            )
+            remove(one.path)
+            self.pending = tuple(other for other in self.pending if other is not one)
+
+    # -- forks
+
+    def keep_fork(self) -> Position | None:
+        """Keep what is held as the content at its head."""
+        if self.held is None:
+            return None
+        position = self.held.timeline.head
+        if position not in self.forks:
+            link(self.names.held, self.names.fork(position))
+            sync(self.names.directory)
+            self.forks = tuple(sorted({*self.forks, position}))
+        return position
+
+    def take_fork(self, position: Position, source: Path) -> None:
+        """Keep a journal's file from elsewhere as the content at `position`."""
+        head = _head_of(source)
+        own = head.timeline.head
+        if (own.term, own.generation) != (position.term, position.generation):
+            raise JournalRefused(Refusal.OUT_OF_ORDER, f"{position} is not in a file of {own}")
+        self._require_space(position.offset)
+        beside = self.names.directory / f"{NAME}.fork"
+        contents = Contents(source, position.offset)
+        fresh = Fresh(beside, head)
+        try:
+            for piece in proven_closed(contents, f"'{source}'"):
+                fresh.write(piece)
+            journal = fresh.finish()
+            if contents.head is not None and contents.head != head:  # it was told anew before that position
+                extend(journal, head=contents.head)
+            os.replace(beside, self.names.fork(position))
+        except BaseException:
+            remove(beside)
+            raise
+        finally:
+            fresh.drop()
+        sync(self.names.directory)
+        self.forks = tuple(sorted({*self.forks, position}))
+
+    def prune_forks(self, keep: Timeline) -> None:
+        """Remove the contents at forks that are not of `keep`."""
+        wanted = {keep.head, *(fork.position for fork in keep.forks)}
+        kept = tuple(position for position in self.forks if position in wanted)[-FORKS_KEPT:]
+        for position in set(self.forks) - set(kept):
+            remove(self.names.fork(position))
+        self.forks = kept
+
+    def path_of(self, position: Position) -> Path | None:
+        """Return a journal's file with the content at `position`."""
+        if position in self.forks:
+            return self.names.fork(position)
+        for journal in (self.held, self.previous):
+            if journal is not None and journal.reaches(position):
+                return journal.path
+        return None
+
+    # -- HTCondor's file
+
+    def install(self, accountant_log: Path, uid: int | None, gid: int | None) -> Position | None:
+        """Put what is held in the place of HTCondor's accounting file."""
+        try:
+            return self._install(accountant_log, uid, gid)
+        except JournalRefused as refusal:
+            if refusal.reason not in _UNREADABLE:
+                raise
+            log.error("journal.damaged", path=str(self.names.held), detail=str(refusal))
+        self.load()
+        return self._install(accountant_log, uid, gid)
+
+    def replace(self, accountant_log: Path, merged: Path, uid: int | None, gid: int | None) -> None:
+        """Put a plain file in the place of HTCondor's."""
+        self._put(accountant_log, proven_closed(plain(merged, FILE_BYTES_MAX + 1), f"'{merged}'"), uid, gid)
+
+    def _install(self, target: Path, uid: int | None, gid: int | None) -> Position | None:
+        journal = self.held
+        if journal is None:
+            return None
+        length = journal.mark.length
+        if _size(target) == length and same(Contents(journal.path, length), plain(target, length)):
+            return None
+        self._put(target, proven_closed(Contents(journal.path, length), f"'{journal.path}'"), uid, gid)
+        return journal.timeline.head
+
+    def _put(self, target: Path, contents: Iterable[bytes], uid: int | None, gid: int | None) -> None:
+        term = 0 if self.held is None else self.held.timeline.head.term
+        put_in_place(target, contents, uid=uid, gid=gid, keep_in=self.names.directory, term=term)
+
+    # -- parts
+
+    def _adopt_more(self, held: Journal, source: Path, head: Head, length: int) -> Position:
+        """Adopt a file of the term and generation that are held."""
+        common = min(length, held.mark.length)
+        if not same(Contents(held.path, common), plain(source, common)):
+            raise JournalRefused(Refusal.DIFFERENT, f"'{source}' is not the {held.timeline.head} that is held")
+        if length > held.mark.length:
+            self._require_space(length - held.mark.length)
+            self.held = held = extend(held, _behind(source, held.mark.length, length))
+        self._say(held, msgspec.structs.replace(head, made_s=held.head.made_s))
+        return held.timeline.head
+
+    def _say(self, journal: Journal, head: Head) -> None:
+        if head != journal.head:
+            self.held = extend(journal, head=head)
+
+    def _require_held(self) -> Journal:
+        if self.held is None:
+            raise JournalRefused(Refusal.NOT_HELD, "nothing is held yet: send a snapshot")
+        return self.held
+
+    def _require_newer(self, timeline: Timeline) -> None:
+        if self.held is not None and meet(timeline, self.held.timeline).relation is not Relation.BEHIND:
+            raise JournalRefused(Refusal.STALE, f"{timeline.head} offered, {self.held.timeline.head} is held")
+
+    def _require_space(self, length: int) -> None:
+        if space_left(self.names.directory) < length + SPACE_KEPT_BYTES:
+            raise JournalRefused(Refusal.NO_SPACE, f"on the disk, for {length} bytes")
+
+
+def _head(timeline: Timeline, origin: str, ended_s: int) -> Head:
+    return Head(timeline=at_length(timeline, 0), origin=origin, ended_s=ended_s, made_s=int(time.time()))
+
+
+def _head_of(path: Path) -> Head:
+    try:
+        return find_head(path)
+    except Malformed as damage:
+        raise JournalRefused(refusal_of(damage), f"'{path}': {damage}") from None
+
+
+def _behind(source: Path, start: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes from `start` to `end` of a plain file."""
+    for piece in plain(source, end):
+        if (skipped := min(start, len(piece))) < len(piece):
+            yield piece[skipped:]
+        start -= skipped
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
