@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-PIECE_BYTES: Final = 256 * 1024  # read and written at a time: a thread lets the others have their turn in between
+PIECE_BYTES: Final = 64 * 1024  # read and written at a time: a thread lets the others have their turn in between
 # O_EXCL and O_NOFOLLOW: root writes into a directory of HTCondor's user, who must not choose where.
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

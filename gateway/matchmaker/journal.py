@@ -157,7 +157,7 @@ class Store:
 
         def begin() -> "SnapshotWriter":
             if self._snapshot is not None:
-                self._snapshot.discard()
+                self._snapshot._abandon()
             self._snapshot = SnapshotWriter(self, self._shelf.begin(timeline, origin, length), length)
             return self._snapshot
 
@@ -207,7 +207,7 @@ class Store:
         """
         return await self._do(self._shelf.keep_fork)
 
-    async def take_fork(self, position: Position, source: Path) -> None:
+    async def add_fork(self, position: Position, source: Path) -> None:
         """Keep a journal's file that came from elsewhere as the content at `position`, once it is proven.
 
         Args:
@@ -218,7 +218,7 @@ class Store:
             JournalRefused: OUT_OF_ORDER (of another term or generation), BAD_JOURNAL, BAD_CHECKSUM, NOT_HELD (it does
                 not reach so far), CORRUPT_RECORD, NOT_CLOSED, TOO_LONG, NO_SPACE, DISK.
         """
-        await self._do(self._shelf.take_fork, position, source)
+        await self._do(self._shelf.add_fork, position, source)
 
     async def prune_forks(self, keep: Timeline) -> None:
         """Remove the contents at forks that are neither forks of `keep` nor its head, and the oldest above 16.
@@ -366,9 +366,16 @@ class SnapshotWriter:
         """
         return await self._store._do(self._held_open, self._commit, sha256)
 
-    def discard(self) -> None:
-        """Give it up; no harm where it was committed. Never waits: what was written is removed later."""
-        self._fresh.drop()
+    async def discard(self) -> None:
+        """Give it up; no harm where it has ended already."""
+        await self._store._do(self._abandon)
+
+    def _abandon(self) -> None:
+        """Let go of the file, in a thread."""
+        if self._fresh.is_open:
+            self._fresh.drop()
+            with contextlib.suppress(OSError):  # it is removed before the next one
+                remove(self._fresh.path)
 
     def _flush(self) -> None:
         data = bytes(self._gathered)
@@ -397,7 +404,5 @@ class SnapshotWriter:
         try:
             return work(*args)
         except BaseException:
-            self._fresh.drop()
-            with contextlib.suppress(OSError):
-                remove(self._fresh.path)
+            self._abandon()
             raise

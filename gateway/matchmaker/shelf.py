@@ -175,7 +175,7 @@ class Shelf:
             self.forks = tuple(sorted({*self.forks, position}))
         return position
 
-    def take_fork(self, position: Position, source: Path) -> None:
+    def add_fork(self, position: Position, source: Path) -> None:
         """Keep a journal's file from elsewhere as the content at `position`."""
         head = _head_of(source)
         own = head.timeline.head
