@@ -25,10 +25,10 @@ from typing import Final
 import msgspec
 
 from gateway.core.timeline import Position, Timeline
-from gateway.wire.accountant import FILE_BYTES_MAX
+from gateway.wire.journal import JOURNAL_BYTES_MAX
 
 CHUNK_BYTES: Final = 64 * 1024  # some 60 us to seal: the event loop is never held longer
-BLOB_BYTES_MAX: Final = FILE_BYTES_MAX + FILE_BYTES_MAX // 64 + CHUNK_BYTES  # a journal: its frames cost 20 in 65,536
+BLOB_BYTES_MAX: Final = JOURNAL_BYTES_MAX
 SHIPPED_FILE_BYTES_MAX: Final = 64 * 1024 * 1024  # of `replicate file`
 PENDING_MAX: Final = 4  # histories told at once; with the held one they fill a frame. The rest is told another time
 FORKS_TOLD_MAX: Final = 64

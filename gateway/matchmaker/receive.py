@@ -1,0 +1,213 @@
+"""Receive: the standby's end of the stream.
+
+Rule: nobody but the leader of now changes what is held; what is acknowledged is on the disk. A peer that lies is
+refused by name, is counted, and has changed nothing.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from gateway.config.settings import Endpoint
+from gateway.core.timeline import Timeline
+from gateway.matchmaker.intake import Intake, Refusing, stored
+from gateway.matchmaker.journal import Store
+from gateway.matchmaker.offered import Offered
+from gateway.matchmaker.sendings import Sendings
+from gateway.matchmaker.stream import ENDINGS, HANDSHAKE_MS, Material, Session, answer, reason_of, together
+from gateway.wire import stream as wire
+from gateway.wire.errors import Malformed, Reason
+from gateway.wire.stream import Refusal, Transfer
+
+CONNECTIONS_MAX: Final = 64  # at once, strangers included; each of those is closed after HANDSHAKE_MS
+
+log = structlog.get_logger()
+
+
+async def serve(
+    endpoint: Endpoint,
+    material: Material,
+    store: Store,
+    *,
+    accept: Callable[[str, int], bool],
+    changed: Callable[[], None],
+    install_file: Callable[[str, Path], Awaitable[None]],
+    files: Collection[str] = (),
+    scratch: Path | None = None,
+    refused: Counter[str] | None = None,
+    task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Take the leader's stream at `endpoint` (TCP), for ever. `store` must be loaded.
+
+    Args:
+        endpoint: where to listen: the node's own peer endpoint; port 0 chooses one.
+        material: keys and names.
+        store: where the state is kept.
+        accept: whether that node is the leader of that term, as far as this node knows. Must not block.
+        changed: called when the store holds more, after it is on the disk. Must not block.
+        install_file: puts a replicated file (its absolute path, as configured) in its place from a whole copy in
+            `scratch`, whose permission bits are the leader's. An `OSError` of it is told to the leader.
+        files: absolute paths that are replicated; no other is ever taken.
+        scratch: a folder for what is on its way; without it no file or fork is taken.
+        refused: counts refusals by name.
+        task_status: started with the endpoint once it listens.
+
+    Raises:
+        OSError: the endpoint can't be listened on.
+    """
+    taker = Offered.settings(store, install_file, files, scratch)
+    receiver = _Receiver(material, store, accept, changed, taker, Counter() if refused is None else refused)
+    listeners = await trio.open_tcp_listeners(endpoint.port, host=endpoint.host)
+    port = listeners[0].socket.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, receiver.handle, listeners)
+        task_status.started(Endpoint(endpoint.host, port))
+
+
+class _Receiver:
+    """All connections to one standby."""
+
+    def __init__(
+        self,
+        material: Material,
+        store: Store,
+        accept: Callable[[str, int], bool],
+        changed: Callable[[], None],
+        offered: Callable[[Session], Offered],
+        refused: Counter[str],
+    ) -> None:
+        self._material = material
+        self._store = store
+        self._accept = accept
+        self._changed = changed
+        self._offered = offered
+        self._refused = refused
+        self._connections = 0
+        self._served: trio.CancelScope | None = None  # there is one leader
+        self._changing = trio.Lock()
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """Serve one connection, and never let its troubles out."""
+        if self._connections >= CONNECTIONS_MAX:
+            log.warning("stream.full", connections=self._connections)
+            self._refused["full"] += 1
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections += 1
+        visitor = _Visitor()
+        try:
+            await self._serve(stream, visitor)
+        except ENDINGS as ending:
+            await self._end(visitor, ending)
+        finally:
+            self._connections -= 1
+            await trio.aclose_forcefully(stream)
+
+    async def _end(self, visitor: "_Visitor", ending: BaseException) -> None:
+        if isinstance(ending, Refusing):
+            if not ending.counted:
+                self._refused[ending.reason] += 1
+            if visitor.session is not None:
+                await visitor.session.say_goodbye(wire.Refused(ending.reason, self._store.held.timeline.head))
+        elif isinstance(ending, Malformed):
+            self._refused[str(ending.reason)] += 1
+        log.info("stream.ended", sender=visitor.name, reason=reason_of(ending))
+
+    async def _serve(self, stream: trio.SocketStream, visitor: "_Visitor") -> None:
+        with trio.fail_after(HANDSHAKE_MS / 1000):
+            session = await answer(stream, self._material)
+            hello, more = await self._hear(session)
+        visitor.session, visitor.name = session, hello.sender
+        term = hello.timeline.head.term
+        if not self._accept(hello.sender, term):
+            raise Refusing(Refusal.NOT_LEADER)
+        # Who leads and connects again has given up its former connection, and who led before has nothing to say.
+        if self._served is not None:
+            self._served.cancel()
+        with trio.CancelScope() as self._served:
+            await session.send(await self._make_way(hello.timeline))
+            intake = Intake(
+                session,
+                self._store,
+                self._changing,
+                term=term,
+                is_leader=lambda: self._accept(hello.sender, term),
+                changed=self._changed,
+            )
+            try:
+                await _Visit(session, intake, self._offered(session), Sendings(session, self._store)).run(more)
+            finally:
+                intake.close()
+
+    async def _hear(self, session: Session) -> tuple[wire.Hello, list[wire.Message]]:
+        first, *more = await session.receive()
+        if not isinstance(first, wire.Hello) or first.receiver != self._material.me:
+            raise Malformed(Reason.BAD_SEQUENCE, f"{type(first).__name__} before a Hello to me")
+        if first.sender not in self._material.peers or first.sender == self._material.me:
+            raise Malformed(Reason.UNKNOWN_PEER, repr(first.sender))
+        return first, more
+
+    async def _make_way(self, leaders: Timeline) -> wire.Welcome:
+        """Keep apart what is not in the leader's history; return what is held then."""
+        async with self._changing:
+            held = self._store.held.timeline
+            if leaders.head.term == held.head.term and leaders.head < held.head:
+                leaders = leaders.at(held.head)  # it has not read its own file yet; what it wrote is its own
+            await stored(lambda: self._store.make_way(leaders))
+            await stored(lambda: self._store.prune_forks(leaders))
+        held_now = self._store.held
+        return wire.Welcome(
+            held_now.timeline,
+            held_now.records,
+            tuple(pending.timeline for pending in self._store.pending[: wire.PENDING_MAX]),
+            self._store.forks[-wire.FORKS_TOLD_MAX :],
+        )
+
+
+class _Visitor:
+    """Who is at the other end, as far as it is known."""
+
+    name = ""
+    session: Session | None = None
+
+
+class _Visit:
+    """One connection of the leader, once it is welcome."""
+
+    def __init__(self, session: Session, intake: Intake, offered: Offered, sendings: Sendings) -> None:
+        self._session = session
+        self._intake = intake
+        self._offered = offered
+        self._sendings = sendings
+
+    async def run(self, first: list[wire.Message]) -> None:
+        """Serve until the connection ends. Always raises one of `ENDINGS`."""
+        await self._take(first)
+        await together(self._listen, self._offered.run, self._sendings.run, self._session.keep_alive)
+
+    async def _listen(self) -> None:
+        while True:  # ends with the connection
+            await self._take(await self._session.receive())
+
+    async def _take(self, messages: list[wire.Message]) -> None:
+        for message in messages:
+            match message:
+                case wire.Append() | wire.Snapshot() | wire.Retell():
+                    await self._intake.take(message)
+                case wire.Chunk(of=Transfer.SNAPSHOT) | wire.Done(of=Transfer.SNAPSHOT):
+                    await self._intake.take(message)
+                case wire.ForkOffer() | wire.File():
+                    await self._offered.arrived(message)
+                case wire.Chunk(of=Transfer.OFFER) | wire.Done(of=Transfer.OFFER):
+                    await self._offered.arrived(message)
+                case wire.Fetch():
+                    self._sendings.asked(message)
+                case wire.Keepalive():
+                    pass
+                case other:
+                    raise Malformed(Reason.BAD_SEQUENCE, f"a leader does not say {type(other).__name__}")
+        await self._intake.flush()
