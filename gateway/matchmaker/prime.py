@@ -95,13 +95,16 @@ async def prime(leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_m
     state: dict[str, Comparison | ToolFailed] = {}
     rounds = 0
     first: Census | None = None
+    before: Census = {}
     while True:
         rounds += 1
         ours = await census.take(leader, timeout_ms=QUERY_MS)
         first = ours if first is None else first
         state = await _compare_all(ours, standbys)
         comparisons = {name: found for name, found in state.items() if isinstance(found, Comparison)}
-        lacking = frozenset[Key]().union(*map(needed, comparisons.values()))
+        jobless = jobless_submitters(first, before, ours)
+        before = ours
+        lacking = frozenset[Key]().union(*map(needed, comparisons.values())) - jobless
         late = trio.current_time() - started >= timeout_ms / 1000
         if late or not lacking:  # an unreachable standby is not waited for: it is primed when it is back
             break
@@ -109,7 +112,7 @@ async def prime(leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_m
         for name, found in comparisons.items():
             await _copy_masters(leader, standbys[name], found.missing)
         await trio.sleep(POLL_MS / 1000)
-    silent = silent_owners(first, ours)
+    silent = silent_owners(first, ours) | jobless
     return PrimeReport(
         complete={name: isinstance(found, Comparison) and needed(found) <= silent for name, found in state.items()},
         lacking={name: _names(needed(found)) for name, found in comparisons.items() if needed(found)},
@@ -172,6 +175,22 @@ def silent_owners(first: Census, last: Census) -> frozenset[Key]:
     """
     silent = frozenset(key for key, ad in last.items() if key in first and not ad.is_newer(first[key]))
     return silent if len(silent) < len(last) else frozenset()
+
+
+def jobless_submitters(first: Census, before: Census, last: Census) -> frozenset[Key]:
+    """Return the submitters whose schedd has sent its ads without theirs, by three looks: they have no jobs any more.
+
+    Nobody can get their ads, nor needs them, and they stay with the leader until CLASSAD_LIFETIME. The schedd's own ad
+    must have been there at the look before the last: those of its submitters follow it.
+    """
+    schedds = {
+        key.name for key, ad in before.items() if key.kind == "schedd" and key in first and ad.is_newer(first[key])
+    }
+    return frozenset(
+        key
+        for key, ad in last.items()
+        if key.kind == "submitter" and key.schedd in schedds and key in first and not ad.is_newer(first[key])
+    )
 
 
 def _must_be_heard(key: Key, asked_anyway: Collection[str]) -> bool:

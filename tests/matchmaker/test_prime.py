@@ -41,3 +41,19 @@ def test_what_its_owner_has_sent_meanwhile_must_arrive():
 
 def test_nobody_is_excused_where_asking_does_not_work_at_all():
     assert prime.silent_owners(ads(one=4, two=7), ads(one=4, two=7)) == set()
+
+
+def pool(schedd, **users):
+    found = {Key("schedd", "s"): Ad("<10.77.0.21:9618>", 1, schedd, 0)}
+    return found | {Key("submitter", name, "s"): Ad("<10.77.0.21:9618>", 1, sent, 0) for name, sent in users.items()}
+
+
+def test_user_whose_schedd_has_answered_without_him_is_not_waited_for():
+    first, before, last = pool(4, ann=2, bob=3), pool(5, ann=2, bob=4), pool(5, ann=2, bob=4)
+    assert prime.jobless_submitters(first, before, last) == {Key("submitter", "ann", "s")}
+
+
+def test_user_is_waited_for_until_his_schedd_has_answered():
+    first = pool(4, ann=2)
+    assert prime.jobless_submitters(first, first, first) == set()
+    assert prime.jobless_submitters(first, first, pool(5, ann=2)) == set(), "his ad may follow"
