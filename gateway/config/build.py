@@ -97,7 +97,8 @@ def _backend(section: Section) -> Backend:
         queue_ms=_argument(section, "timeout queue", int),
         negotiator_on_elected=section.first("negotiator") is not None,
         warm_standby=standby is not None and _given(standby, "switch", str) == "on",
-        replicate_accounting=section.first("replicate") is not None,
+        replicate_accounting=section.first("replicate accounting") is not None,
+        replicate_files=tuple(_given(statement, "path", str) for statement in section.all("replicate file")),
     )
 
 

@@ -121,7 +121,11 @@ OPTIONS = _words(
     }
 )
 
-SECOND_WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType({"timeout": TIMEOUTS, "option": OPTIONS})
+REPLICATED = _words({"spool": f"{_LATER}: write 'replicate accounting', and 'replicate file PATH' for each other file"})
+
+SECOND_WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {"timeout": TIMEOUTS, "option": OPTIONS, "replicate": REPLICATED}
+)
 
 # Options of a line, by its keyword.
 _SERVER = _words(
@@ -182,7 +186,6 @@ FORWARDS = _words(
         "direct": f"{_LATER}: write 'forward proxy'",
     }
 )
-REPLICATED = _words({"spool": f"{_LATER}: write 'replicate accounting'"})
 LOG_TARGETS = _words(
     {
         "global": f"{_HAPROXY}: write 'log stdout' in the global section",

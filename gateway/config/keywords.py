@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from gateway.config.foreign import BALANCES, FORWARDS, LOG_TARGETS, REPLICATED
+from gateway.config.foreign import BALANCES, FORWARDS, LOG_TARGETS
 from gateway.config.settings import OnPartition, Role
 
 PEERS_MAX = 9  # quorum arithmetic is tested exhaustively up to here
@@ -17,6 +17,7 @@ ADDRESSES_MAX = 16  # each has a fence and its own announcements; a pool needs o
 FRONTENDS_MAX = 32  # a pool needs one or two
 BACKENDS_MAX = 16
 BINDS_MAX = 16  # of one frontend
+REPLICATED_FILES_MAX = 16  # of one backend: each is watched, and copied in whole when it changes
 
 
 class Kind(enum.Enum):
@@ -343,9 +344,14 @@ _BACKEND = _table(
         arguments=(Argument(name="switch", kind=Kind.CHOICE, choices=("on", "off")),),
     ),
     Keyword(
-        name="replicate",
-        help="copy the accounting of users and groups to the other managers",
-        arguments=(Argument(name="what", kind=Kind.CHOICE, choices=("accounting",), refused=REPLICATED),),
+        name="replicate accounting",
+        help="stream the accounting of users and groups to the other managers, as it is written",
+    ),
+    Keyword(
+        name="replicate file",
+        help="copy this file of the elected manager to the same place on the others, whenever it changes",
+        arguments=(Argument(name="path", kind=Kind.PATH),),
+        once=False,
     ),
 )
 

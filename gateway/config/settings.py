@@ -112,6 +112,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     negotiator_on_elected: bool = False
     warm_standby: bool = False
     replicate_accounting: bool = False
+    replicate_files: tuple[str, ...] = ()  # absolute paths
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -198,7 +198,7 @@ def test_a_second_value_of_a_once_only_keyword_points_at_the_first():
             continue
         loaded = load_sample((f"{line}\n", f"{line}\n{line}\n"))
         at = SAMPLE.splitlines().index(line) + 1
-        name = " ".join(words[:2]) if words[0] in {"timeout", "option"} else words[0]
+        name = " ".join(words[:2]) if words[0] in {"timeout", "option", "replicate"} else words[0]
         assert errors(loaded) == [f"second '{name}': the first is on line {at}"]
         assert loaded.diagnostics[0].line == at + 1
 
@@ -257,3 +257,27 @@ def test_advice_waits_until_there_is_no_error():
 
 def test_a_server_that_nobody_checks_is_a_warning():
     assert "nobody checks 'cm3'" in warnings(load_sample(("10.77.0.13:9618", "10.77.0.13:9618 no-check")))[0]
+
+
+def test_a_backend_replicates_at_most_sixteen_files_in_the_order_of_the_file():
+    paths = [f"/srv/{n}" for n in range(17)]
+    lines = [f"    replicate file {path}\n" for path in paths]
+    old = "    replicate accounting\n"
+    found = load_sample((old, old + "".join(lines[:16]))).settings
+    assert found.backends[0].replicate_files == tuple(paths[:16])
+    assert errors(load_sample((old, old + "".join(lines)))) == ["backend 'managers': more than 16 files"]
+
+
+def test_the_nodes_own_state_is_not_replicated_wherever_it_is():
+    old = "    replicate accounting\n"
+    for state_dir, path, mistakes in (
+        ("/srv/gateway", "/srv/gateway/votes", 1),
+        ("/srv/gateway/", "/srv/gateway/votes", 1),
+        ("/srv/gateway", "/srv/gateway2/votes", 0),
+        ("/srv/gateway", "/var/lib/condor-gateway/votes", 0),
+    ):
+        changes = (
+            ("state-dir /var/lib/condor-gateway", f"state-dir {state_dir}"),
+            (old, f"{old}    replicate file {path}\n"),
+        )
+        assert len(errors(load_sample(*changes))) == mistakes
