@@ -3,6 +3,7 @@
 Rule: what is believed of a message is what fits what is held. All that came at once is one append and one fsync.
 """
 
+import contextlib
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from gateway.wire import stream as wire
 from gateway.wire.stream import Refusal
 
 TRANSACTION_BYTES_MAX: Final = 4 * 1024 * 1024  # not closed yet, in memory; as the leader has it
+DISCARD_MS: Final = 5_000  # to remove a file
 
 log = structlog.get_logger()
 
@@ -70,10 +72,12 @@ class Intake:
         self._digest = hashlib.sha256()
         self._got = 0
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Leave nothing half done behind."""
         if self._writer is not None:
-            self._writer.discard()
+            with trio.move_on_after(DISCARD_MS / 1000) as scope, contextlib.suppress(JournalRefused):
+                scope.shield = True
+                await self._writer.discard()
             self._writer = None
 
     async def take(self, message: wire.Append | wire.Snapshot | wire.Chunk | wire.Done | wire.Retell) -> None:

@@ -76,7 +76,7 @@ class Offered:
         staged = self._scratch / f"fork-{next(_numbers)}.coming"
         try:
             await self._stage(staged, offer.length, None)
-            await self._store.take_fork(offer.position, staged)
+            await self._store.add_fork(offer.position, staged)
         except (JournalRefused, OSError) as error:
             log.warning("stream.fork-not-kept", position=str(offer.position), reason=str(error))
             return wire.Declined(_short(error))

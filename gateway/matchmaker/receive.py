@@ -141,7 +141,7 @@ class _Receiver:
             try:
                 await _Visit(session, intake, self._offered(session), Sendings(session, self._store)).run(more)
             finally:
-                intake.close()
+                await intake.close()
 
     async def _hear(self, session: Session) -> tuple[wire.Hello, list[wire.Message]]:
         first, *more = await session.receive()

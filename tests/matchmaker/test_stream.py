@@ -1,7 +1,6 @@
 """Streaming over real sockets: what the negotiator writes is on every living standby's disk soon, byte by byte."""
 
 import pytest
-import trio
 from stream_harness import Leader, Standby, header, record, transaction
 
 
