@@ -20,7 +20,7 @@ from gateway.matchmaker.journal_files import Fresh, Head, Journal, decode_head_u
 from gateway.wire.accountant import FILE_BYTES_MAX, Scanner
 from gateway.wire.errors import Malformed, Reason
 
-_NAMES: Final = ("accounting.replica", "accounting.replica.new", "accounting.replica.previous")
+FORMER_NAMES: Final = ("accounting.replica", "accounting.replica.new", "accounting.replica.previous")
 _MAGIC: Final = b"CGREPLI1"
 _SUM_BYTES: Final = 32
 _LENGTH: Final = struct.Struct("!L")
@@ -44,7 +44,7 @@ def convert_former(directory: Path, target: Path, made_s: int) -> Journal | None
         OSError: the disk would not.
     """
     found: list[tuple[int, int, Path, _Head, int]] = []
-    for name in _NAMES:
+    for name in FORMER_NAMES:
         path = directory / name
         try:
             head, start = _prove_untrusted(path)
@@ -63,7 +63,7 @@ def convert_former(directory: Path, target: Path, made_s: int) -> Journal | None
 
 def remove_former(directory: Path) -> None:
     """Remove what was converted. Raises `OSError`."""
-    paths = [directory / name for name in _NAMES if (directory / name).exists()]
+    paths = [directory / name for name in FORMER_NAMES if (directory / name).exists()]
     for path in paths:
         remove(path)
     if paths:

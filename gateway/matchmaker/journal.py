@@ -29,7 +29,7 @@ import trio
 
 from gateway.core.timeline import Position, Timeline
 from gateway.matchmaker import archive
-from gateway.matchmaker.disk import remove
+from gateway.matchmaker.disk import PIECE_BYTES, remove
 from gateway.matchmaker.journal_files import (
     Fresh,
     Journal,
@@ -197,7 +197,8 @@ class Store:
         Raises:
             JournalRefused: NO_SPACE, DISK.
         """
-        await self._do(self._shelf.make_way, leaders)
+        async with self._archiving:
+            await self._do(self._shelf.make_way, leaders)
 
     async def keep_fork(self) -> Position | None:
         """Keep what is held as the content at its head; return that, or None where nothing is held.
@@ -248,7 +249,7 @@ class Store:
 
         Raises:
             JournalRefused: BAD_JOURNAL, BAD_CHECKSUM, NOT_HELD (it has less), CORRUPT_RECORD, NOT_CLOSED, TOO_LONG,
-                NO_SPACE, DISK. There is no `target` then.
+                NO_SPACE, DISK. `target` is gone then, or as it was.
         """
         with self._named():  # no lock: what it reads does not change, and records go on coming
             return _held(await trio.to_thread.run_sync(export, journal, upto, target))
@@ -275,7 +276,7 @@ class Store:
         """Put a plain file that a merge has made in the place of HTCondor's. Only while no negotiator runs.
 
         Args:
-            accountant_log: as for `install`.
+            accountant_log: as for `install`; `.before-TERM` is of the term that this node leads.
             merged: the file; it must be closed.
             uid: as for `install`.
             gid: as for `install`.
@@ -283,7 +284,8 @@ class Store:
         Raises:
             JournalRefused: CORRUPT_RECORD, NOT_CLOSED, TOO_LONG, NO_SPACE, DISK. HTCondor's file is as it was.
         """
-        await self._do(self._shelf.replace, accountant_log, merged, uid, gid)
+        term = self.held.timeline.head.term if self.lead is None else self.lead.timeline.head.term
+        await self._do(self._shelf.replace, accountant_log, merged, uid, gid, term)
 
     async def put_lead(self, lead: Lead | None) -> None:
         """Keep what this node leads or led. Raises `JournalRefused` (NO_SPACE, DISK)."""
@@ -384,7 +386,8 @@ class SnapshotWriter:
         if self._written > self._length:
             raise JournalRefused(Refusal.TOO_LONG, f"more than the {self._length} bytes that were announced")
         self._digest.update(data)
-        self._scanner.feed_untrusted(data)
+        for start in range(0, len(data), PIECE_BYTES):  # other threads may run in between
+            self._scanner.feed_untrusted(data[start : start + PIECE_BYTES])
         if (scan := self._scanner.scan()).stop is Stop.CORRUPT:
             raise JournalRefused(Refusal.CORRUPT_RECORD, f"the snapshot has no record at byte {scan.stop_offset}")
         self._fresh.write(data)

@@ -110,9 +110,13 @@ def at_length(timeline: Timeline, length: int) -> Timeline:
 
 
 def encode_head(head: Head) -> bytes:
-    """Return a head's payload."""
-    assert head.timeline.head.offset == 0, "a journal begins where its file does"
-    return msgspec.msgpack.encode(head)
+    """Return a head's payload. Raises `JournalRefused` (BAD_JOURNAL) for what a reader would refuse."""
+    payload = msgspec.msgpack.encode(head)
+    try:
+        decode_head_untrusted(payload)
+    except Malformed as fault:  # it would not be read again
+        raise JournalRefused(Refusal.BAD_JOURNAL, f"{head.timeline.head} of {head.origin!r}: {fault}") from None
+    return payload
 
 
 def decode_head_untrusted(payload: bytes) -> Head:
@@ -214,8 +218,13 @@ class Fresh:
         self.path = path
         self._head = head
         self._writer = Writer()
+        first = self._writer.head(encode_head(head))
         self._descriptor = create(path)
-        self._write([self._writer.head(encode_head(head))])
+        try:
+            write_all(self._descriptor, first)
+        except BaseException:
+            self.drop()
+            raise
 
     def write(self, data: bytes) -> None:
         """Write a part of the content. Raises `OSError`."""
@@ -308,7 +317,8 @@ def proven_closed(contents: Iterable[bytes], what: str) -> Iterator[bytes]:
     for piece in contents:
         length += len(piece)
         try:
-            scanner.feed_untrusted(piece)
+            for start in range(0, len(piece), PIECE_BYTES):  # other threads may run in between
+                scanner.feed_untrusted(piece[start : start + PIECE_BYTES])
         except Malformed as damage:
             raise JournalRefused(refusal_of(damage), f"{what}: {damage}") from None
         yield piece

@@ -3,6 +3,7 @@
 Rule: a good history is never lost for a damaged one, and what is shown is on the disk, also if the crash came before.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -14,14 +15,18 @@ import structlog
 
 from gateway.core.timeline import Position
 from gateway.matchmaker.disk import plain, remove, sync, write_synced
-from gateway.matchmaker.former import convert_former, remove_former
+from gateway.matchmaker.former import FORMER_NAMES, convert_former, remove_former
 from gateway.matchmaker.journal_files import Found, Journal, cut_off, find, find_head
 from gateway.wire.errors import Malformed
 from gateway.wire.journal import JOURNAL_BYTES_MAX
 
 NAME: Final = "accounting.journal"
 
+_HALF_DONE: Final = (".new", ".link", ".keeping")
 _POSITIONED: Final = re.compile(r"(?:fork|pending)-(\d{1,19})\.(\d{1,19})\.(\d{1,19})\.journal")
+
+# What opening or reading a file may fail with for a reason that will be there the next time.
+_OF_THE_FILE: Final = (errno.EIO, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 log = structlog.get_logger()
 
@@ -87,10 +92,13 @@ def recover(names: Names, now_s: int) -> Recovered:
         OSError: the directory can't be made, read or written.
     """
     names.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    remove(names.new)
+    for path in names.directory.iterdir():
+        if path.name.endswith(_HALF_DONE) and path.name not in FORMER_NAMES:
+            remove(path)
     damages = _Damages()
-    held, previous = _held(names, damages), damages.good(names.previous)
-    if held is None and not names.held.exists() and not previous:
+    held = _held(names, damages)
+    previous = damages.good(names.previous)
+    if held is None:
         held = convert_former(names.directory, names.new, now_s)
         if held is not None:
             os.replace(names.new, names.held)
@@ -114,14 +122,15 @@ class _Damages:
         self.count = 0
 
     def look(self, path: Path) -> Found | None:
-        """Return what is at `path`; None where nothing is, or nothing that can be read."""
+        """Return what is at `path`; None where nothing is. Raises `OSError`, but not for a fault of that file."""
         try:
             found = find(path)
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.tell(path, str(error))
-            return None
+            if error.errno not in _OF_THE_FILE:
+                raise
+            found = Found(None, fault=str(error))
         if found.fault:
             self.tell(path, found.fault)
         elif found.journal is None:
@@ -140,18 +149,18 @@ class _Damages:
 
 
 def _held(names: Names, damages: _Damages) -> Journal | None:
+    """Return what is held, cut off where it is no longer good, or else what was held before."""
     found = damages.look(names.held)
     if found is None or found.journal is None:
-        previous = damages.good(names.previous)
-        if previous is None:
-            return None
         if found is not None:
             os.replace(names.held, names.damaged)
-        # Without a history that no leader has, which takes it away, there is no previous one without one that is held.
+        # Who takes away what is held takes away the previous one first: this is where a crash came in between here.
+        if not names.previous.exists():
+            return None
         os.replace(names.previous, names.held)
         sync(names.directory)
-        log.warning("journal.previous-taken", position=str(previous.timeline.head))
-        return msgspec.structs.replace(previous, path=names.held)
+        log.warning("journal.previous-taken")
+        return _held(names, damages)
     if found.fault:
         write_synced(names.damaged, plain(names.held, JOURNAL_BYTES_MAX))
     if found.torn or found.fault:

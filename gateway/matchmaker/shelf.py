@@ -5,7 +5,7 @@ Rule: what is held changes in memory only after it has changed on the disk.
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +30,7 @@ from gateway.matchmaker.journal_files import (
     refusal_of,
     scan_file,
 )
-from gateway.matchmaker.recovery import NAME, Names, recover
+from gateway.matchmaker.recovery import Names, recover
 from gateway.wire.accountant import FILE_BYTES_MAX
 from gateway.wire.errors import Malformed
 from gateway.wire.journal import JOURNAL_BYTES_MAX
@@ -75,7 +75,7 @@ class Shelf:
             raise JournalRefused(Refusal.TOO_LONG, f"{length} bytes; at most {FILE_BYTES_MAX}")
         for _ in proven_closed([data], f"what follows {start}"):
             pass
-        self.held = extend(journal, [data])
+        self.held = self._extended(journal, [data])
         return self.held.timeline.head
 
     def begin(self, timeline: Timeline, origin: str, length: int) -> Fresh:
@@ -155,11 +155,14 @@ class Shelf:
             if not known and len(self.pending) <= PENDING_KEPT:
                 continue
             position = one.timeline.head
+            try:
+                files = {"accounting.journal": one.path}
+                archive.put(self.names.archive, f"history-{position}", files, self.names.directory)
+                remove(one.path)
+            except OSError as error:  # the leader's records must not wait for this
+                log.error("history.not-archived", position=str(position), reason=str(error))
+                continue
             log.info("history.merged" if known else "history.given-up", position=str(position))
-            archive.put(
-                self.names.archive, f"history-{position}", {"accounting.journal": one.path}, self.names.directory
-            )
-            remove(one.path)
             self.pending = tuple(other for other in self.pending if other is not one)
 
     # -- forks
@@ -172,7 +175,7 @@ class Shelf:
         if position not in self.forks:
             link(self.names.held, self.names.fork(position))
             sync(self.names.directory)
-            self.forks = tuple(sorted({*self.forks, position}))
+            self._add_fork(position)
         return position
 
     def add_fork(self, position: Position, source: Path) -> None:
@@ -182,7 +185,7 @@ class Shelf:
         if (own.term, own.generation) != (position.term, position.generation):
             raise JournalRefused(Refusal.OUT_OF_ORDER, f"{position} is not in a file of {own}")
         self._require_space(position.offset)
-        beside = self.names.directory / f"{NAME}.fork"
+        beside = self.names.directory / "fork.journal.new"
         contents = Contents(source, position.offset)
         fresh = Fresh(beside, head)
         try:
@@ -198,21 +201,18 @@ class Shelf:
         finally:
             fresh.drop()
         sync(self.names.directory)
-        self.forks = tuple(sorted({*self.forks, position}))
+        self._add_fork(position)
 
     def prune_forks(self, keep: Timeline) -> None:
         """Remove the contents at forks that are not of `keep`."""
         wanted = {keep.head, *(fork.position for fork in keep.forks)}
-        kept = tuple(position for position in self.forks if position in wanted)[-FORKS_KEPT:]
-        for position in set(self.forks) - set(kept):
-            remove(self.names.fork(position))
-        self.forks = kept
+        self._keep_forks([position for position in self.forks if position in wanted])
 
     def path_of(self, position: Position) -> Path | None:
         """Return a journal's file with the content at `position`."""
         if position in self.forks:
             return self.names.fork(position)
-        for journal in (self.held, self.previous):
+        for journal in (self.held, self.previous, *self.pending):
             if journal is not None and journal.reaches(position):
                 return journal.path
         return None
@@ -230,22 +230,21 @@ class Shelf:
         self.load()
         return self._install(accountant_log, uid, gid)
 
-    def replace(self, accountant_log: Path, merged: Path, uid: int | None, gid: int | None) -> None:
-        """Put a plain file in the place of HTCondor's."""
-        self._put(accountant_log, proven_closed(plain(merged, FILE_BYTES_MAX + 1), f"'{merged}'"), uid, gid)
+    def replace(self, accountant_log: Path, merged: Path, uid: int | None, gid: int | None, term: int) -> None:
+        """Put a plain file in the place of HTCondor's, in `term`."""
+        self._put(accountant_log, proven_closed(plain(merged, FILE_BYTES_MAX + 1), f"'{merged}'"), uid, gid, term)
 
     def _install(self, target: Path, uid: int | None, gid: int | None) -> Position | None:
         journal = self.held
         if journal is None:
             return None
-        length = journal.mark.length
+        head, length = journal.timeline.head, journal.mark.length
         if _size(target) == length and same(Contents(journal.path, length), plain(target, length)):
             return None
-        self._put(target, proven_closed(Contents(journal.path, length), f"'{journal.path}'"), uid, gid)
-        return journal.timeline.head
+        self._put(target, proven_closed(Contents(journal.path, length), f"'{journal.path}'"), uid, gid, head.term)
+        return head
 
-    def _put(self, target: Path, contents: Iterable[bytes], uid: int | None, gid: int | None) -> None:
-        term = 0 if self.held is None else self.held.timeline.head.term
+    def _put(self, target: Path, contents: Iterable[bytes], uid: int | None, gid: int | None, term: int) -> None:
         put_in_place(target, contents, uid=uid, gid=gid, keep_in=self.names.directory, term=term)
 
     # -- parts
@@ -257,13 +256,30 @@ class Shelf:
             raise JournalRefused(Refusal.DIFFERENT, f"'{source}' is not the {held.timeline.head} that is held")
         if length > held.mark.length:
             self._require_space(length - held.mark.length)
-            self.held = held = extend(held, _behind(source, held.mark.length, length))
+            self.held = held = self._extended(held, _behind(source, held.mark.length, length))
         self._say(held, msgspec.structs.replace(head, made_s=held.head.made_s))
         return held.timeline.head
 
     def _say(self, journal: Journal, head: Head) -> None:
         if head != journal.head:
-            self.held = extend(journal, head=head)
+            self.held = self._extended(journal, head=head)
+
+    def _extended(self, journal: Journal, data: Iterable[bytes] = (), head: Head | None = None) -> Journal:
+        try:
+            return extend(journal, data, head)
+        except (JournalRefused, FileNotFoundError):
+            self.load()  # somebody else was at it: what is there now is what is held
+            raise
+
+    def _add_fork(self, position: Position) -> None:
+        self.forks = tuple(sorted({*self.forks, position}))
+        self._keep_forks(self.forks)
+
+    def _keep_forks(self, wanted: Sequence[Position]) -> None:
+        kept = tuple(wanted[-FORKS_KEPT:])
+        for position in set(self.forks) - set(kept):
+            remove(self.names.fork(position))
+        self.forks = kept
 
     def _require_held(self) -> Journal:
         if self.held is None:

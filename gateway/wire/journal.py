@@ -137,7 +137,7 @@ class Reader:
         while len(buffer) - position >= FRAME_BYTES:  # ends when less than a frame is left
             word, digest = _FRAME.unpack_from(buffer, position)
             length = word & _LENGTH
-            if length > PAYLOAD_BYTES_MAX or self.length + length > FILE_BYTES_MAX:
+            if length > PAYLOAD_BYTES_MAX or (not word & _HEAD and self.length + length > FILE_BYTES_MAX):
                 raise Malformed(Reason.TOO_LONG, f"a frame of {length} bytes at byte {self._file_bytes}")
             start, end = position + FRAME_BYTES, position + FRAME_BYTES + length
             if end > len(buffer):
