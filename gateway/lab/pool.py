@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from gateway.console.admin import AdminUnreachable, ask_admin
-from gateway.lab import cluster, disks, network, readiness, rootfs, teardown
+from gateway.lab import cluster, disks, network, process, readiness, rootfs, teardown
 from gateway.lab.disks import Files
 from gateway.lab.errors import LabError
 from gateway.lab.host import HostControl, HostDisk, Service, Spawned
@@ -273,6 +273,16 @@ class Lab:
     def is_up(self, host: str) -> bool:
         """Whether the host is booted (frozen or cut off, it still is)."""
         return self._control(host).first_process() is not None
+
+    async def running(self, program: str) -> list[str]:
+        """The hosts on which a program of this name runs now. Looked up on the machine: it starts nothing."""
+        keys = set(await trio.to_thread.run_sync(lambda: list(process.named(program))))
+        firsts = {host.name: self._control(host.name).first_process() for host in self.topology.hosts}
+        return [
+            name
+            for name, first in firsts.items()
+            if first and process.namespace_key(Path(f"/proc/{first.pid}/ns/pid")) in keys
+        ]
 
     async def status(self) -> list[HostStatus]:
         """Every host as it is now, in the order of the topology. Takes up to `STATUS_S_MAX`."""

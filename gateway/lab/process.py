@@ -89,6 +89,19 @@ def in_namespaces(kind: str, keys: set[tuple[int, int]]) -> Iterator[tuple[Proce
             yield Process(int(folder.name), int(fields[19])), fields[0]
 
 
+def named(name: str) -> Iterator[tuple[int, int]]:
+    """The process namespaces of the live processes of this name, of which the kernel keeps the first 15 characters."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            if (folder / "comm").read_text().strip() == name[:15] and _stat(int(folder.name))[0] not in ZOMBIE_STATES:
+                found = (folder / "ns" / "pid").stat()
+                yield found.st_dev, found.st_ino
+        except (OSError, IndexError):
+            continue  # it has ended
+
+
 def namespace_key(path: Path) -> tuple[int, int] | None:
     """What tells one namespace from another; None: there is none at `path`."""
     try:

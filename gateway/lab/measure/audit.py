@@ -66,6 +66,10 @@ class Witnesses(msgspec.Struct, frozen=True, kw_only=True):
         """Return the starts of the cycles that could see the slots of `host`, in order."""
         return sorted(at for manager, times in self.cycles.items() for at in times if self._counts(manager, at, host))
 
+    def all_cycles(self) -> list[float]:
+        """Return the starts of every manager's cycles, in order."""
+        return sorted(at for times in self.cycles.values() for at in times)
+
     def _counts(self, manager: str, at: float, host: str) -> bool:
         if manager in self.ended and at >= self.ended[manager]:
             return False
@@ -89,7 +93,8 @@ class Witnesses(msgspec.Struct, frozen=True, kw_only=True):
             for user in sorted({*seen, *claimed, *before.customers, *after.customers})
             if user in seen or user in claimed or _usage(after, user) or _usage(before, user)
         }
-        cycle_s = max((usage.longest_cycle_s(self.cycles_seeing(host), *span) for host in self.slots), default=0.0)
+        # The usual cycle, not the longest: how long any of them really took is in the replay.
+        cycle_s = max((usage.median_cycle_s(self.cycles_seeing(host), *span) for host in self.slots), default=0.0)
         return Usage(since=before.at, until=after.at, bound_s=len(every_slot) * cycle_s, users=users)
 
     def _charges(self, now: float) -> Iterable[Charge]:

@@ -5,6 +5,7 @@ Exit status: 0 every repeat was measured; 1 one was refused, or a lab could not 
 
 import argparse
 import contextlib
+import functools
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,6 +32,7 @@ SCENARIO_NAMES = ("manager-kill", "manager-link-down", "gateway-kill")
 # Of the address alone, on a small lab of its own without HTCondor; a test holds them together with theirs.
 ADDRESS_NAMES = ("daemon-kill", "gateway-link-down", "daemon-term", "daemon-freeze", "gateway-partition")
 ADDRESS_TABLE, FALSE_TAKEOVERS = "address-table", "false-takeovers"
+PARTITION = "partition"  # a pool of two halves: a scenario with a table of its own
 POOL_LAB, ADDRESS_LAB = "lab", "vip"
 
 Progress = Callable[[str], None]
@@ -44,9 +46,10 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser("measure", help=text, description=text)
     parser.add_argument(
         "scenario",
-        choices=(*SCENARIO_NAMES, DEMO, *ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS),
+        choices=(*SCENARIO_NAMES, PARTITION, DEMO, *ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS),
         metavar="SCENARIO",
-        help=f"what to break in a pool: {', '.join(SCENARIO_NAMES)}, {DEMO} (a short look at two); of the address "
+        help=f"what to break in a pool: {', '.join(SCENARIO_NAMES)}, {PARTITION} (cut in two halves that both serve, "
+        f"and healed), {DEMO} (a short look at two); of the address "
         f"alone: {', '.join(ADDRESS_NAMES)}, {FALSE_TAKEOVERS}, {ADDRESS_TABLE} (all, beside keepalived)",
     )
     parser.add_argument(
@@ -64,6 +67,7 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument("--had-repeat", type=int, default=1, metavar="N", help="how often with HAD (default 1)")
     parser.add_argument("--keep", action="store_true", help="leave the labs up that were brought up for this")
+    parser.add_argument("--on-partition", choices=("hold", "serve"), help="what the lab's file is to say of partitions")
     parser.add_argument("--window", type=float, metavar="S", help="seconds before and after the fault (default 60)")
     sizes = parser.add_argument_group("the lab to bring up, where none of that name is up")
     sizes.add_argument("--managers", type=int, default=3, metavar="N", help="central managers (default 3)")
@@ -114,6 +118,8 @@ async def measure(chosen: argparse.Namespace) -> int:
         raise LabError("a measurement is repeated at least once: --repeat 1")
     if chosen.compare == "keepalived":
         raise LabError("keepalived moves an address and knows nothing of a pool: measure daemon-kill with it")
+    if chosen.scenario == PARTITION:
+        return await _measure_partition(chosen)
     if chosen.compare and any(name not in ("manager-kill", "manager-link-down") for name in names):
         raise LabError("a pool with HTCondor's own HAD has no gateway to break: --with had goes with manager scenarios")
     say = _clock()
@@ -144,6 +150,15 @@ async def _measure_address(chosen: argparse.Namespace) -> int:
     function = takeovers.measure if chosen.scenario == FALSE_TAKEOVERS else address_command.measure
     with _json_file(chosen.json) as json_file:
         return await function(chosen, _clock(), json_file)
+
+
+async def _measure_partition(chosen: argparse.Namespace) -> int:
+    from gateway.lab.measure import partition_command
+
+    say = _clock()
+    with _json_file(chosen.json) as json_file:
+        open_lab = functools.partial(_lab, chosen=chosen, say=say)
+        return await partition_command.measure(chosen, _topology(chosen), open_lab, say, json_file)
 
 
 async def _series(
@@ -212,7 +227,7 @@ async def _lab(topology: "Topology", chosen: argparse.Namespace, say: Progress) 
 
 
 def _topology(chosen: argparse.Namespace) -> "Topology":
-    from gateway.config.settings import Forward
+    from gateway.config.settings import Forward, OnPartition
     from gateway.lab.topology import Topology
 
     return Topology(
@@ -223,6 +238,7 @@ def _topology(chosen: argparse.Namespace) -> "Topology":
         slots=chosen.slots,
         forward=Forward(chosen.forward),
         suite=chosen.condor_suite,
+        on_partition=None if chosen.on_partition is None else OnPartition(chosen.on_partition),
     ).checked()
 
 

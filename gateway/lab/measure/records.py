@@ -112,11 +112,17 @@ def percentile(values: Sequence[float | None], percent: float) -> float | None:
 
 def json_line(result: Result) -> str:
     """Return the result as one line of JSON, figures rounded to what the measurement can tell (a millisecond)."""
-    fields = {
-        name: round(value, 3) if isinstance(value, float) else value
-        for name, value in msgspec.structs.asdict(result).items()
-    }
-    return msgspec.json.encode(fields).decode()
+    return msgspec.json.encode(rounded(result)).decode()
+
+
+def rounded(value: object) -> object:
+    """Return a value for JSON, its floats to the thousandth."""
+    if isinstance(value, float):
+        return round(value, 3)
+    plain = msgspec.to_builtins(value)
+    if isinstance(plain, dict):
+        return {key: rounded(one) for key, one in plain.items()}
+    return [rounded(one) for one in plain] if isinstance(plain, list) else plain
 
 
 def edits_lost_count(result: Result) -> int | None:

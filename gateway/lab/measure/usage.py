@@ -160,5 +160,15 @@ def _within(spans: Iterable[tuple[str, float, float]], since: float, until: floa
 
 def longest_cycle_s(cycles: Sequence[float], since: float, until: float) -> float:
     """Return the longest time between two starts of cycles in [since, until), whoever made them; 0 without two."""
+    return max(_cycles_s(cycles, since, until), default=0.0)
+
+
+def median_cycle_s(cycles: Sequence[float], since: float, until: float) -> float:
+    """Return the usual time between two starts of cycles in [since, until), whoever made them; 0 without two."""
+    lengths = sorted(_cycles_s(cycles, since, until))
+    return lengths[len(lengths) // 2] if lengths else 0.0
+
+
+def _cycles_s(cycles: Sequence[float], since: float, until: float) -> list[float]:
     times = sorted(at for at in cycles if since <= at < until)
-    return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
+    return [later - earlier for earlier, later in itertools.pairwise(times)]

@@ -5,7 +5,8 @@ import re
 
 import msgspec
 
-ASK = ("condor_userprio", "-allusers", "-long")
+# Of the negotiator itself: what the collector knows of users is what a negotiator told it a while ago.
+ASK = ("condor_userprio", "-negotiator", "-allusers", "-long")
 _ATTRIBUTE = re.compile(r"([A-Za-z]+?)(\d*) = (.+)")
 _CLOSE = 0.5  # factors are shown with six digits; all that is set here are whole numbers
 
@@ -24,6 +25,11 @@ class Prio(msgspec.Struct, frozen=True):
 
     at: int
     customers: dict[str, Customer]
+
+    @property
+    def usage_s(self) -> float:
+        """Return what all users have used."""
+        return sum(customer.usage_s for customer in self.customers.values())
 
 
 def parse(text: str) -> Prio | None:
