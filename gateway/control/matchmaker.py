@@ -25,6 +25,7 @@ from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.condor import CondorHost, discover
 from gateway.matchmaker.master import MasterMissing
 from gateway.matchmaker.negotiator import SETTLE_MS, Negotiator, NegotiatorFailed
+from gateway.matchmaker.pool_address import pool_address
 from gateway.matchmaker.probe import ProbeFailed
 from gateway.wire.messages import Standing
 from gateway.wire.seal import Keyring
@@ -60,7 +61,7 @@ class MatchmakerService:
         self._post = post
         self._accounting = accounting
         self._standbys = Standbys(settings, backend, me, forwarding)
-        self._negotiator = Negotiator(host)
+        self._negotiator = Negotiator(host, pool_address(settings, backend, self._server.endpoint, host))
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self.node: Node | None = None
         self.pump: Pump | None = None

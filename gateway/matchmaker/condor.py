@@ -29,6 +29,10 @@ _QUESTIONS = (
     "$(COLLECTOR)",
     "$(CONDOR_IDS:)",
     "$(CONDOR_VERSION)",
+    "$(SHARED_PORT_DAEMON_AD_FILE:)",
+    # What a daemon's address says its name is: src/condor_io/sock.cpp, Sock::get_sinful_public.
+    "$(HOST_ALIAS:$(FULL_HOSTNAME))",
+    "$(FULL_HOSTNAME)",
 )
 
 
@@ -58,6 +62,9 @@ class CondorHost(msgspec.Struct, frozen=True, kw_only=True):
     uid: int  # who HTCondor's daemons run as, and whose the files in the spool must be
     gid: int
     version: str
+    shared_port_ad: str  # where condor_shared_port leaves its address for the daemons behind it; "": nowhere
+    alias: str  # this host's name, as its daemons' addresses have it
+    full_hostname: str
 
 
 async def run_tool(*command: str, stdin: bytes = b"", timeout_ms: int) -> str:
@@ -105,7 +112,9 @@ async def discover() -> CondorHost:
     lines = [line.strip() for line in answer.splitlines()]
     if len(lines) < len(_QUESTIONS):
         raise CondorMissing(f"condor_config_val gave {len(lines)} of {len(_QUESTIONS)} answers: {answer[:200]!r}")
-    config_dirs, spool, log, accountant, master, negotiator, collector, ids, version = lines[: len(_QUESTIONS)]
+    config_dirs, spool, log, accountant, master, negotiator, collector, ids, version, shared, alias, hostname = lines[
+        : len(_QUESTIONS)
+    ]
     config_dir = config_dirs.split(",")[-1].strip()
     if not config_dir or not await trio.Path(config_dir).is_dir():
         text = (
@@ -128,6 +137,9 @@ async def discover() -> CondorHost:
         uid=uid,
         gid=gid,
         version=version,
+        shared_port_ad=shared,
+        alias=alias,
+        full_hostname=hostname,
     )
 
 

@@ -21,6 +21,7 @@ import trio
 from gateway.matchmaker import nodefile
 from gateway.matchmaker.condor import CondorHost, ToolFailed, run_tool
 from gateway.matchmaker.master import Held, Master, MasterMissing, MasterReason, find_master, processes
+from gateway.matchmaker.pool_address import PoolAddress
 
 log = structlog.get_logger()
 
@@ -58,8 +59,9 @@ class NegotiatorFailed(Exception):  # noqa: N818 (an outcome, not an error of th
 class Negotiator:
     """The one negotiator that this host may run. Not to be called by two tasks at once, but for `kill`."""
 
-    def __init__(self, host: CondorHost) -> None:
+    def __init__(self, host: CondorHost, address: PoolAddress | None = None) -> None:
         self._host = host
+        self._address = address  # where the pool finds it; None: at this host's own address
         self._file = nodefile.path(host.config_dir)
         self._master: Master | None = None
         self._process: Held | None = None
@@ -119,7 +121,7 @@ class Negotiator:
             MasterMissing: condor_master does not run.
         """
         started = time.monotonic()
-        if self.running and self._written == nodefile.render(negotiator=True, view_hosts=view_hosts):
+        if self.running and self._written == self._render(negotiator=True, view_hosts=view_hosts):
             return
         master = await self._hold_master()
         self._may_appear = not self.running
@@ -206,7 +208,9 @@ class Negotiator:
         self._process = self._master = None
 
     async def _write(self, *, negotiator: bool, view_hosts: tuple[str, ...]) -> None:
-        text = nodefile.render(negotiator=negotiator, view_hosts=view_hosts)
+        if negotiator and self._address is not None:
+            await self._write_address(self._address)
+        text = self._render(negotiator=negotiator, view_hosts=view_hosts)
         self._written = ""  # until the write is known to have succeeded, nobody knows what stands there
         try:
             # Shielded: half an order is worse than a late cancellation. A file system that hangs is the guard's case.
@@ -215,6 +219,17 @@ class Negotiator:
             detail = f"{self._file} cannot be written: {error.strerror or error}"
             raise NegotiatorFailed(NegotiatorReason.FILE_NOT_WRITTEN, detail) from None
         self._written = text
+
+    def _render(self, *, negotiator: bool, view_hosts: tuple[str, ...]) -> str:
+        return nodefile.render(negotiator=negotiator, view_hosts=view_hosts, address=self._address)
+
+    async def _write_address(self, address: PoolAddress) -> None:
+        try:
+            await trio.to_thread.run_sync(nodefile.write, address.file, address.text)
+        except OSError as error:
+            # A negotiator that only some tools can't reach is better than none: this is all that the file is for.
+            log.warning("negotiator.address_not_written", file=address.file, reason=error.strerror or str(error))
+            self._address = None
 
     async def _hold_master(self) -> Master:
         if self._master is None or not self._master.running:

@@ -6,6 +6,8 @@ Rule: it holds everything that this program sets in HTCondor, and an administrat
 import contextlib
 import os
 
+from gateway.matchmaker.pool_address import PoolAddress
+
 NAME = "zz-condor-gateway.config"  # read last in its folder, so that what stands here counts
 
 # A client that reconnects after a switch resumes a session that the new collector never had, and loses its update:
@@ -54,6 +56,14 @@ DAEMON_LIST = $(DAEMON_LIST) NEGOTIATOR
 NEGOTIATOR.{name} = {method}
 """
 
+_ADDRESS = """
+# The negotiator gives the pool's address as its own, {virtual}: tools on submit and execute hosts (condor_userprio,
+# the Python bindings) reach it there, whichever manager it runs on, also where they can't reach this host itself.
+# It reads that in this file, written together with this one. TCP_FORWARDING_HOST would do the same for every daemon
+# of this host, and the collector would send its own ad to itself and stand still for 20 s each time: do not set it.
+NEGOTIATOR.SHARED_PORT_DAEMON_AD_FILE = {file}
+"""
+
 _NO_NEGOTIATOR = """
 # No NEGOTIATOR in DAEMON_LIST: only the elected manager runs one. condor_on will say that it has started it, and
 # nothing will happen. `condor-gateway status` shows which manager is elected.
@@ -76,13 +86,18 @@ UPDATE_VIEW_COLLECTOR_WITH_TCP = True
 """
 
 
-def render(*, negotiator: bool, view_hosts: tuple[str, ...]) -> str:
-    """Return the file's text. `view_hosts` ("address:port") get this collector's ads: the elected manager's only."""
+def render(*, negotiator: bool, view_hosts: tuple[str, ...], address: PoolAddress | None = None) -> str:
+    """Return the file's text. `view_hosts` ("address:port") get this collector's ads: the elected manager's only.
+
+    `address`: where the pool finds the elected manager's negotiator; None: at the manager's own address.
+    """
     assert negotiator or not view_hosts, "a manager that is not elected forwards to nobody: ads would go in circles"
     assert all(host.split() == [host] and "," not in host for host in view_hosts), f"view hosts {view_hosts}"
     text = _HEAD.format(role="is elected: it runs the pool's negotiator" if negotiator else "stands by")
     text += _SESSIONS.format(name=SESSION_NAME, seconds=SESSION_S)
     text += _NEGOTIATOR.format(name=RESCHEDULE_NAME, method=NO_METHOD) if negotiator else _NO_NEGOTIATOR
+    if negotiator and address is not None:
+        text += _ADDRESS.format(virtual=address.virtual, file=address.file)
     if view_hosts:
         text += _FORWARDING.format(hosts=" ".join(view_hosts), types=", ".join(FORWARDED_TYPES))
     return text
@@ -102,8 +117,10 @@ def write(target: str, text: str) -> None:
     folder, name = os.path.split(target)
     # HTCondor reads no file whose name begins with a dot (LOCAL_CONFIG_DIR_EXCLUDE_REGEXP).
     new = os.path.join(folder, f".{name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)  # of a crash, or a trap: not every folder that is written to is root's alone
     try:
-        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             data = memoryview(text.encode())
             while data:

@@ -4,7 +4,15 @@ import os
 
 import pytest
 
+from gateway.config.settings import Endpoint
 from gateway.matchmaker import nodefile
+from gateway.matchmaker.pool_address import PoolAddress
+
+ADDRESS = PoolAddress(
+    virtual=Endpoint("10.77.0.100", 9618),
+    file="/run/lock/condor/ad.condor-gateway",
+    text="",
+)
 
 
 def settings(text):
@@ -40,13 +48,36 @@ def test_leader_forwards_every_ad_with_its_claim_ids_to_every_relay_by_tcp():
     assert types == {"Machine", "Submitter", "Scheduler", "DaemonMaster", "StartD", "Slot"}
 
 
+def test_leader_puts_its_negotiator_alone_behind_the_pools_address():
+    said = settings(nodefile.render(negotiator=True, view_hosts=(), address=ADDRESS))
+    assert said["NEGOTIATOR.SHARED_PORT_DAEMON_AD_FILE"] == ADDRESS.file
+    # Collector, master and shared_port would no longer find themselves.
+    assert not [name for name in said if "TCP_FORWARDING_HOST" in name or name.startswith("SHARED_PORT")]
+
+
+def test_a_standby_says_nothing_of_the_pools_address():
+    assert nodefile.render(negotiator=False, view_hosts=(), address=ADDRESS) == nodefile.render(
+        negotiator=False, view_hosts=()
+    )
+
+
+def test_a_trap_in_the_place_of_a_new_file_is_not_written_through(tmp_path):
+    """HTCondor's own folders are not root's alone: who may write there must not choose what root overwrites."""
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    os.link(precious, tmp_path / ".target.new")
+    nodefile.write(str(tmp_path / "target"), "new")
+    assert (precious.read_text(), (tmp_path / "target").read_text()) == ("kept", "new")
+
+
 def test_a_standby_never_forwards():
     with pytest.raises(AssertionError, match="in circles"):
         nodefile.render(negotiator=False, view_hosts=("127.0.0.1:19002",))
 
 
 def test_every_setting_has_a_comment_right_above_it():
-    blocks = nodefile.render(negotiator=True, view_hosts=("127.0.0.1:19002",)).strip().split("\n\n")
+    text = nodefile.render(negotiator=True, view_hosts=("127.0.0.1:19002",), address=ADDRESS)
+    blocks = text.strip().split("\n\n")
     for block in blocks[1:]:
         assert block.startswith("# "), block
         assert block.count("\n") >= 1, block
