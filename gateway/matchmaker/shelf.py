@@ -159,6 +159,7 @@ class Shelf:
                 files = {"accounting.journal": one.path}
                 archive.put(self.names.archive, f"history-{position}", files, self.names.directory)
                 remove(one.path)
+                sync(self.names.directory)
             except OSError as error:  # the leader's records must not wait for this
                 log.error("history.not-archived", position=str(position), reason=str(error))
                 continue
@@ -277,8 +278,11 @@ class Shelf:
 
     def _keep_forks(self, wanted: Sequence[Position]) -> None:
         kept = tuple(wanted[-FORKS_KEPT:])
-        for position in set(self.forks) - set(kept):
+        dropped = set(self.forks) - set(kept)
+        for position in dropped:
             remove(self.names.fork(position))
+        if dropped:
+            sync(self.names.directory)
         self.forks = kept
 
     def _require_held(self) -> Journal:
