@@ -1,6 +1,7 @@
 """A leader and standbys for the tests of the stream: real sockets, real crypto, real stores, a file that grows."""
 
-import itertools
+import contextlib
+import hashlib
 import os
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from gateway.matchmaker.follow import follow
 from gateway.matchmaker.journal import Store
 from gateway.matchmaker.receive import serve
 from gateway.matchmaker.ship import Shipped, ship
-from gateway.matchmaker.stream import Material
+from gateway.matchmaker.stream import Lost, Material, Session, answer, call
+from gateway.wire import stream as wire
 from gateway.wire.seal import Keyring
 
 KEYS = Keyring({1: bytes(range(32))}, 1)
@@ -45,6 +47,12 @@ def material(me: str, **changes) -> Material:
 
 def peer(name: str, endpoint: Endpoint) -> Peer:
     return Peer(name=name, endpoint=endpoint, roles=frozenset({Role.MANAGER}))
+
+
+async def eventually(condition) -> None:
+    with trio.fail_after(SOON_S):
+        while not condition():  # noqa: ASYNC110 (what it looks at tells nobody)
+            await trio.sleep(0.01)
 
 
 class NoHistories:
@@ -181,8 +189,8 @@ class Leader:
         def fits(shipped: Shipped) -> bool:
             if not self.generations or self.generations[-1][1] != inode or shipped.standby != standby:
                 return False
-            generation = self.generations[-1][0].head.generation
-            return shipped.connected and (shipped.position.generation, shipped.position.offset) >= (generation, length)
+            head = self.generations[-1][0].head
+            return shipped.connected and shipped.position >= Position(head.term, head.generation, length)
 
         return await self.until(fits, within_s)
 
@@ -194,7 +202,8 @@ from pathlib import Path
 from gateway.config.settings import Endpoint
 from gateway.matchmaker.journal import Store
 from gateway.matchmaker.receive import serve
-from gateway.matchmaker.stream import Material
+from gateway.matchmaker.stream import Lost, Material, Session, answer, call
+from gateway.wire import stream as wire
 from gateway.wire.seal import Keyring
 
 async def main():
@@ -213,8 +222,6 @@ async def main():
 
 trio.run(main)
 """
-
-_children = itertools.count()
 
 
 class Child:
@@ -252,3 +259,68 @@ class Child:
         target = self.directory / "exported"
         await store.export(store.path_of(store.held.timeline.head), None, target)
         return target.read_bytes()
+
+
+class Intruder:
+    """A peer with the right key that says what it likes: as a leader, to a standby."""
+
+    def __init__(self, stream: trio.SocketStream, session: Session) -> None:
+        self.stream = stream
+        self.session = session
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def at(cls, standby, *, timeline: Timeline | None = None, hello: bool = True):
+        async with await trio.open_tcp_stream("127.0.0.1", standby.endpoint.port) as stream:
+            intruder = cls(stream, await call(stream, material("cm1")))
+            if hello:
+                await intruder.say(wire.Hello("cm1", standby.name, timeline or Timeline(Position(TERM, 1, 0))))
+                assert isinstance(await intruder.hear(), wire.Welcome)
+            yield intruder
+
+    async def say(self, *messages: wire.Message) -> None:
+        for message in messages:
+            await self.session.send(message)
+
+    async def hear(self) -> wire.Message | None:
+        """The next message but for keepalives; None where the connection was closed."""
+        with trio.fail_after(SOON_S):
+            while True:
+                try:
+                    messages = await self.session.receive()
+                except (Lost, trio.BrokenResourceError):
+                    return None
+                for message in messages:
+                    if not isinstance(message, wire.Keepalive):
+                        return message
+
+    async def snapshot(self, data: bytes, timeline: Timeline | None = None, sha256: bytes | None = None) -> None:
+        timeline = timeline or Timeline(Position(TERM, 1, len(data)))
+        await self.say(wire.Snapshot(timeline, "cm1", timeline.head.offset))
+        for start in range(0, len(data), wire.CHUNK_BYTES):
+            await self.say(wire.Chunk(wire.Transfer.SNAPSHOT, data[start : start + wire.CHUNK_BYTES]))
+        await self.say(wire.Done(wire.Transfer.SNAPSHOT, sha256 or hashlib.sha256(data).digest()))
+
+
+class Impostor:
+    """A standby with the right key that says what it likes. `conversation` is called with each leader that calls."""
+
+    def __init__(self, conversation, name: str = "cm2", welcome: wire.Welcome | None = None) -> None:
+        self.name = name
+        self._conversation = conversation
+        self._welcome = welcome or wire.Welcome(Timeline(), 0, (), ())
+        self.endpoint = Endpoint("127.0.0.1", 0)
+
+    async def run(self, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.endpoint = Endpoint("127.0.0.1", listeners[0].socket.getsockname()[1])
+        task_status.started()
+        await trio.serve_listeners(self._handle, listeners)
+
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        with contextlib.suppress(Lost, trio.BrokenResourceError, trio.ClosedResourceError):
+            async with stream:
+                session = await answer(stream, material(self.name))
+                assert isinstance((await session.receive())[0], wire.Hello)
+                await session.send(self._welcome)
+                await self._conversation(session)
