@@ -1,7 +1,7 @@
 """Promises of the configuration files that the lab writes for HTCondor and for the gateway."""
 
 from gateway.config import load
-from gateway.config.settings import Forward, Role
+from gateway.config.settings import Forward, OnPartition, Role
 from gateway.lab import cluster, condor, network
 from gateway.lab.topology import Kind, System, Topology
 
@@ -92,6 +92,13 @@ def test_the_gateways_file_is_one_that_the_gateway_accepts():
         "10.77.0.12",
         "10.77.0.13",
     ]
+
+
+def test_the_gateways_file_says_of_partitions_what_the_lab_was_asked_for():
+    for policy in (None, OnPartition.HOLD, OnPartition.SERVE):
+        loaded = load(cluster.gateway_config(Topology(managers=2, on_partition=policy)), "gateway.cfg", {})
+        assert loaded.settings is not None
+        assert loaded.settings.on_partition is (policy or OnPartition.HOLD)
 
 
 def test_every_host_can_be_found_by_its_name():

@@ -96,7 +96,7 @@ async def test_a_frozen_host_stands_still_until_it_is_thawed(lab, tmp_path):
     assert ticker.returncode is not None
 
 
-async def test_a_cut_parts_two_hosts_and_no_others(lab):
+async def test_a_cut_parts_two_hosts_and_a_partition_one_side_from_the_other(lab):
     await lab.cut("submit1", "cm1")
     assert not await _reaches(lab, "submit1", "cm1")
     assert not await _reaches(lab, "cm1", "submit1")
@@ -104,6 +104,12 @@ async def test_a_cut_parts_two_hosts_and_no_others(lab):
     await lab.heal("submit1", "cm1")
     await lab.heal("submit1", "cm1")  # mending what is whole is no error
     await _until(lambda: _reaches(lab, "submit1", "cm1"))  # the next ARP request may be a second away
+    await lab.partition(["submit1"])
+    assert not await _reaches(lab, "submit1", "cm1")
+    assert not await _reaches(lab, "exec1", "submit1")
+    assert await _reaches(lab, "exec1", "cm1")
+    await lab.mend()
+    await _until(lambda: _reaches(lab, "exec1", "submit1"))
 
 
 async def test_a_pulled_cable_takes_the_carrier_away(lab):

@@ -22,10 +22,16 @@ def test_the_default_lab_has_the_hosts_of_the_documentation():
 
 
 def test_addresses_and_ethernet_addresses_are_never_given_twice():
-    hosts = Topology(managers=9, gateways=9, execute=50).checked().hosts
-    assert len({host.address for host in hosts}) == len(hosts) == 69
+    hosts = Topology(managers=9, gateways=9, submit=9, execute=50).checked().hosts
+    assert len({host.address for host in hosts}) == len(hosts) == 77
     assert len({host.mac for host in hosts}) == len(hosts)
     assert "10.77.0.100" not in {host.address for host in hosts}
+
+
+def test_both_halves_have_some_of_every_kind_and_together_every_host():
+    one, other = Topology(managers=3, submit=2).halves
+    assert one == ("cm1", "cm2", "gw1", "submit1", "exec1")
+    assert other == ("cm3", "gw2", "submit2", "exec2")
 
 
 def test_host_names_fit_the_kernels_limit_for_interfaces():
@@ -54,6 +60,7 @@ def test_a_name_that_could_be_taken_for_something_else_is_refused(name):
     [
         ({"managers": 0}, "0 managers: a lab has 1 to 9"),
         ({"gateways": 0}, "0 gateways: a lab has 1 to 9"),
+        ({"submit": 10}, "10 submit hosts: a lab has 1 to 9"),
         ({"execute": 51}, "51 execute hosts: a lab has 1 to 50"),
         ({"slots": 65}, "65 slots on each execute host: a lab has 1 to 64"),
     ],

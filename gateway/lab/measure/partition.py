@@ -178,8 +178,10 @@ class Partition:
 
     async def _edit(self, plan: Plan, leaders: list[str]) -> None:
         async def on_side(number: int) -> None:
-            for edit in (*plan.sides[number], plan.conflict[number]):
-                await accounts.edit_until(self.lab, leaders[number], edit, EDIT_S_MAX)
+            # All at once: each waits for the end of a cycle, and none touches what another one does.
+            async with trio.open_nursery() as nursery:
+                for edit in (*plan.sides[number], plan.conflict[number]):
+                    nursery.start_soon(accounts.edit_until, self.lab, leaders[number], edit, EDIT_S_MAX)
             self.say(f"{leaders[number]} has taken its side's edits")
 
         async with trio.open_nursery() as nursery:

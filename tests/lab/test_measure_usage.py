@@ -1,0 +1,115 @@
+"""What users are to be charged, replayed from logs; the excerpts in data/ were written by HTCondor 23.9.6."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.lab.measure import usage
+from gateway.lab.measure.audit import Cut, Witnesses
+from gateway.lab.measure.usage import Slot, UserMatch
+from gateway.lab.measure.userprio import Customer, Prio
+
+DATA = Path(__file__).parent / "data"
+START_LOG = (DATA / "StartLog").read_text()
+NEGOTIATOR_LOG = (DATA / "NegotiatorLog").read_text()
+SLOT, USER = "slot1@exec1", "ann@pool"
+
+
+def lines(*changes: tuple[float, str]) -> str:
+    return "".join(f"17953{at:09.3f} slot1: {text}\n" for at, text in changes)
+
+
+# Claimed at 10.2 by USER, released at 15.6.
+HELD = lines(
+    (10.2, f"Remote owner is {USER}"),
+    (10.2, "Changing state: Unclaimed -> Claimed"),
+    (15.5, "Changing state and activity: Claimed/Busy -> Preempting/Vacating"),
+    (15.6, "Changing state and activity: Preempting/Vacating -> Owner/Idle"),
+    (15.6, "Changing state: Owner -> Unclaimed"),
+)
+EPOCH = 1795300000.0
+
+
+def held() -> Slot:
+    return usage.slots(HELD, "exec1")[SLOT]
+
+
+def charged(given: list[UserMatch], cycles: list[float], slot: Slot | None = None) -> dict[str, float]:
+    times = [EPOCH + at for at in cycles]
+    moved = [UserMatch(EPOCH + one.at, one.slot, one.user) for one in given]
+    return usage.charged_s(usage.charges(slot or held(), moved, times, EPOCH + 30), EPOCH, EPOCH + 30)
+
+
+def test_claim_lasts_until_the_slot_is_released_vacating_included():
+    (claim,) = held().claims
+    assert (claim.user, claim.since, claim.until) == (USER, EPOCH + 10.2, EPOCH + 15.6)
+
+
+def test_claims_of_a_real_log_are_those_of_its_owner():
+    found = usage.slots(START_LOG, "trial1")
+    assert set(found) == {"slot1@trial1", "slot2@trial1"}
+    first = found["slot1@trial1"].claims[0]
+    assert first.user == "physicist@trial1"
+    assert first.until is not None
+    assert first.until - first.since == pytest.approx(4.111, abs=0.001)
+
+
+def test_matches_of_a_real_log_name_user_and_slot():
+    found = usage.matches(NEGOTIATOR_LOG)
+    assert (found[0].user, found[0].slot) == ("physicist@trial1", "slot1@trial1")
+
+
+def test_slot_is_charged_from_its_match_to_the_cycle_that_the_update_of_its_release_has_reached():
+    # Released at 15.6, told at 16.52: the cycle of 16.1 does not know of it, that of 17.1 does.
+    assert charged([UserMatch(10.1, SLOT, USER)], [10.05, 11.5, 12.1, 16.1, 17.1]) == {USER: 7.0}
+
+
+def test_claim_whose_match_nobody_wrote_down_is_charged_from_the_first_cycle_that_sees_it():
+    assert charged([], [12.1, 13.1, 17.1]) == {USER: 5.0}
+
+
+def test_second_match_of_a_slot_is_charged_to_the_other_user_until_the_next_cycle():
+    given = [UserMatch(10.1, SLOT, USER), UserMatch(11.15, SLOT, "bob@pool")]
+    assert charged(given, [10.05, 11.1, 12.1, 13.1, 17.1]) == {USER: 6.0, "bob@pool": 1.0}
+
+
+def test_claim_that_goes_on_is_charged_up_to_now():
+    log = lines((10.2, f"Remote owner is {USER}"), (10.2, "Changing state: Unclaimed -> Claimed"))
+    assert charged([UserMatch(10.1, SLOT, USER)], [12.1], usage.slots(log, "exec1")[SLOT]) == {USER: 20.0}
+
+
+def prio(at: float, seconds: float) -> Prio:
+    return Prio(int(EPOCH + at), {USER: Customer(usage_s=seconds)})
+
+
+def witnesses(**change) -> Witnesses:
+    given = {
+        "slots": {"exec1": {SLOT: held()}},
+        "matches": {"cm1": [UserMatch(EPOCH + 10.1, SLOT, USER)]},
+        "cycles": {"cm1": [EPOCH + at for at in (10.05, 12.1, 13.1, 14.1)], "cm2": [EPOCH + 17.1, EPOCH + 18.1]},
+    }
+    return Witnesses(**given | change)
+
+
+def test_charge_beyond_or_below_what_should_be_is_the_error():
+    for seconds, error in ((107.0, 0.0), (111.0, 4.0), (100.0, -7.0)):
+        found = witnesses().compare(prio(5, 100.0), prio(25, seconds))
+        assert found.users[USER].error_s == pytest.approx(error)
+        assert found.users[USER].claimed_s == pytest.approx(5.4)
+
+
+def test_cycle_of_a_manager_that_was_dead_does_not_count():
+    cycles = {"cm1": [EPOCH + at for at in (10.05, 17.1)], "cm2": [EPOCH + 20.1]}
+    found = witnesses(cycles=cycles, ended={"cm1": EPOCH + 16.0}).compare(prio(5, 0.0), prio(25, 10.0))
+    assert found.error_s == 0.0
+
+
+def test_release_on_the_other_side_of_a_cut_is_not_seen_until_the_heal():
+    cycles = {"cm1": [EPOCH + at for at in (10.05, 12.1, 17.1)], "cm2": [EPOCH + 17.2, EPOCH + 20.1]}
+    cut = Cut(EPOCH + 11, EPOCH + 20, (frozenset({"cm1", "exec2"}), frozenset({"cm2", "exec1"})))
+    found = witnesses(cycles=cycles, cut=cut).compare(prio(5, 0.0), prio(25, 7.0))
+    assert found.error_s == 0.0, "cm2's cycle at 17.2 sees the release; cm1's at 17.1 could not"
+
+
+def test_bound_is_the_usual_cycle_of_every_slot():
+    assert witnesses().compare(prio(5, 0.0), prio(25, 7.0)).bound_s == pytest.approx(1.0, abs=0.1)
