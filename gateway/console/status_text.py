@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from gateway.console.accounting_text import render_accounting
+
 
 def render_status(document: dict[str, Any]) -> str:
     """Return a few lines: who leads what, which candidates there are, which peers are heard."""
@@ -43,7 +45,7 @@ def _standing(standing: dict[str, Any] | None, kind: str) -> str:
 def _matchmaker(name: str, matchmaker: dict[str, Any]) -> list[str]:
     negotiator = "running" if matchmaker["negotiator_running"] else "not running"
     lines = ["", f"this manager ({name}): negotiator {negotiator}, collector {matchmaker['collector']}"]
-    return lines + _warmth(matchmaker)
+    return lines + render_accounting(matchmaker.get("accounting", {})) + _warmth(matchmaker)
 
 
 def _warmth(matchmaker: dict[str, Any]) -> list[str]:

@@ -11,18 +11,20 @@ import structlog
 import trio
 
 from gateway.config.settings import Backend, Peer, Settings
-from gateway.control.accounting import Accounting
+from gateway.control.accounting import TOLD_MS, Accounting
 from gateway.control.forwarding import Forwarding, view_port
 from gateway.control.guard import Fencing
 from gateway.control.inheritance import MatchmakerState
 from gateway.control.prober import Prober
 from gateway.control.pump import Pump
 from gateway.control.standbys import Standbys
+from gateway.control.swaps import GRACE_MS, Swaps
 from gateway.core.actions import Cause, FollowLeader
 from gateway.core.events import Event, PrimedChanged, ResignationRequested, ServingStopped, StandingChanged
 from gateway.core.node import Node
 from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.condor import CondorHost, discover
+from gateway.matchmaker.journal import JournalRefused
 from gateway.matchmaker.master import MasterMissing
 from gateway.matchmaker.negotiator import SETTLE_MS, Negotiator, NegotiatorFailed
 from gateway.matchmaker.pool_address import pool_address
@@ -30,7 +32,6 @@ from gateway.matchmaker.probe import ProbeFailed
 from gateway.wire.messages import Standing
 from gateway.wire.seal import Keyring
 
-GRACE_MS = 150  # for the negotiator's own way to end; within the lease, which is at least twice as long
 RETRY_S = 0.2  # between two tries to stop what did not stop
 PROBE_MS_MAX = 1_000  # a collector that takes longer is deaf to its pool as well
 # A negotiator that dies makes this manager unfit for so long, doubled with each death: no churning (HTCondor's manual
@@ -73,6 +74,7 @@ class MatchmakerService:
         self._unconfirmed: int | None = None  # a term whose ServingStopped is owed
         self._changed = trio.Event()
         self._serving = trio.CancelScope()
+        self._swaps = Swaps(self._negotiator, self._start_again)
         # what this host can do
         self._instance = ""
         self._probes_good = 0
@@ -83,7 +85,10 @@ class MatchmakerService:
         self._cool_off_ms = COOL_OFF_MS_MIN
         self._unfit_until_ms = 0
         self._told: tuple[Standing, str] | None = None
+        self._told_ms = 0
+        self._fresher = False  # than was told
         self._resumed = False
+        self._leader: str | None = None
 
     @property
     def name(self) -> str:
@@ -147,6 +152,7 @@ class MatchmakerService:
     def follow(self, change: FollowLeader) -> None:
         """Take a change of leader in any election."""
         if change.election == self.name:
+            self._leader = change.leader
             self._accounting.follow(change.leader, change.term)
         elif change.leader is not None:
             # Another gateway carries the pool's updates now. Those that the old one took with it are lost, and those
@@ -156,6 +162,12 @@ class MatchmakerService:
     def wake(self) -> None:
         """Look at what has been heard, and ask the collector if that is due. To be called at every wake-up."""
         self._standbys.look()
+        if self._fresher and boot_ms() >= self._told_ms + TOLD_MS:
+            self._tell()
+        if self._leader is not None and self.node is not None:
+            heard = self.node.elections[self.name].ranking.heard.get(self._leader)
+            if heard is not None:
+                self._accounting.heard(heard[0])
         if self._prober is not None:
             self._prober.wake()
 
@@ -181,6 +193,7 @@ class MatchmakerService:
         self._unfit_until_ms, self._cool_off_ms = was.unfit_until_ms, was.cool_off_ms
         self._told = standing, ""
         self._resumed = True
+        await self._accounting.resume()
         if term is None:
             await self._negotiator.resume_standby()
             return
@@ -194,8 +207,9 @@ class MatchmakerService:
         assert self.node is not None, "the core is known before any task runs"
         if not self._resumed:
             await self._negotiator.reset_at_start()
+            await self._accounting.recover()
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._accounting.receive, self._tell)
+            await nursery.start(self._accounting.run, self._accounting_changed)
             nursery.start_soon(self._run_probes)
             nursery.start_soon(self._keep)
             task_status.started()
@@ -217,11 +231,11 @@ class MatchmakerService:
             return
         try:
             if not self._negotiator.running:  # else it is a predecessor's, and its accounting is the newest
-                await self._accounting.install(self._host)
+                await self._accounting.take_over(term)
             if not self.holds():
                 return
             await self._negotiator.start(self._view_hosts())
-        except (NegotiatorFailed, MasterMissing, OSError) as error:
+        except (NegotiatorFailed, MasterMissing, JournalRefused, OSError) as error:
             self._fail(f"the negotiator could not be started: {error}")
             await trio.sleep_forever()
         started_ms = boot_ms()
@@ -229,7 +243,8 @@ class MatchmakerService:
         self._log.info("matchmaker.serving", term=term)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_negotiator, started_ms)
-            nursery.start_soon(self._accounting.ship, term, self._host)
+            nursery.start_soon(self._run_swaps)
+            self._accounting.lead(self._swaps.swap)
             if self._backend.warm_standby:
                 nursery.start_soon(self._standbys.keep_warm, self.node, self._primed)
 
@@ -248,7 +263,7 @@ class MatchmakerService:
             self._post(PrimedChanged(instances))
 
     async def _watch_negotiator(self, started_ms: int) -> None:
-        await self._negotiator.wait_exit()
+        await self._swaps.negotiator_ended()
         if boot_ms() - started_ms >= CALM_MS:
             self._cool_off_ms = COOL_OFF_MS_MIN
         self._fail("the negotiator has ended by itself: see its NegotiatorLog")
@@ -270,10 +285,25 @@ class MatchmakerService:
             except (NegotiatorFailed, MasterMissing) as error:
                 self._log.error("negotiator.stuck", reason=str(error))
                 await trio.sleep(RETRY_S)
+        await self._accounting.finish(at_once=self._at_once)
         self._unconfirmed = None
         self._post(ServingStopped(self.name, term))
+        await self._accounting.bring_back()
         if self._term is not None:
             self._changed.set()
+
+    async def _start_again(self) -> None:
+        """Start the negotiator after a swap, if this manager still leads."""
+        if not self.holds():
+            await trio.sleep_forever()  # the stop is on its way
+        await self._negotiator.start(self._view_hosts())
+        self._standbys.prime_soon()  # to be told to reconfigure broke the collector's connections to them
+
+    async def _run_swaps(self) -> None:
+        try:
+            await self._swaps.run()
+        except (NegotiatorFailed, MasterMissing) as error:
+            self._fail(f"the negotiator could not be exchanged or started again: {error}")
 
     def announce_again(self) -> None:
         """Nothing to announce: the pool knows the address, and gateways know the leader from its heartbeats."""
@@ -322,13 +352,20 @@ class MatchmakerService:
         fit = self._collector_up and boot_ms() >= self._unfit_until_ms
         if not reason and not fit:
             reason = "it has failed a moment ago" if self._collector_up else self._collector_reason
-        term, generation = self._accounting.freshness
-        standing = Standing(self.name, fit, self._is_warm(), term, generation, self._instance)
+        mine = self._accounting.freshness
+        standing = Standing(self.name, fit, self._is_warm(), mine.term, mine.generation, self._instance, mine.records)
+        self._fresher = False
         if self._told is None or self._told[0] != standing:
             if self._told is None or self._told[0].fit != fit:
                 self._log.info("matchmaker.fitness", fit=fit, reason=reason)
-            self._told = standing, reason
+            self._told, self._told_ms = (standing, reason), boot_ms()
             self._post(StandingChanged(standing, reason))
+
+    def _accounting_changed(self) -> None:
+        """Tell the core of fresher accounting, but not of every record."""
+        self._fresher = True
+        if boot_ms() >= self._told_ms + TOLD_MS:
+            self._tell()
 
     def _is_warm(self) -> bool:
         """Tell whether this host's collector holds the pool's ads, by the leader's word or because it leads."""
@@ -354,7 +391,7 @@ async def open_matchmaker(
         CondorMissing: there is no usable HTCondor here.
     """
     host = await discover()
-    accounting = Accounting(settings=settings, backend=backend, me=me, keyring=keyring)
+    accounting = Accounting(settings=settings, backend=backend, me=me, keyring=keyring, host=host)
     return MatchmakerService(
         settings=settings, backend=backend, me=me, host=host, accounting=accounting, forwarding=forwarding, post=post
     )

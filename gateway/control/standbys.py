@@ -87,6 +87,12 @@ class Standbys:
         self._refresh_due = True
         self._wanted.set()
 
+    def prime_soon(self) -> None:
+        """Look at all standbys again: the collector has been told to reconfigure, and has connected anew."""
+        if self._due_ms:
+            self._due_again(boot_ms() + PRIME_AFTER_MS)
+            self._wanted.set()
+
     def stop_forwarding(self) -> None:
         """Refuse this host's collector at every relay, now and until it is kept warm again."""
         self._node = None

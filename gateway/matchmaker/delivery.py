@@ -4,6 +4,7 @@ Rule: nothing is kept to be sent. What is next is read from the file when the wi
 """
 
 import hashlib
+from collections import deque
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -37,6 +38,9 @@ class Tally(Protocol):
     def took(self, position: Position, records: int) -> None:
         """All that is on the standby's disk."""
 
+    def knows(self, timeline: Timeline) -> None:
+        """The history that the standby has on its disk with the state."""
+
     def count(self, **added: int) -> None:
         """Add to counters."""
 
@@ -66,6 +70,7 @@ class Delivery:
         self._tally = tally
         self._source: Source | None = None
         self._told = feed.timeline
+        self._telling: deque[Timeline] = deque()  # asked to be taken, in this order
         self._sent = 0  # offset in the source
         self._accepted = 0
         self._snapshot_end = 0  # what came with it does not count for the window
@@ -159,7 +164,13 @@ class Delivery:
 
     async def _retell(self, source: Source) -> None:
         self._told = source.timeline
+        self._telling.append(source.timeline)
         await self._session.send(wire.Retell(source.timeline))
+
+    def _retold(self) -> None:
+        if not self._telling:
+            raise Malformed(Reason.BAD_SEQUENCE, "took a history that was not told")
+        self._tally.knows(self._telling.popleft())
 
     async def listen(self) -> None:
         """Take what the standby says, for ever."""
@@ -172,8 +183,10 @@ class Delivery:
             case wire.Accepted(position=position):
                 self._accept(position)
                 self._tally.accepted += 1
-            case wire.Keepalive() | wire.Retold():
+            case wire.Keepalive():
                 pass
+            case wire.Retold():
+                self._retold()
             case wire.Proceed() | wire.Declined() | wire.ForkAccepted() | wire.FileAccepted():
                 self._offers.answered(message)
             case wire.Blob() | wire.Missing() | wire.Chunk() | wire.Done():
@@ -192,6 +205,8 @@ class Delivery:
             return  # of the generation before: the snapshot of this one is on its way
         if not same_file(position, head) or not self._accepted <= position.offset <= self._sent:
             raise Malformed(Reason.BAD_SEQUENCE, f"acknowledges {position}, sent up to {self._sent}")
+        if not self._accepted and not self._telling:
+            self._tally.knows(self._told)  # the whole file, with its history; or that was there already
         self._accepted = position.offset
         self._progress_s = trio.current_time()
         self._room.set()

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from gateway.config.settings import Peer
-from gateway.core.timeline import NOWHERE, Position
+from gateway.core.timeline import NOWHERE, Position, Timeline
 from gateway.matchmaker.delivery import Delivery, same_file
 from gateway.matchmaker.feed import Feed
 from gateway.matchmaker.fetches import Fetches, Histories, Keeper
@@ -32,6 +32,7 @@ class Shipped(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         position: on its disk.
+        timeline: the history that was told with it, or after it; of the head only the file counts.
         records: how many records those are.
         lag_ms: age of the oldest byte that is not on its disk; 0 when all are.
         lag_records: how many records are not on its disk.
@@ -42,6 +43,7 @@ class Shipped(msgspec.Struct, frozen=True, kw_only=True):
 
     standby: str
     position: Position = NOWHERE
+    timeline: Timeline = Timeline()
     records: int = 0
     lag_ms: int = 0
     lag_records: int = 0
@@ -153,6 +155,10 @@ class _Supplier:
         """Take what is on the standby's disk now, and report."""
         self._shipped = msgspec.structs.replace(self._shipped, position=position, records=records)
         self.tell("")
+
+    def knows(self, timeline: Timeline) -> None:
+        """Take which history the standby has on its disk; the next report tells."""
+        self._shipped = msgspec.structs.replace(self._shipped, timeline=timeline)
 
     def count(self, **added: int) -> None:
         """Add to counters; the next report tells them."""

@@ -1,0 +1,218 @@
+"""What an elected manager does with its accounting: stream it to the standbys, and merge the histories that come back.
+
+Rule: nobody hears of a generation, or of a merged history, before it is on this host's disk that it is so.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+import trio
+
+from gateway.config.settings import Peer
+from gateway.control.reconciliation import Own, Reconciler
+from gateway.control.swaps import Work
+from gateway.core.timeline import Position, Timeline
+from gateway.kernel.inotify import FileWatch
+from gateway.matchmaker.condor import CondorHost
+from gateway.matchmaker.feed import Feed
+from gateway.matchmaker.files import follow_files
+from gateway.matchmaker.follow import follow
+from gateway.matchmaker.journal import JournalRefused, Lead, Store
+from gateway.matchmaker.ship import Shipped, ship
+from gateway.matchmaker.stream import Material
+
+DRAIN_MS_MAX = 250  # for the last records of a leader that gives up; a standby has them within 10 ms
+DRAIN_LOOK_MS = 2
+
+
+class Leading:
+    """One leadership's accounting. `run` ends by `end` alone.
+
+    Args:
+        lead: as it was made durable before the negotiator was started.
+        swap: stop the negotiator, do that, start it; returns for how many ms none ran.
+        changed: called when there is more than before.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        host: CondorHost,
+        store: Store,
+        lead: Lead,
+        standbys: tuple[Peer, ...],
+        material: Material,
+        files: tuple[str, ...],
+        scratch: Path,
+        reconciler: Reconciler,
+        swap: Callable[[Work], Awaitable[int]],
+        changed: Callable[[], None],
+    ) -> None:
+        self.lead = lead
+        self.feed = Feed(me, _before(lead.timeline))
+        self.shipped: dict[str, Shipped] = {}
+        self._me = me
+        self._host = host
+        self._path = Path(host.accountant_log)
+        self._store = store
+        self._standbys = standbys
+        self._material = material
+        self._files = files
+        self._scratch = scratch
+        self._reconciler = reconciler
+        self._swap = swap
+        self._changed = changed
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+        self._forget = trio.Event()
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """Ship every record as it is written, until `end`."""
+        try:
+            with self._scope:
+                await self._run_all()
+        finally:
+            self._ended.set()
+
+    async def end(self, *, at_once: bool) -> None:
+        """End it; the negotiator has ended. What it wrote last goes out first, unless there is no time for that."""
+        if not at_once:
+            with trio.move_on_after(DRAIN_MS_MAX / 1000):
+                await self._drained()
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def _run_all(self) -> None:
+        own = Own(
+            me=self._me,
+            host=self._host,
+            timeline=lambda: self.lead.timeline,
+            swap=self._swap,
+            exchange=self._exchange,
+            include=self._include,
+        )
+        async with trio.open_nursery() as nursery:
+            for standby in self._standbys:
+                nursery.start_soon(self._ship_to, standby)
+            nursery.start_soon(self._reconciler.run, own)
+            nursery.start_soon(self._run_forgetting)
+            nursery.start_soon(self._follow_files)
+            nursery.start_soon(self._tell_growth)
+            lead = self.lead
+            await follow(
+                self._path,
+                self.feed,
+                timeline=lead.timeline,
+                resume=(lead.inode, lead.timeline.head.generation) if lead.inode else None,
+                resume_sequence=lead.sequence if lead.inode else None,
+                opened=self._opened,
+                watch_writes=FileWatch,
+            )
+
+    async def _follow_files(self) -> None:
+        await follow_files(self._files, self.feed, scratch=self._scratch, watch_writes=FileWatch)
+
+    async def _tell_growth(self) -> None:
+        """Say that there is more than before, whenever there is."""
+        while True:
+            news = self.feed.news
+            self._changed()
+            await news.wait()
+
+    async def _ship_to(self, standby: Peer) -> None:
+        await ship(standby, self._material, self.feed, self._store, report=self._report, histories=self._reconciler)
+
+    async def _opened(self, told: Timeline, inode: int, sequence: int) -> Timeline:
+        """Make a new generation durable before anybody hears of it; return the history that it goes on with."""
+        timeline = self.lead.timeline.at(told.head)  # with what a merge has added just now
+        self.lead = Lead(timeline=timeline, inode=inode, sequence=sequence)
+        await self._store.put_lead(self.lead)
+        return timeline
+
+    # -- what everybody holds ------------------------------------------------------------------------------------
+
+    def _report(self, shipped: Shipped) -> None:
+        self.shipped[shipped.standby] = shipped
+        timeline = self.lead.timeline
+        if (timeline.forks or timeline.included) and self._everybody_has(timeline) and not self._reconciler.open:
+            self._forget.set()
+
+    def _everybody_has(self, timeline: Timeline) -> bool:
+        """Tell whether every standby holds this very file, and knows what is in it."""
+        head = timeline.head
+        return all(
+            (one := self.shipped.get(standby.name)) is not None
+            and one.connected
+            and (one.position.term, one.position.generation) == (head.term, head.generation)
+            and (one.timeline.forks, one.timeline.included) == (timeline.forks, timeline.included)
+            for standby in self._standbys
+        )
+
+    async def _run_forgetting(self) -> None:
+        """Forget what came before a file that everybody holds: it is nobody's base any more."""
+        while True:
+            await self._forget.wait()
+            self._forget = trio.Event()
+            head = self.lead.timeline.head
+            shortened = self.lead.timeline.forgotten(Position(head.term, head.generation, 0))
+            self.lead = msgspec.structs.replace(self.lead, timeline=shortened)
+            try:
+                await self._store.put_lead(self.lead)
+                await self._store.prune_forks(shortened)
+            except JournalRefused as refusal:
+                self._log.error("accounting.not-kept", reason=str(refusal))
+            self._retell()
+
+    def _retell(self) -> None:
+        """Have the standbys take the history as it is now; before the file is known nobody has it yet."""
+        if self.feed.source is not None:
+            self.feed.retell(self.lead.timeline)
+
+    # -- merging -------------------------------------------------------------------------------------------------
+
+    async def _include(self, merged: Timeline) -> None:
+        """Take note that a history has nothing that ours lacks."""
+        self.lead = msgspec.structs.replace(self.lead, timeline=self.lead.timeline.merged_with(merged))
+        await self._store.put_lead(self.lead)
+        self._retell()
+
+    async def _exchange(self, merged: Path, digest: bytes, other: Timeline) -> None:
+        """Put a merged file in the place of HTCondor's. No negotiator runs; a crash is found out at the start."""
+        before = self.lead
+        timeline = before.timeline.merged_with(other)
+        with trio.CancelScope(shield=True):
+            await self._store.put_lead(msgspec.structs.replace(before, merging=digest, merging_timeline=timeline))
+            # Known before the file has its name: whoever follows it must not take it for the old history.
+            self.lead = msgspec.structs.replace(before, timeline=timeline)
+            try:
+                await self._store.replace(self._path, merged, self._host.uid, self._host.gid)
+            except BaseException:
+                self.lead = before
+                raise
+            await self._store.put_lead(self.lead)
+
+    async def _drained(self) -> None:
+        """Return when every standby that is connected has all that the negotiator wrote."""
+        while True:
+            head = self.feed.timeline.head
+            written = await trio.to_thread.run_sync(_size, self._path)
+            if head.offset >= written and all(one.position >= head for one in self.shipped.values() if one.connected):
+                return
+            await trio.sleep(DRAIN_LOOK_MS / 1000)
+
+
+def _before(timeline: Timeline) -> Timeline:
+    """Return the history before the leader has any file of its term."""
+    return timeline.at(Position(timeline.head.term, 0, 0))
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
