@@ -36,10 +36,17 @@ class Offered:
     """The offers of one connection."""
 
     def __init__(
-        self, session: Session, store: Store, install_file: InstallFile, files: frozenset[str], scratch: Path | None
+        self,
+        session: Session,
+        store: Store,
+        install_file: InstallFile,
+        files: frozenset[str],
+        scratch: Path | None,
+        is_leader: Callable[[], bool],
     ) -> None:
         self._session = session
         self._store = store
+        self._is_leader = is_leader
         self._install_file = install_file
         self._files = files
         self._scratch = scratch
@@ -48,10 +55,10 @@ class Offered:
     @staticmethod
     def settings(
         store: Store, install_file: InstallFile, files: Collection[str], scratch: Path | None
-    ) -> "Callable[[Session], Offered]":
-        """Return what makes the offers of a connection."""
+    ) -> "Callable[[Session, Callable[[], bool]], Offered]":
+        """Return what makes the offers of a connection, given whether its sender still leads."""
         names = frozenset(files)
-        return lambda session: Offered(session, store, install_file, names, scratch)
+        return lambda session, is_leader: Offered(session, store, install_file, names, scratch, is_leader)
 
     async def arrived(self, message: Arrival) -> None:
         """Take a message, once there is room for it."""
@@ -135,6 +142,8 @@ class Offered:
             raise Refusing(Refusal.TOO_SHORT, f"{length - left} of {length} bytes")
         if not hmac.compare_digest(digest.digest(), expected or sha256) or digest.digest() != sha256:
             raise Refusing(Refusal.BAD_CHECKSUM, "an offer")
+        if not self._is_leader():  # the next leader may be this node: its files are its own
+            raise Refusing(Refusal.NOT_LEADER)
 
 
 def _holds(offer: wire.File) -> bool:

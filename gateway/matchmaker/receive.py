@@ -77,7 +77,7 @@ class _Receiver:
         store: Store,
         accept: Callable[[str, int], bool],
         changed: Callable[[], None],
-        offered: Callable[[Session], Offered],
+        offered: Callable[[Session, Callable[[], bool]], Offered],
         refused: Counter[str],
     ) -> None:
         self._material = material
@@ -130,16 +130,14 @@ class _Receiver:
             self._served.cancel()
         with trio.CancelScope() as self._served:
             await session.send(await self._make_way(hello.timeline))
-            intake = Intake(
-                session,
-                self._store,
-                self._changing,
-                term=term,
-                is_leader=lambda: self._accept(hello.sender, term),
-                changed=self._changed,
-            )
+
+            def is_leader() -> bool:
+                return self._accept(hello.sender, term)
+
+            intake = Intake(session, self._store, self._changing, term=term, is_leader=is_leader, changed=self._changed)
+            offered, sendings = self._offered(session, is_leader), Sendings(session, self._store)
             try:
-                await _Visit(session, intake, self._offered(session), Sendings(session, self._store)).run(more)
+                await _Visit(session, intake, offered, sendings).run(more)
             finally:
                 await intake.close()
 
