@@ -122,7 +122,7 @@ def rounded(value: object) -> object:
     plain = msgspec.to_builtins(value)
     if isinstance(plain, dict):
         return {key: rounded(one) for key, one in plain.items()}
-    return [rounded(one) for one in plain] if isinstance(plain, list) else plain
+    return [rounded(one) for one in plain] if isinstance(plain, list | tuple) else plain
 
 
 def edits_lost_count(result: Result) -> int | None:
