@@ -121,6 +121,7 @@ class Delivery:
         if first and same_file(held.head, head):
             self._sent = self._accepted = self._snapshot_end = held.head.offset
             self._told = held
+            self._tally.knows(held)
             self._accept(held.head)
         else:
             await self._send_snapshot(source)
