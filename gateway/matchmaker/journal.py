@@ -222,7 +222,7 @@ class Store:
         await self._do(self._shelf.add_fork, position, source)
 
     async def prune_forks(self, keep: Timeline) -> None:
-        """Remove the contents at forks that are neither forks of `keep` nor its head, and the oldest above 16.
+        """Remove the contents at forks that are not of `keep`, its head or a pending history, and the oldest above 16.
 
         Raises:
             JournalRefused: DISK.

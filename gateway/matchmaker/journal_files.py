@@ -96,12 +96,12 @@ class Found(msgspec.Struct, frozen=True):
     Attributes:
         journal: its good part; None where there is none.
         torn: something is behind that, as a crash leaves it.
-        fault: what is wrong behind it, or with it; "" for nothing worse than torn.
+        fault: what is wrong behind it, or with it; None for nothing worse than torn.
     """
 
     journal: Journal | None
     torn: bool = False
-    fault: str = ""
+    fault: Malformed | OSError | None = None
 
 
 def at_length(timeline: Timeline, length: int) -> Timeline:
@@ -141,20 +141,20 @@ def decode_head_untrusted(payload: bytes) -> Head:
 def find(path: Path) -> Found:
     """Prove the journal at `path` as far as it is good. A journal's file that is not there raises `OSError`."""
     reader = Reader()
-    fault = ""
+    fault: Malformed | None = None
     with opened(path) as descriptor:
         try:
             for piece in bounded(descriptor, JOURNAL_BYTES_MAX):
                 for _ in reader.feed_untrusted(piece):
                     pass
         except Malformed as damage:
-            fault = str(damage)
+            fault = damage
     if reader.mark is None:
         return Found(None, reader.torn, fault)
     try:
         return Found(Journal(path, decode_head_untrusted(reader.head), reader.mark), reader.torn, fault)
     except Malformed as damage:
-        return Found(None, reader.torn, str(damage))
+        return Found(None, reader.torn, damage)
 
 
 def find_head(path: Path) -> Head:
@@ -337,8 +337,10 @@ def export(path: Path, upto: int | None, target: Path) -> Journal:
     """Write a journal's plain bytes to `target`; see `gateway.matchmaker.journal.Store.export`."""
     if upto is None:
         found = find(path)
-        if found.journal is None or found.fault:
-            raise JournalRefused(Refusal.BAD_CHECKSUM, f"'{path}': {found.fault or 'nothing in it is whole'}")
+        if found.fault is not None:
+            raise JournalRefused(refusal_of(found.fault), f"'{path}': {found.fault}")
+        if found.journal is None:
+            raise JournalRefused(Refusal.BAD_JOURNAL, f"nothing in '{path}' is whole")
         upto = found.journal.mark.length
     contents = Contents(path, upto)
     records = 0

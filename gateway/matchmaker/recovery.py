@@ -91,7 +91,7 @@ def recover(names: Names, now_s: int) -> Recovered:
     Raises:
         OSError: the directory can't be made, read or written.
     """
-    names.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(names.directory)
     for path in names.directory.iterdir():
         if path.name.endswith(_HALF_DONE) and path.name not in FORMER_NAMES:
             remove(path)
@@ -115,6 +115,13 @@ def recover(names: Names, now_s: int) -> Recovered:
     return Recovered(held, previous, tuple(found), forks, damages.count)
 
 
+def _make(directory: Path) -> None:
+    if not directory.is_dir():
+        _make(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        sync(directory.parent)
+
+
 class _Damages:
     """Looks at files, and tells of those that are not as they were written."""
 
@@ -130,9 +137,9 @@ class _Damages:
         except OSError as error:
             if error.errno not in _OF_THE_FILE:
                 raise
-            found = Found(None, fault=str(error))
-        if found.fault:
-            self.tell(path, found.fault)
+            found = Found(None, fault=error)
+        if found.fault is not None:
+            self.tell(path, str(found.fault))
         elif found.journal is None:
             self.tell(path, "it ends before it is whole")
         return found
@@ -161,9 +168,9 @@ def _held(names: Names, damages: _Damages) -> Journal | None:
         sync(names.directory)
         log.warning("journal.previous-taken")
         return _held(names, damages)
-    if found.fault:
+    if found.fault is not None:
         write_synced(names.damaged, plain(names.held, JOURNAL_BYTES_MAX))
-    if found.torn or found.fault:
+    if found.torn or found.fault is not None:
         log.warning("journal.cut-off", position=str(found.journal.timeline.head))
         cut_off(found.journal)
     return found.journal

@@ -24,6 +24,7 @@ from gateway.matchmaker.journal_files import (
     JournalRefused,
     Refusal,
     at_length,
+    encode_head,
     extend,
     find_head,
     proven_closed,
@@ -70,9 +71,8 @@ class Shelf:
             raise JournalRefused(Refusal.OUT_OF_ORDER, f"records at {start}, {journal.timeline.head} is held")
         if not data:
             return start
-        length = journal.mark.length + len(data)
-        if length > FILE_BYTES_MAX or journal.mark.file_bytes + 2 * len(data) > JOURNAL_BYTES_MAX:
-            raise JournalRefused(Refusal.TOO_LONG, f"{length} bytes; at most {FILE_BYTES_MAX}")
+        _require_length(journal.mark.length + len(data))
+        _require_length(journal.mark.file_bytes + 2 * len(data), JOURNAL_BYTES_MAX)  # a frame weighs less than that
         for _ in proven_closed([data], f"what follows {start}"):
             pass
         self.held = self._extended(journal, [data])
@@ -80,8 +80,7 @@ class Shelf:
 
     def begin(self, timeline: Timeline, origin: str, length: int) -> Fresh:
         """Begin a snapshot, which `promote` makes the held journal."""
-        if length > FILE_BYTES_MAX:
-            raise JournalRefused(Refusal.TOO_LONG, f"a file of {length} bytes; at most {FILE_BYTES_MAX}")
+        _require_length(length)
         if timeline.head.offset not in (0, length):
             raise JournalRefused(Refusal.OUT_OF_ORDER, f"{timeline.head} is not of a file of {length} bytes")
         self._require_newer(at_length(timeline, length))
@@ -205,8 +204,9 @@ class Shelf:
         self._add_fork(position)
 
     def prune_forks(self, keep: Timeline) -> None:
-        """Remove the contents at forks that are not of `keep`."""
+        """Remove the contents at forks that are neither of `keep` nor of a history that is yet to be merged."""
         wanted = {keep.head, *(fork.position for fork in keep.forks)}
+        wanted.update(fork.position for one in self.pending for fork in one.timeline.forks)
         self._keep_forks([position for position in self.forks if position in wanted])
 
     def path_of(self, position: Position) -> Path | None:
@@ -233,7 +233,9 @@ class Shelf:
 
     def replace(self, accountant_log: Path, merged: Path, uid: int | None, gid: int | None, term: int) -> None:
         """Put a plain file in the place of HTCondor's, in `term`."""
-        self._put(accountant_log, proven_closed(plain(merged, FILE_BYTES_MAX + 1), f"'{merged}'"), uid, gid, term)
+        length = merged.stat().st_size
+        _require_length(length)
+        self._put(accountant_log, proven_closed(plain(merged, length), f"'{merged}'"), uid, gid, term)
 
     def _install(self, target: Path, uid: int | None, gid: int | None) -> Position | None:
         journal = self.held
@@ -300,7 +302,15 @@ class Shelf:
 
 
 def _head(timeline: Timeline, origin: str, ended_s: int) -> Head:
-    return Head(timeline=at_length(timeline, 0), origin=origin, ended_s=ended_s, made_s=int(time.time()))
+    head = Head(timeline=at_length(timeline, 0), origin=origin, ended_s=ended_s, made_s=int(time.time()))
+    encode_head(head)  # refused before anything is done, if at all
+    return head
+
+
+def _require_length(length: int, bytes_max: int | None = None) -> None:
+    bytes_max = FILE_BYTES_MAX if bytes_max is None else bytes_max
+    if length > bytes_max:
+        raise JournalRefused(Refusal.TOO_LONG, f"a file of {length} bytes; at most {bytes_max}")
 
 
 def _head_of(path: Path) -> Head:

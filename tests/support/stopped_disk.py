@@ -21,10 +21,26 @@ class Stop(BaseException):
     """The machine stopped here."""
 
 
-class StoppedDisk:
+class OtherCalls:
+    """Stands for the module `os`, with some calls replaced."""
+
+    def __init__(self, **calls) -> None:
+        vars(self).update(calls)
+
+    def patch(self, monkeypatch) -> None:
+        for module in MODULES:
+            if hasattr(module, "os"):
+                monkeypatch.setattr(module, "os", self)
+
+    def __getattr__(self, name: str):
+        return getattr(os, name)
+
+
+class StoppedDisk(OtherCalls):
     """Stands for the module `os`: everything below `root` that changes is counted, and noted as on the disk or not."""
 
-    def __init__(self, root: Path, calls_max: int = 10**9) -> None:
+    def __init__(self, root: Path, calls_max: int) -> None:
+        super().__init__()
         self.calls: list[str] = []
         self._root = root
         self._left = calls_max
@@ -39,14 +55,6 @@ class StoppedDisk:
                     if inode not in self._files:
                         self._bytes[self._new(inode)] = path.read_bytes()
             self._names[directory] = self._names_now(directory)
-
-    def patch(self, monkeypatch) -> None:
-        for module in MODULES:
-            if hasattr(module, "os"):
-                monkeypatch.setattr(module, "os", self)
-
-    def __getattr__(self, name: str):
-        return getattr(os, name)
 
     # -- the calls that change something
 
