@@ -42,6 +42,7 @@ REHEARSE_MS_MAX: Final = 120_000
 # negotiation cycle of a large pool.
 FINISH_MS_MAX: Final = 30_000
 END_MS_MAX: Final = 2_000  # from SIGKILL to the end
+REPORTS_MS_MAX: Final = 20_000  # after the answer, behind all others' work: the text and JSON of 100,000 customers
 
 _decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
@@ -54,6 +55,7 @@ class Merger:
         self._begin: Begin | None = begin
         self._rehearse_ms_max = rehearse_ms_max
         self._finish_ms_max = finish_ms_max
+        self._is_finished = False
 
     @property
     def pid(self) -> int:
@@ -61,7 +63,7 @@ class Merger:
         return self._process.pid
 
     async def rehearse(self) -> Outcome:
-        """Merge with ours as it is now; only the reports are written. The negotiator runs on.
+        """Merge with ours as it is; only the reports, and a draft beside the result, are written. All runs on.
 
         Raises:
             MergeFailed
@@ -69,12 +71,24 @@ class Merger:
         return await self._ask(Rehearse(), self._rehearse_ms_max)
 
     async def finish(self) -> Outcome:
-        """Merge with ours as it is now, and write the result and the reports. Our negotiator is stopped.
+        """Merge with ours as it is now, and write the result. Our negotiator is stopped.
+
+        The reports follow; they are there when `open_merger` is left.
 
         Raises:
             MergeFailed: there is no result, and none will appear.
         """
-        return await self._ask(Finish(), self._finish_ms_max)
+        outcome = await self._ask(Finish(), self._finish_ms_max)
+        self._is_finished = True
+        return outcome
+
+    async def see_reports_written(self) -> None:
+        """Wait for the reports of a finished merge; they are written after the answer."""
+        if self._is_finished:
+            with trio.move_on_after(REPORTS_MS_MAX / 1000) as waiting:
+                status = await self._process.wait()
+            if waiting.cancelled_caught or status:
+                log.warning("merge.reports.unwritten", status=self._process.returncode)
 
     async def _ask(self, order: Order, ms_max: int) -> Outcome:
         try:
@@ -141,6 +155,8 @@ async def open_merger(
 ) -> AsyncIterator[Merger]:
     """Start a process for one merge; it is dead when this is left, and nothing half-written is there.
 
+    Leaving waits for the reports of a finished merge.
+
     Args:
         base: what all sides have in common, or None where they began from nothing.
         ours: the accounting file whose negotiator is to go on with the result.
@@ -161,8 +177,10 @@ async def open_merger(
     except OSError as error:  # EAGAIN, ENOMEM
         raise MergeFailed(MergeReason.CHILD_DIED, f"no process can be started: {error.strerror}") from None
     begin = Begin(None if base is None else str(base), ours, list(theirs), str(out), pool)
+    merger = Merger(process, begin, rehearse_ms_max, finish_ms_max)
     try:
-        yield Merger(process, begin, rehearse_ms_max, finish_ms_max)
+        yield merger
+        await merger.see_reports_written()
     finally:
         process.kill()
         with trio.move_on_after(END_MS_MAX / 1000, shield=True):

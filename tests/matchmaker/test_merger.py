@@ -128,7 +128,7 @@ async def test_the_finished_file_holds_what_ours_wrote_after_the_rehearsal(folde
             "106 ",
         )
         outcome = await merger.finish()
-        assert names(folder) == {"base", "ours", "theirs", "out", "out.report.json", "out.report.txt"}
+    assert names(folder) == {"base", "ours", "theirs", "out", "out.report.json", "out.report.txt"}
     state = read_untrusted((folder / "out").read_bytes())
     assert state == merged_anew(folder)
     assert state["Customer.dave@lab"]["Floor"] == "2"
@@ -191,6 +191,19 @@ async def test_a_process_made_in_real_time_does_not_stay_there(folder):
     )
     done = await trio.run_process([sys.executable, "-c", code], capture_stdout=True)
     assert done.stdout == b"True\n"
+
+
+@pytest.mark.kernel
+async def test_while_it_finishes_the_process_is_behind_nobody(folder):
+    """The pool has no negotiator then."""
+    code = (
+        "import os; from types import SimpleNamespace as Work; from gateway.matchmaker import merge_work\n"
+        "def fail(): print(os.getpriority(os.PRIO_PROCESS, 0)); raise merge_work.MergeFailed('too-slow', '')\n"
+        "os.nice(10); work = Work(rehearse=fail, finish=fail, forget=lambda: None)\n"
+        "for order in (merge_work.Rehearse(), merge_work.Finish()): merge_work._carry_out(work, order)\n"
+    )
+    done = await trio.run_process([sys.executable, "-c", code], capture_stdout=True)
+    assert done.stdout == b"10\n0\n"
 
 
 async def test_the_process_is_gone_when_the_merge_is_left(folder):
@@ -448,6 +461,40 @@ def test_a_transaction_that_is_never_closed_is_left_out(folder):
     state = read_untrusted((folder / "out").read_bytes())
     assert "Floor" not in state[f"Customer.{BOB}"]
     assert state[f"Customer.{ALICE}"]["Floor"] == "5"
+
+
+def test_a_rehearsal_catches_up_with_what_was_written_meanwhile(folder, monkeypatch):
+    """What is left for the time without a negotiator is what was written after it."""
+    work = work_on(folder)
+    many = [f"101 Customer.u{number}@lab * *\n103 Customer.u{number}@lab Floor 2" for number in range(2_000)]
+    later = iter([many, [f"103 Customer.{BOB} Floor 3"]])
+    write_draft = work._write_draft
+    bring = work._bring_draft_to
+    monkeypatch.setattr(work, "_write_draft", lambda: write_draft() or append(folder / "ours", *next(later)))
+    monkeypatch.setattr(
+        work, "_bring_draft_to", lambda fresh: bring(fresh) or append(folder / "ours", *next(later, []))
+    )
+    assert work.rehearse().customers == 2_003
+    assert work._catch_up() == set()
+    work.finish()
+    state = read_untrusted((folder / "out").read_bytes())
+    assert (state[f"Customer.{BOB}"]["Floor"], state["Customer.u7@lab"]["Floor"]) == ("3", "2")
+
+
+def test_a_negotiator_that_writes_without_end_is_not_waited_for(folder, monkeypatch):
+    work = work_on(folder)
+    monkeypatch.setattr(merge_work, "LITTLE", 0)
+    catch_up, times = work._catch_up, []
+
+    def once_more():
+        append(folder / "ours", f"103 Customer.{BOB} Note {len(times)}")
+        times.append(1)
+        return catch_up()
+
+    monkeypatch.setattr(work, "_catch_up", once_more)
+    work.rehearse()
+    assert len(times) == merge_work.CATCH_UPS_MAX
+    work.forget()
 
 
 @pytest.mark.parametrize("name", ["base", "theirs"])
