@@ -17,7 +17,6 @@ Files of a store's directory:
 
 import contextlib
 import functools
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,24 +28,19 @@ import trio
 
 from gateway.core.timeline import Position, Timeline
 from gateway.matchmaker import archive
-from gateway.matchmaker.disk import PIECE_BYTES, remove
 from gateway.matchmaker.journal_files import (
-    Fresh,
     Journal,
     JournalRefused,
     Refusal,
     export,
     refusal_of,
-    require_closed,
 )
 from gateway.matchmaker.lead import Lead, read_lead, write_lead
 from gateway.matchmaker.shelf import Shelf
-from gateway.wire.accountant import Scanner, Stop
+from gateway.matchmaker.snapshot import SnapshotWriter
 from gateway.wire.errors import Malformed
 
 __all__ = ["Held", "JournalRefused", "Lead", "Pending", "Refusal", "SnapshotWriter", "Store"]
-
-GATHERED_BYTES: Final = 1024 * 1024  # of a snapshot, between two visits of a thread
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -143,7 +137,7 @@ class Store:
         """
         return await self._do(self._shelf.append, start, data)
 
-    async def open_snapshot(self, timeline: Timeline, origin: str, length: int) -> "SnapshotWriter":
+    async def open_snapshot(self, timeline: Timeline, origin: str, length: int) -> SnapshotWriter:
         """Begin to take a whole file. One at a time: a former one that was not finished ends.
 
         Args:
@@ -155,10 +149,11 @@ class Store:
             JournalRefused: TOO_LONG, STALE, OUT_OF_ORDER, NO_SPACE, DISK.
         """
 
-        def begin() -> "SnapshotWriter":
+        def begin() -> SnapshotWriter:
             if self._snapshot is not None:
-                self._snapshot._abandon()
-            self._snapshot = SnapshotWriter(self, self._shelf.begin(timeline, origin, length), length)
+                self._snapshot.abandon()
+            fresh = self._shelf.begin(timeline, origin, length)
+            self._snapshot = SnapshotWriter(self._do, self._shelf.promote, fresh, length)
             return self._snapshot
 
         return await self._do(begin)
@@ -179,7 +174,10 @@ class Store:
             JournalRefused: CORRUPT_RECORD (with the end of a transaction behind it), STALE, DIFFERENT (of the same term
                 and generation other bytes are held), TOO_LONG, NO_SPACE, DISK.
         """
-        return await self._do(self._shelf.adopt, source, timeline, origin, ended_s)
+        # Who leads takes nothing from others: what is held of an earlier term is what its own file began with. The
+        # history need not tell that any more (`Timeline.forgotten`).
+        led = 0 if self.lead is None else self.lead.timeline.head.term
+        return await self._do(functools.partial(self._shelf.adopt, source, timeline, origin, ended_s, led=led))
 
     async def retell(self, timeline: Timeline) -> None:
         """Take what the leader says of the held history now: the same term and generation, other forks and included.
@@ -332,80 +330,4 @@ class Store:
                 raise JournalRefused(refusal_of(error), str(error)) from error
         except JournalRefused as refusal:
             self.refused[refusal.reason] += 1
-            raise
-
-
-class SnapshotWriter:
-    """A whole file on its way into a store. Nothing of it is shown before `commit` has returned."""
-
-    def __init__(self, store: Store, fresh: Fresh, length: int) -> None:
-        self._store = store
-        self._fresh = fresh
-        self._length = length
-        self._written = 0
-        self._gathered = bytearray()
-        self._scanner = Scanner()
-        self._digest = hashlib.sha256()
-
-    async def write(self, data: bytes) -> None:
-        """Take the next bytes.
-
-        Raises:
-            JournalRefused: TOO_LONG (more than was announced), CORRUPT_RECORD, OUT_OF_ORDER (it was discarded, or
-                another one has begun), NO_SPACE, DISK. The snapshot is discarded then.
-        """
-        self._gathered += data
-        if len(self._gathered) < GATHERED_BYTES:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._store._do(self._held_open, self._flush)
-
-    async def commit(self, sha256: bytes) -> Position:
-        """Hold the file; return the head, which is on the disk. What was held before is the previous one then.
-
-        Raises:
-            JournalRefused: BAD_CHECKSUM, TOO_SHORT, NOT_CLOSED, STALE (more has been held meanwhile), and as `write`.
-        """
-        return await self._store._do(self._held_open, self._commit, sha256)
-
-    async def discard(self) -> None:
-        """Give it up; no harm where it has ended already."""
-        await self._store._do(self._abandon)
-
-    def _abandon(self) -> None:
-        """Let go of the file, in a thread."""
-        if self._fresh.is_open:
-            self._fresh.drop()
-            with contextlib.suppress(OSError):  # it is removed before the next one
-                remove(self._fresh.path)
-
-    def _flush(self) -> None:
-        data = bytes(self._gathered)
-        self._gathered.clear()
-        self._written += len(data)
-        if self._written > self._length:
-            raise JournalRefused(Refusal.TOO_LONG, f"more than the {self._length} bytes that were announced")
-        self._digest.update(data)
-        for start in range(0, len(data), PIECE_BYTES):  # other threads may run in between
-            self._scanner.feed_untrusted(data[start : start + PIECE_BYTES])
-        if (scan := self._scanner.scan()).stop is Stop.CORRUPT:
-            raise JournalRefused(Refusal.CORRUPT_RECORD, f"the snapshot has no record at byte {scan.stop_offset}")
-        self._fresh.write(data)
-
-    def _commit(self, sha256: bytes) -> Position:
-        self._flush()
-        if self._written < self._length:
-            raise JournalRefused(Refusal.TOO_SHORT, f"{self._written} of {self._length} bytes")
-        if self._digest.digest() != sha256:
-            raise JournalRefused(Refusal.BAD_CHECKSUM, f"not the {self._length} bytes that were announced")
-        require_closed(self._scanner.scan(), self._length, "the snapshot")
-        return self._store._shelf.promote(self._fresh)
-
-    def _held_open(self, work: Callable[..., T], *args: object) -> T:
-        if not self._fresh.is_open:
-            raise JournalRefused(Refusal.OUT_OF_ORDER, "the snapshot has ended: begin another one")
-        try:
-            return work(*args)
-        except BaseException:
-            self._abandon()
             raise

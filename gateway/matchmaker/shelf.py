@@ -90,6 +90,9 @@ class Shelf:
     def promote(self, fresh: Fresh) -> Position:
         """Hold a snapshot that is whole; what was held is the previous one then."""
         self._require_newer(fresh.timeline)
+        return self._promote(fresh)
+
+    def _promote(self, fresh: Fresh) -> Position:
         journal = fresh.finish()
         if self.held is not None:
             link(self.names.held, self.names.previous)
@@ -100,8 +103,8 @@ class Shelf:
         self.held = msgspec.structs.replace(journal, path=self.names.held)
         return self.held.timeline.head
 
-    def adopt(self, source: Path, timeline: Timeline, origin: str, ended_s: int) -> Position:
-        """Hold the closed prefix of a plain file."""
+    def adopt(self, source: Path, timeline: Timeline, origin: str, ended_s: int, *, led: int) -> Position:
+        """Hold the closed prefix of a plain file. One of the term that was `led` here began with what is held."""
         head = _head(timeline, origin, ended_s)
         scan = scan_file(source)
         if scan.fatal:
@@ -110,7 +113,8 @@ class Shelf:
         held = self.held
         if held is not None and held.reaches(head.timeline.head):
             return self._adopt_more(held, source, head, length)
-        self._require_newer(at_length(timeline, length))
+        if held is None or not held.timeline.head.term < timeline.head.term == led:
+            self._require_newer(at_length(timeline, length))
         self._require_space(length)
         fresh = Fresh(self.names.new, head)
         try:
@@ -118,7 +122,7 @@ class Shelf:
                 fresh.write(piece)
             if fresh.timeline.head.offset != length:
                 raise JournalRefused(Refusal.TOO_SHORT, f"'{source}' is being changed")
-            return self.promote(fresh)
+            return self._promote(fresh)
         finally:
             fresh.drop()
 

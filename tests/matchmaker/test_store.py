@@ -451,6 +451,23 @@ async def test_a_plain_file_that_contradicts_lacks_or_would_stop_a_negotiator_is
         await store.adopt(plain, Timeline(Position(3, -1, 0), THIRD.forks), "cm1", 0)
 
 
+async def test_what_this_node_led_is_adopted_though_its_history_has_forgotten_what_it_began_with(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_bytes(BASE + OTHER)
+    store = await holding(tmp_path / "state", BASE + MORE)
+    forgotten = Timeline(Position(4, 2, 0))
+    with refused(store, Refusal.STALE):
+        await store.adopt(plain, forgotten, "cm1", 5)
+    await store.put_lead(Lead(forgotten, 7, 1))
+    for store_now in (store, await loaded(tmp_path / "state")):
+        await store_now.adopt(plain, forgotten, "cm1", 5)
+        assert await content(store_now) == BASE + OTHER
+    store = await loaded(tmp_path / "state")
+    await snapshot(store, Timeline(Position(5, 1, 0), forks=(Fork(store.held.timeline.head, 9),)), BASE)
+    with refused(store, Refusal.STALE):
+        await store.adopt(plain, Timeline(Position(4, 3, 0)), "cm1", 5)
+
+
 async def test_a_history_that_was_retold_stays_so(tmp_path):
     store = await holding(tmp_path)
     with refused(store, Refusal.OUT_OF_ORDER):
