@@ -269,17 +269,14 @@ class Partition:
         )
 
     def _reported(self, at: float) -> bool:
-        """Whether a node's log, or a report that it wrote, names the user whom both sides edited as a conflict."""
+        """Whether a report of a merge names, among its conflicts, the user whom both sides edited."""
         user = partition_edits.SHARED
-        texts = list(observe.Logs(self.lab).nodes().values())
+        parts: list[str] = []
         for host in self.lab.topology.of_kind(Kind.MANAGER):
-            folder = self.lab.file(host.name, cluster.STATE_DIR)
-            texts += [
-                path.read_text(errors="replace")
-                for path in folder.rglob("*report*")
-                if path.is_file() and path.stat().st_mtime > at
-            ]
-        return any("conflict" in line.lower() and user in line for text in texts for line in text.splitlines())
+            for path in self.lab.file(host.name, cluster.STATE_DIR).rglob("*report*.txt"):
+                if path.is_file() and path.stat().st_mtime > at:
+                    parts += path.read_text(errors="replace").split("\n\n")
+        return any(part.startswith("CONFLICTS") and user in part for part in parts)
 
     async def _jobs_lost(self) -> int | None:
         lost = [await load.lost() for load in self.loads]
