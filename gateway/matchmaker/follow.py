@@ -108,14 +108,13 @@ class _Follower:
 
     async def look(self) -> bool:
         """Read what is new; return whether there may be more at once."""
-        file, fault = await trio.to_thread.run_sync(_current, self._path, self._file, abandon_on_cancel=True)
+        file, read = await trio.to_thread.run_sync(_look, self._path, self._file, abandon_on_cancel=True)
         if file is None:
-            self._complain(fault)
+            self._complain(read.fault)
             return False
         if file is not self._file:
             self.close()
             self._file, self._is_told, self._marks = file, False, []
-        read = await trio.to_thread.run_sync(file.read, abandon_on_cancel=True)
         if read.fault:
             self._complain(read.fault)
             if not self._is_told:
@@ -207,6 +206,9 @@ class _File:
             finally:
                 self._lock.release()
 
+    def __del__(self) -> None:
+        self._release()  # a look that was abandoned has found it, and nobody will close it
+
     def _release(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -249,17 +251,17 @@ class _File:
         return _Read(ends, is_all or bool(self._fault), scan.sequence, self._fault)
 
 
-def _current(path: Path, known: _File | None) -> tuple[_File | None, str]:
-    """Return the file under that name: `known` if it still is; and what is wrong with it."""
+def _look(path: Path, known: _File | None) -> tuple[_File | None, _Read]:
+    """Return the file under that name, `known` if it still is, and what is new in it. In a thread."""
     try:
         if known is not None and _identity(os.stat(path)) == known.identity:
-            return known, ""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            return known, known.read()
+        file = _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except FileNotFoundError:
-        return None, ""
+        return None, _Read([], True)
     except OSError as error:
-        return None, error.strerror or str(error)
-    return _File(descriptor), ""
+        return None, _Read([], True, fault=error.strerror or str(error))
+    return file, file.read()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -196,7 +196,7 @@ class Leader:
 
 
 CHILD = """
-import sys, trio
+import sys, structlog, trio
 from collections import Counter
 from pathlib import Path
 from gateway.config.settings import Endpoint
@@ -205,6 +205,8 @@ from gateway.matchmaker.receive import serve
 from gateway.matchmaker.stream import Lost, Material, Session, answer, call
 from gateway.wire import stream as wire
 from gateway.wire.seal import Keyring
+
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
     directory, port = Path(sys.argv[1]), int(sys.argv[2])

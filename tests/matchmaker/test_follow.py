@@ -203,8 +203,8 @@ async def test_a_long_file_can_be_cut_every_64_kib(nursery, following):
 async def test_a_file_that_nobody_writes_to_is_not_looked_at(nursery, following, monkeypatch):
     monkeypatch.setattr(follow_module, "LOOK_MS_MAX", 600_000)
     looks = []
-    current = follow_module._current
-    monkeypatch.setattr(follow_module, "_current", lambda path, known: looks.append(path) or current(path, known))
+    look = follow_module._look
+    monkeypatch.setattr(follow_module, "_look", lambda path, known: looks.append(path) or look(path, known))
     following.write(header(1))
     nursery.start_soon(following.run)
     await following.at(1, len(header(1)))
