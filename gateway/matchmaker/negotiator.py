@@ -3,7 +3,7 @@
 Rule: "stopped" is said only when its process is dead and condor_master can't start another. Who needs it dead at once
 calls `kill`, which waits for nothing, and then `stop`.
 
-The means: the node's own file puts NEGOTIATOR into DAEMON_LIST, SIGHUP makes condor_master obey. One SIGHUP covers the
+The means: the role's file of this node puts NEGOTIATOR into DAEMON_LIST, SIGHUP makes condor_master obey. One SIGHUP covers the
 negotiator and the collector's view hosts (src/condor_master.V6/master.cpp, main_config: daemons that are no longer
 listed are stopped, the running ones told to reconfigure, the new ones started).
 """
@@ -59,13 +59,16 @@ class NegotiatorFailed(Exception):  # noqa: N818 (an outcome, not an error of th
 class Negotiator:
     """The one negotiator that this host may run. Not to be called by two tasks at once, but for `kill`."""
 
-    def __init__(self, host: CondorHost, address: PoolAddress | None = None) -> None:
+    def __init__(
+        self, host: CondorHost, address: PoolAddress | None = None, role_file: str = nodefile.ROLE_FILE
+    ) -> None:
         self._host = host
         self._address = address  # where the pool finds it; None: at this host's own address
-        self._file = nodefile.path(host.config_dir)
+        self._standing = nodefile.path(host.config_dir)  # includes the other, in every role
+        self._file = role_file
         self._master: Master | None = None
         self._process: Held | None = None
-        self._written = ""  # what the node's file says, where this object wrote it
+        self._written = ""  # what the role's file says, where this object wrote it
         self._may_appear = True  # an earlier order may have started one whose process has not been seen
         self.on_change: Callable[[], None] = lambda: None  # called when `held`, or `may_appear`, is another one
         self._ended_at = -math.inf  # when the one that was held was last known to have ended just then (monotonic)
@@ -92,7 +95,7 @@ class Negotiator:
 
     @property
     def standby_file(self) -> tuple[str, str]:
-        """Path and text of the node's file with which condor_master starts no negotiator."""
+        """Path and text of the role's file with which condor_master starts no negotiator."""
         return self._file, nodefile.render(negotiator=False, view_hosts=())
 
     async def reset_at_start(self) -> None:
@@ -105,7 +108,8 @@ class Negotiator:
             MasterMissing: SEVERAL; the file is written.
         """
         self._may_appear = True
-        await self._write(negotiator=False, view_hosts=())
+        await self._write(negotiator=False, view_hosts=())  # first: no other order may be found by the next
+        await self._write_standing()
         await self._check_configuration()
         await self.stop(grace_ms=0)
         await self._end_orphans()
@@ -143,13 +147,19 @@ class Negotiator:
         Raises:
             NegotiatorFailed, MasterMissing: as `start`.
         """
+        await self._write_standing()
         if self._adopt(await self._hold_master()):
             self._written = await trio.to_thread.run_sync(_read, self._file)
             self._may_appear = False
         await self.start(view_hosts)
 
     async def resume_standby(self) -> None:
-        """Go on where a process before this one has confirmed that no negotiator runs here."""
+        """Go on where a process before this one has confirmed that no negotiator runs here.
+
+        Raises:
+            NegotiatorFailed: FILE_NOT_WRITTEN.
+        """
+        await self._write_standing()
         self._written = await trio.to_thread.run_sync(_read, self._file)
         self._may_appear = False
 
@@ -212,13 +222,21 @@ class Negotiator:
             await self._write_address(self._address)
         text = self._render(negotiator=negotiator, view_hosts=view_hosts)
         self._written = ""  # until the write is known to have succeeded, nobody knows what stands there
+        await self._put(self._file, text)
+        self._written = text
+
+    async def _write_standing(self) -> None:
+        text = nodefile.render_standing(self._file)
+        if await trio.to_thread.run_sync(_read, self._standing) != text:
+            await self._put(self._standing, text)
+
+    async def _put(self, file: str, text: str) -> None:
         try:
             # Shielded: half an order is worse than a late cancellation. A file system that hangs is the guard's case.
-            await trio.to_thread.run_sync(nodefile.write, self._file, text)
+            await trio.to_thread.run_sync(nodefile.write, file, text)
         except OSError as error:
-            detail = f"{self._file} cannot be written: {error.strerror or error}"
+            detail = f"{file} cannot be written: {error.strerror or error}"
             raise NegotiatorFailed(NegotiatorReason.FILE_NOT_WRITTEN, detail) from None
-        self._written = text
 
     def _render(self, *, negotiator: bool, view_hosts: tuple[str, ...]) -> str:
         return nodefile.render(negotiator=negotiator, view_hosts=view_hosts, address=self._address)
@@ -307,7 +325,9 @@ class Negotiator:
             raise NegotiatorFailed(NegotiatorReason.CONFIG_UNREADABLE, str(error)) from None
         session, daemons = (*answer.splitlines(), "", "")[:2]
         if session.strip() != str(nodefile.SESSION_S):
-            text = f"{self._file} sets {marker[2:-2]} to {nodefile.SESSION_S}, and HTCondor has {session.strip()!r}: "
+            text = (
+                f"{self._standing} sets {marker[2:-2]} to {nodefile.SESSION_S}, and HTCondor has {session.strip()!r}: "
+            )
             text += "remove the line that overrules it (condor_config_val -verbose shows where it stands)"
             raise NegotiatorFailed(NegotiatorReason.FILE_NOT_READ, text)
         if "NEGOTIATOR" in daemons.upper().replace(",", " ").split():

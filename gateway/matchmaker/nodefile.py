@@ -1,6 +1,8 @@
-"""The node's own file in HTCondor's configuration: what it says in each role, and how it gets there.
+"""The node's own files in HTCondor's configuration: what they say in each role, and how they get there.
 
-Rule: it holds everything that this program sets in HTCondor, and an administrator who reads it at night knows why.
+Rule: they hold everything that this program sets in HTCondor, and an administrator who reads them at night knows why.
+One is there for good and lists no negotiator; it includes the other, which lists it while this manager is elected and
+does not outlive the machine: after a power cut condor_master finds nothing that would start a negotiator at boot.
 """
 
 import contextlib
@@ -9,6 +11,7 @@ import os
 from gateway.matchmaker.pool_address import PoolAddress
 
 NAME = "zz-condor-gateway.config"  # read last in its folder, so that what stands here counts
+ROLE_FILE = "/run/condor-gateway/role.config"  # /run is empty at boot (Filesystem Hierarchy Standard 3.0, section 3.15)
 
 # A client that reconnects after a switch resumes a session that the new collector never had, and loses its update:
 # the slot that has just become free. 5 s: never lost in 13 switches; the default of a day: up to all of them.
@@ -25,8 +28,18 @@ RESCHEDULE_NAME = "SEC_DAEMON_AUTHENTICATION_METHODS"
 FORWARDED_TYPES = ("Machine", "Submitter", "Scheduler", "DaemonMaster", "StartD", "Slot")
 
 _HEAD = """\
-# Written by condor-gateway, and written anew whenever this manager's role changes: do not edit.
+# Written by condor-gateway: do not edit.
 # To take this host out of condor-gateway's hands: stop condor-gateway, delete this file, run condor_reconfig.
+"""
+
+_INCLUDE = """
+# What holds for this manager's present role only. It is there while condor-gateway runs, and gone after a boot: no
+# negotiator ever starts before condor-gateway has said that this manager is elected.
+include ifexist : {file}
+"""
+
+_ROLE_HEAD = """\
+# Written by condor-gateway, and written anew whenever this manager's role changes: do not edit.
 #
 # This manager {role}.
 """
@@ -87,14 +100,13 @@ UPDATE_VIEW_COLLECTOR_WITH_TCP = True
 
 
 def render(*, negotiator: bool, view_hosts: tuple[str, ...], address: PoolAddress | None = None) -> str:
-    """Return the file's text. `view_hosts` ("address:port") get this collector's ads: the elected manager's only.
+    """Return the text of the role's file. `view_hosts` ("address:port") get this collector's ads: the elected manager's only.
 
     `address`: where the pool finds the elected manager's negotiator; None: at the manager's own address.
     """
     assert negotiator or not view_hosts, "a manager that is not elected forwards to nobody: ads would go in circles"
     assert all(host.split() == [host] and "," not in host for host in view_hosts), f"view hosts {view_hosts}"
-    text = _HEAD.format(role="is elected: it runs the pool's negotiator" if negotiator else "stands by")
-    text += _SESSIONS.format(name=SESSION_NAME, seconds=SESSION_S)
+    text = _ROLE_HEAD.format(role="is elected: it runs the pool's negotiator" if negotiator else "stands by")
     text += _NEGOTIATOR.format(name=RESCHEDULE_NAME, method=NO_METHOD) if negotiator else _NO_NEGOTIATOR
     if negotiator and address is not None:
         text += _ADDRESS.format(virtual=address.virtual, file=address.file)
@@ -103,8 +115,14 @@ def render(*, negotiator: bool, view_hosts: tuple[str, ...], address: PoolAddres
     return text
 
 
+def render_standing(role_file: str = ROLE_FILE) -> str:
+    """Return the text of the file that is there for good, and includes `role_file`."""
+    text = _HEAD + _SESSIONS.format(name=SESSION_NAME, seconds=SESSION_S)
+    return text + _INCLUDE.format(file=role_file)
+
+
 def path(config_dir: str) -> str:
-    """Return where the node's file is in `config_dir`."""
+    """Return where the file that is there for good is in `config_dir`."""
     return os.path.join(config_dir, NAME)
 
 
@@ -115,6 +133,7 @@ def write(target: str, text: str) -> None:
         OSError: as the file system gave it; the old file is as it was.
     """
     folder, name = os.path.split(target)
+    os.makedirs(folder, mode=0o755, exist_ok=True)  # after a boot the role's is not there
     # HTCondor reads no file whose name begins with a dot (LOCAL_CONFIG_DIR_EXCLUDE_REGEXP).
     new = os.path.join(folder, f".{name}.new")
     with contextlib.suppress(FileNotFoundError):

@@ -93,7 +93,8 @@ def test_negotiator_ends_with_its_control_before_another_manager_leads(lab: Lab,
         first, _ = await negotiator_of_leader(lab)
         before = (await lab.gateway_status(first))["guard"]
         assert await end_control(lab, first, number) == []
-        assert "stands by" in lab.file(first, f"/etc/condor/config.d/{nodefile.NAME}").read_text()
+        role = await lab.exec(first, ["cat", nodefile.ROLE_FILE], timeout_s=10)
+        assert "stands by" in role.stdout
         second = await leader(lab)
         assert second not in (None, first)
         with trio.fail_after(WITHIN_S):

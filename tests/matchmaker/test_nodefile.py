@@ -22,8 +22,14 @@ def settings(text):
 
 
 def test_standby_lists_no_negotiator_and_forwards_nothing():
-    assert settings(nodefile.render(negotiator=False, view_hosts=())) == {
-        "COLLECTOR.SEC_DEFAULT_SESSION_DURATION": "5",
+    assert settings(nodefile.render(negotiator=False, view_hosts=())) == {}
+
+
+def test_what_is_there_at_boot_lists_no_negotiator_and_includes_what_is_gone_then():
+    text = nodefile.render_standing()
+    assert settings(text) == {
+        "COLLECTOR.SEC_DEFAULT_SESSION_DURATION": str(nodefile.SESSION_S),
+        "include ifexist : /run/condor-gateway/role.config": "",
     }
 
 

@@ -298,6 +298,22 @@ async def test_negotiator_whose_master_was_killed_is_ended_at_the_start_of_the_n
     await lab.revive("cm2")
 
 
+async def test_a_manager_whose_power_was_cut_while_it_was_elected_boots_without_a_negotiator(lab):
+    await on(lab, "cm2", "await (await fresh()).start(())")
+    await lab.kill("cm2")
+    await lab.revive("cm2")  # HTCondor alone, before any word of this program
+    ran = """
+    with trio.fail_after(20):
+        while not (boss := master.processes("/usr/sbin/condor_master")):
+            await trio.sleep(0.05)
+        while "Started DaemonCore process" not in open("/var/log/condor/MasterLog").read():
+            await trio.sleep(0.05)
+    await trio.sleep(3)  # condor_master starts all that is listed at once
+    return [len(boss), processes()]
+    """
+    assert await on(lab, "cm2", ran) == [1, 0]
+
+
 @contextlib.asynccontextmanager
 async def configured(lab, host, path, line):
     await lab.exec(host, ["sh", "-c", f"echo '{line}' > {path}"])
