@@ -328,7 +328,8 @@ class Negotiator:
             text = (
                 f"{self._standing} sets {marker[2:-2]} to {nodefile.SESSION_S}, and HTCondor has {session.strip()!r}: "
             )
-            text += "remove the line that overrules it (condor_config_val -verbose shows where it stands)"
+            text += "remove the line that overrules it "
+            text += "(condor_config_val -verbose shows where it stands)"
             raise NegotiatorFailed(NegotiatorReason.FILE_NOT_READ, text)
         if "NEGOTIATOR" in daemons.upper().replace(",", " ").split():
             text = f"HTCondor's DAEMON_LIST is {daemons.strip()!r}: remove NEGOTIATOR from it "
