@@ -3,9 +3,9 @@
 Rule: "stopped" is said only when its process is dead and condor_master can't start another. Who needs it dead at once
 calls `kill`, which waits for nothing, and then `stop`.
 
-The means: the role's file of this node puts NEGOTIATOR into DAEMON_LIST, SIGHUP makes condor_master obey. One SIGHUP covers the
-negotiator and the collector's view hosts (src/condor_master.V6/master.cpp, main_config: daemons that are no longer
-listed are stopped, the running ones told to reconfigure, the new ones started).
+The means: the role's file of this node puts NEGOTIATOR into DAEMON_LIST, SIGHUP makes condor_master obey. One SIGHUP
+covers the negotiator and the collector's view hosts (src/condor_master.V6/master.cpp, main_config: daemons that are no
+longer listed are stopped, the running ones told to reconfigure, the new ones started).
 """
 
 import enum
@@ -325,10 +325,8 @@ class Negotiator:
             raise NegotiatorFailed(NegotiatorReason.CONFIG_UNREADABLE, str(error)) from None
         session, daemons = (*answer.splitlines(), "", "")[:2]
         if session.strip() != str(nodefile.SESSION_S):
-            text = (
-                f"{self._standing} sets {marker[2:-2]} to {nodefile.SESSION_S}, and HTCondor has {session.strip()!r}: "
-            )
-            text += "remove the line that overrules it "
+            text = f"{self._standing} sets {marker[2:-2]} to {nodefile.SESSION_S}, and HTCondor has "
+            text += f"{session.strip()!r}: remove the line that overrules it "
             text += "(condor_config_val -verbose shows where it stands)"
             raise NegotiatorFailed(NegotiatorReason.FILE_NOT_READ, text)
         if "NEGOTIATOR" in daemons.upper().replace(",", " ").split():

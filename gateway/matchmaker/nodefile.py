@@ -100,7 +100,9 @@ UPDATE_VIEW_COLLECTOR_WITH_TCP = True
 
 
 def render(*, negotiator: bool, view_hosts: tuple[str, ...], address: PoolAddress | None = None) -> str:
-    """Return the text of the role's file. `view_hosts` ("address:port") get this collector's ads: the elected manager's only.
+    """Return the text of the role's file.
+
+    `view_hosts` ("address:port") get this collector's ads: the elected manager's only.
 
     `address`: where the pool finds the elected manager's negotiator; None: at the manager's own address.
     """
