@@ -17,7 +17,7 @@ from gateway.matchmaker import census
 from gateway.matchmaker.census import Ad, Census, Key
 from gateway.matchmaker.condor import ToolFailed, run_tool
 from gateway.matchmaker.invalidate import LIFETIME_S, Withdrawals, invalidate
-from gateway.matchmaker.prime import QUERY_MS, needed
+from gateway.matchmaker.prime import QUERY_MS, ask_for_updates, needed
 from gateway.matchmaker.probe import ProbeFailed, collector_instance
 
 # One collector's census, measured on one of two shared cores: condor_status 24 ms and ours 2 ms of CPU at 110 ads,
@@ -145,7 +145,7 @@ class Inventory:
             extra=len(found.extra),
             at_ms=boot_ms(),
         )
-        self._tell_lacks(server.name, {key: ours[key] for key in needed(found)}, theirs)
+        await self._ask_for(server.name, found, ours, theirs)
         if doomed and self._leads() and server.endpoint != self._own:
             sent = await invalidate(server.endpoint, doomed, timeout_ms=INVALIDATE_MS)
             self.invalidated_total += sent
@@ -158,9 +158,13 @@ class Inventory:
         found = census.compare(ours, theirs, standby_host=host)
         return found, self._withdrawals.doomed(theirs, host, now_s)
 
-    def _tell_lacks(self, standby: str, lacking: Mapping[Key, Ad], theirs: Census) -> None:
-        """Tell of what was lacking at the last look already, and has not come since. Of each ad once."""
-        before, self._late[standby] = self._late.get(standby, {}), dict(lacking)
+    async def _ask_for(self, standby: str, found: census.Comparison, ours: Census, theirs: Census) -> None:
+        """Have sent again what was lacking at the last look already, and has not come since. Each ad once.
+
+        Priming leaves alone the schedds whose ads are old on a standby (see `prime`): here there is time for them.
+        """
+        lacking = {key: ours[key] for key in found.lacking}
+        before, self._late[standby] = self._late.get(standby, {}), lacking
         tried = self._tried.setdefault(standby, {})
         overdue = {
             key: ad
@@ -173,7 +177,11 @@ class Inventory:
             tried.clear()
         tried |= overdue
         self._log.info("standby.lacks", standby=standby, ads=len(overdue))
-        self._lacks(standby)
+        to_prime = needed(found)
+        if not to_prime.isdisjoint(overdue):
+            self._lacks(standby)
+        schedds = {ours[key].address for key in overdue if key not in to_prime and key.kind in ("schedd", "submitter")}
+        await ask_for_updates((), schedds)
 
 
 def period_ms(ads: int, standbys: int) -> int:

@@ -39,9 +39,11 @@ class Pool:
         self.leads = True
         self.withdrawn = []
         self.lacking = []
+        self.asked = []
         self.found = Inventory(OWN, lambda: self.leads, self.lacking.append, structlog.get_logger())
         monkeypatch.setattr(inventory.census, "take", self.take)
         monkeypatch.setattr(inventory, "invalidate", self.invalidate)
+        monkeypatch.setattr(inventory, "ask_for_updates", self.ask_schedds)
         monkeypatch.setattr(inventory, "collector_instance", self.ask)
         monkeypatch.setattr(inventory.time, "time", lambda: self.now_s)
 
@@ -56,6 +58,9 @@ class Pool:
     async def invalidate(self, standby, ads, *, timeout_ms):
         self.withdrawn.append((standby, set(ads)))
         return len(ads)
+
+    async def ask_schedds(self, startds, schedds):
+        self.asked += [*startds, *schedds]
 
     def slots(self, *names, sent=1):
         return {Key("slot", name): Ad("<10.0.0.31:9618>", 1, sent, self.now_s) for name in names}
@@ -139,3 +144,15 @@ def test_what_is_still_lacking_at_the_next_look_is_asked_for_once(pool):
     pool.look()
     pool.look()
     assert pool.lacking == ["cm2", "cm2"]
+
+
+def test_schedd_whose_ad_is_still_old_at_the_next_look_is_asked_once(pool):
+    key = Key("submitter", "ann", "s")
+    pool.ads[STANDBY.endpoint][key] = Ad("<10.0.0.21:9618>", 1, 4, pool.now_s)
+    pool.ads[OWN][key] = Ad("<10.0.0.21:9618>", 1, 5, pool.now_s)
+    pool.look()
+    assert pool.asked == []
+    pool.look()
+    pool.look()
+    assert pool.asked == ["<10.0.0.21:9618>"]
+    assert pool.lacking == []

@@ -18,6 +18,8 @@ from gateway.lab.pool import Lab
 
 EXECUTE = "exec1"
 COLLECTOR_LOG = "/var/log/condor/CollectorLog"
+WARM_S_MAX = 60
+STOP_FILE = "/tmp/traffic-ends"
 ADS, EVERY_S = 8, 0.2  # fake slots, and how often all of them are sent: 40 updates/s
 UPDATE = re.compile(r'MachineSlotAd: (?:Updating|Inserting) .*"< fake\d+@')
 
@@ -48,11 +50,11 @@ trio.run(main)
 
 # Slots whose machine does not exist: the negotiator passes over an Owner's. Numbered as a startd numbers its ads.
 _TRAFFIC = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 
-end, ads, every_s, sequence = time.monotonic() + float(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), 0
+stop, ads, every_s, sequence = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), 0
 started = int(time.time())
-while time.monotonic() < end:
+while not os.path.exists(stop) and time.time() < started + 300:
     begun, sequence = time.monotonic(), sequence + 1
     text = "".join(
         f'MyType = "Machine"\\nTargetType = "Job"\\nName = "fake{place}@{sys.argv[4]}"\\nMachine = "{sys.argv[4]}"\\n'
@@ -70,6 +72,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What one broken standby did to the others."""
 
     longest_s: float  # in which the leader's collector answered nobody
+    warm_s: float  # from the mending until no standby lacked anything, and the leader had seen it
     answers: int
     failed: list[str]
     sent: int  # updates that reached the leader's collector
@@ -98,20 +101,23 @@ async def wait_warm(lab: Lab, leader: str, limit_s: float = 60) -> dict[str, Any
     But for a submitter: of a user without jobs no schedd speaks any more.
     """
     begun = trio.current_time()
-    with trio.fail_after(limit_s):
-        while True:
-            said = await warmth(lab, leader)
-            waited_ms = (trio.current_time() - begun) * 1000
-            standbys = said["standbys"].values()
-            if standbys and all(
-                standby["primed"]
-                and standby.get("looked_ms_ago", waited_ms) < waited_ms
-                and standby["stale"] == standby["extra"] == 0
-                and standby["missing"] <= said["ads"]["submitter"] - standby["ads"]["submitter"]
-                for standby in standbys
-            ):
-                return said
-            await trio.sleep(0.2)
+    while True:
+        said = await warmth(lab, leader)
+        waited_s = trio.current_time() - begun
+        standbys = said["standbys"].values()
+        if standbys and "ads" in said and all(_warm(one, said["ads"], waited_s * 1000) for one in standbys):
+            return said
+        assert waited_s < limit_s, f"not warm after {limit_s} s, said {leader}: {said}"
+        await trio.sleep(0.2)
+
+
+def _warm(standby: dict[str, Any], ads: dict[str, int], since_ms: float) -> bool:
+    return (
+        standby["primed"]
+        and standby.get("looked_ms_ago", since_ms) < since_ms
+        and standby["stale"] == standby["extra"] == 0
+        and standby["missing"] <= ads["submitter"] - standby["ads"]["submitter"]
+    )
 
 
 async def signal(lab: Lab, host: str, program: str, name: str) -> None:
@@ -168,19 +174,27 @@ async def trial(lab: Lab, leader: str, standby: str, fault: str, *, before_s: fl
         assert done.returncode == 0, done.stderr
         said.update(json.loads(done.stdout))
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(probe)
-        command = ["python3", "-c", _TRAFFIC, str(seconds), str(ADS), str(EVERY_S), "nowhere.lab.internal"]
-        nursery.start_soon(functools.partial(lab.exec, EXECUTE, command, timeout_s=seconds + 60))
-        await trio.sleep(before_s)
-        breaks, mends = FAULTS[fault]
-        await breaks(lab, leader, standby)
-        await trio.sleep(broken_s)
-        await mends(lab, leader, standby)
+    async with trio.open_nursery() as traffic:
+        # Until all is warm again: nobody but this sends the ads that the standby has missed.
+        await lab.exec(EXECUTE, ["rm", "-f", STOP_FILE])
+        command = ["python3", "-c", _TRAFFIC, STOP_FILE, str(ADS), str(EVERY_S), "nowhere.lab.internal"]
+        traffic.start_soon(functools.partial(lab.exec, EXECUTE, command, timeout_s=330))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(probe)
+            await trio.sleep(before_s)
+            breaks, mends = FAULTS[fault]
+            await breaks(lab, leader, standby)
+            await trio.sleep(broken_s)
+            begun = trio.current_time()
+            await mends(lab, leader, standby)
+            await wait_warm(lab, await leader_of(lab), WARM_S_MAX)
+            warm_s = trio.current_time() - begun
+        await lab.exec(EXECUTE, ["touch", STOP_FILE])
     await trio.sleep(0.5)
     got = {name: _updates(lab, name, mark) for name, mark in marks.items()}
     return Trial(
         longest_s=said["longest_s"],
+        warm_s=warm_s,
         answers=said["answers"],
         failed=said["failed"],
         sent=got[leader],
