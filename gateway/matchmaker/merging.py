@@ -19,6 +19,7 @@ def main() -> None:
     from gateway.matchmaker.merge_work import serve
 
     serve(sys.stdin.buffer, sys.stdout.buffer)
+    os._exit(0)  # a thread still waits for the parent's next word: the interpreter would abort over its lock
 
 
 def step_back() -> None:

@@ -272,6 +272,24 @@ def test_the_process_ends_with_its_parent_in_the_midst_of_a_merge(folder):
     assert "o" not in names(folder)
 
 
+def test_the_process_ends_well_when_it_has_finished(folder):
+    ours = Story(name="a", path=str(folder / "ours"))
+    theirs = Story(name="b", path=str(folder / "theirs"))
+    order = Begin(str(folder / "base"), ours, [theirs], str(folder / "out"), Pool())
+    with subprocess.Popen(
+        [sys.executable, "-m", "gateway.matchmaker.merging"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        child.stdin.write(msgspec.json.encode(order) + b'\n{"type":"Finish"}\n')
+        child.stdin.flush()
+        assert b'"Done"' in child.stdout.read()
+        assert child.wait(timeout=20) == 0
+        assert child.stderr.read() == b""
+    assert {"out", "out.report.json", "out.report.txt"} <= names(folder)
+
+
 # -- what it answers, in this process ---------------------------------------------------------------------------------
 
 
