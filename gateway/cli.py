@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.config import ConfigError, Loaded, identify, load, render_all
+from gateway.console import merge_options
 from gateway.lab import command as lab
 
 CONFIG_FILE = "/etc/condor-gateway/gateway.cfg"
@@ -78,33 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(command=_status)
 
     merge = commands.add_parser("merge", help="merge accounting files that went on separately from a common base")
-    _add_merge(merge)
+    merge_options.add_arguments(merge)
+    merge.set_defaults(command=_merge)
 
     lab.add_arguments(commands)
     return parser
-
-
-def _add_merge(merge: argparse.ArgumentParser) -> None:
-    merge.add_argument("base", metavar="BASE", help="the Accountantnew.log that all sides started from")
-    merge.add_argument("ours", metavar="OURS")
-    merge.add_argument("theirs", metavar="THEIRS", nargs="+")
-    merge.add_argument("-o", "--out", required=True, metavar="OUT", help="the merged file; owned as OURS is")
-    merge.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    merge.add_argument("--report", action="store_true", help="say of each customer and each edit what became of it")
-    merge.add_argument("--json", action="store_true", help="the whole report, for programs")
-    merge.add_argument(
-        "--terms", metavar="N,N,...", help="terms of the leaders that wrote OURS,THEIRS,...: the highest wins conflicts"
-    )
-    merge.add_argument(
-        "--took-over",
-        metavar="T,T,...",
-        help="when each side's negotiator started on a copy of BASE, in seconds since 1970; 0 where it ran all along",
-    )
-    merge.add_argument("--half-life", type=float, default=86_400.0, metavar="SECONDS", help="PRIORITY_HALFLIFE")
-    merge.add_argument("--default-factor", type=float, default=1e3, metavar="F", help="DEFAULT_PRIO_FACTOR")
-    merge.add_argument("--lifetime", type=int, default=900, metavar="SECONDS", help="CLASSAD_LIFETIME")
-    merge.add_argument("--update-interval", type=int, default=300, metavar="SECONDS", help="UPDATE_INTERVAL")
-    merge.set_defaults(command=_merge, wrong_usage=merge.error)
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
@@ -257,23 +236,12 @@ def _status(chosen: argparse.Namespace) -> int:
 
 
 def _merge(chosen: argparse.Namespace) -> int:
-    from gateway.console.merge import Given, MergeRefused, merge_files
-    from gateway.core.reconcile import Pool
+    from gateway.console.merge import MergeRefused, merge_files
     from gateway.matchmaker.merge_text import render_json, render_report, render_summary
 
-    paths = [Path(path) for path in (chosen.ours, *chosen.theirs)]
-    terms = _one_each(chosen, "--terms", chosen.terms, len(paths))
-    took_over = _one_each(chosen, "--took-over", chosen.took_over, len(paths))
-    if not chosen.half_life > 0 or chosen.lifetime < 0 or chosen.update_interval < 0:
-        chosen.wrong_usage("--half-life, --lifetime and --update-interval are times: more than nothing")
-    sides = [Given(path, term or 0, moment_s) for path, term, moment_s in zip(paths, terms, took_over, strict=True)]
-    pool = Pool(
-        half_life_s=chosen.half_life,
-        factor_default=chosen.default_factor,
-        lifetime_s=chosen.lifetime,
-        stale_s=max(chosen.lifetime - chosen.update_interval, 0),
-    )
+    sides = merge_options.sides_of(chosen)
     try:
+        pool = merge_options.pool_of(chosen)
         done = merge_files(Path(chosen.base), sides, Path(chosen.out), pool, force=chosen.force)
     except MergeRefused as error:
         raise Refused(str(error)) from error
@@ -286,13 +254,3 @@ def _merge(chosen: argparse.Namespace) -> int:
     if chosen.report:
         print(f"\n{render_report(done.merged.report)}")
     return OK
-
-
-def _one_each(chosen: argparse.Namespace, option: str, text: str | None, sides: int) -> list[int | None]:
-    """Return the numbers of an option that has one for each side; 0 is none."""
-    if text is None:
-        return [None] * sides
-    words = text.split(",")
-    if len(words) != sides or not all(word.isdecimal() for word in words):
-        chosen.wrong_usage(f"{option} has one number for each of the {sides} sides, 0 for one not known, not '{text}'")
-    return [int(word) or None for word in words]

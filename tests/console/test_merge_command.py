@@ -1,5 +1,6 @@
 """condor-gateway merge: one file out of several, or one sentence and no file."""
 
+import argparse
 import json
 import os
 import stat
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import run_command_line
+from gateway.console import merge_options
+from gateway.core.reconcile import Pool
 from gateway.matchmaker import histories
 from gateway.wire.accountant import State, read_untrusted, scan_untrusted
 from gateway.wire.compacted import compact
@@ -176,6 +179,99 @@ def test_the_merged_file_is_as_owned_and_readable_as_ours(files):
     assert (out.st_uid, out.st_gid, stat.S_IMODE(out.st_mode)) == (ours.st_uid, ours.st_gid, 0o640)
 
 
+def test_the_matches_of_a_side_are_charged_until_its_negotiator_was_stopped(files):
+    key = "Resource.slot1@h@<h:1>"
+    base = Negotiator(new_state())
+    base.cycle(START_S, {key: (ALICE, 1_000_000)})
+    ours, theirs = Negotiator(base.state), Negotiator(base.state)
+    ours.cycle(START_S + 60, {key: (ALICE, 1_000_000)})
+    theirs.cycle(START_S + 20, {})
+    theirs.update(START_S + 70)
+    for name, one in (("base", base), ("ours", ours), ("theirs", theirs)):
+        write(files / name, one.state)
+    used = []
+    for ended in ("0,0", f"{START_S + 100},0"):
+        assert merge(files, "--terms", "1,2", "--ended", ended, "--force") == 0
+        state = read_untrusted((files / "out").read_bytes())
+        used.append(float(state["Customer.alice@lab"]["WeightedAccumulatedUsage"]))
+    assert used[1] - used[0] == 40
+
+
+def default_written(files: Path, user: str, factor: str) -> Path:
+    """Theirs has a factor that ours does not know of."""
+    write(files / "base", history(**{user: {}}))
+    write(files / "ours", history(**{user: {"Floor": "3"}}))
+    write(files / "theirs", history(**{user: {"PriorityFactor": factor}}))
+    return files
+
+
+def edited_factors(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    report = json.loads(capsys.readouterr().out)
+    return [edit["key"] for edit in report["edits"] if edit["attribute"] == "PriorityFactor"]
+
+
+@pytest.mark.parametrize(
+    ("options", "edits"),
+    [
+        ((), ["Customer.phys.hep.dan@lab"]),
+        (("--group-factor", "phys=7"), []),
+        (("--group-factor", "phys=9", "--group-factor", "phys.hep=7"), []),
+        (("--group-factor", "chem=7"), ["Customer.phys.hep.dan@lab"]),
+        (("--default-factor", "7"), []),
+    ],
+)
+def test_the_factor_of_a_group_is_no_edit_where_it_was_only_read(files, capsys, options, edits):
+    default_written(files, "phys.hep.dan", "7.000000")
+    assert merge(files, "--json", *options) == 0
+    assert edited_factors(capsys) == edits
+
+
+def a_host_that_says(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str, status: int = 0) -> None:
+    (folder / "bin").mkdir()
+    tool = folder / "bin" / "condor_config_val"
+    tool.write_text(f"#!/bin/sh\ncat <<.\n{answer}\n.\nexit {status}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+
+
+def test_this_hosts_htcondor_is_asked_for_the_pools_values(files, capsys, monkeypatch):
+    default_written(files, "phys.hep.dan", "7.000000")
+    a_host_that_says(files, monkeypatch, "GROUP_PRIO_FACTOR_phys = 7")
+    assert merge(files, "--json", "--from-host") == 0
+    assert edited_factors(capsys) == []
+    assert merge(files, "--json", "--from-host", "--group-factor", "phys=8", "--force") == 0
+    assert edited_factors(capsys) == ["Customer.phys.hep.dan@lab"]
+
+
+def test_what_is_written_outweighs_what_the_host_says():
+    def pool(*options: str) -> Pool:
+        parser = argparse.ArgumentParser()
+        merge_options.add_arguments(parser)
+        return merge_options.pool_of(parser.parse_args(["base", "ours", "theirs", "-o", "out", *options]))
+
+    assert pool() == Pool()
+    assert pool("--lifetime", "1000") == Pool(lifetime_s=1000, stale_s=700)
+    assert pool("--update-interval", "100") == Pool(stale_s=800)
+    assert pool("--lifetime", "10", "--update-interval", "60") == Pool(lifetime_s=10, stale_s=0)
+    assert pool("--half-life", "60", "--default-factor", "2") == Pool(half_life_s=60.0, factor_default=2.0)
+
+
+def test_a_host_that_cannot_be_asked_is_one_sentence(files, capsys, monkeypatch):
+    a_host_that_says(files, monkeypatch, "", status=3)
+    said = refusal(files, capsys, "--from-host")
+    assert said.startswith(
+        "condor-gateway: this host's HTCondor cannot be asked (--from-host): condor_config_val: exit"
+    )
+
+
+def test_the_help_says_what_each_file_is(capsys):
+    with pytest.raises(SystemExit):
+        run_command_line(["merge", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for part in ("all sides started from", "the Accountantnew.log of one side", "that of another side", "only read"):
+        assert part in said
+
+
 # -- what is warned of, and done --------------------------------------------------------------------------------------
 
 
@@ -297,7 +393,22 @@ def test_what_does_not_read_back_is_not_given_its_name(files, capsys, monkeypatc
 
 @pytest.mark.parametrize(
     "options",
-    [("--terms", "1"), ("--terms", "1,x"), ("--took-over", "0,0,0"), ("--half-life", "0"), ("--half-life", "nan")],
+    [
+        ("--terms", "1"),
+        ("--terms", "1,x"),
+        ("--took-over", "0,0,0"),
+        ("--half-life", "0"),
+        ("--half-life", "nan"),
+        ("--ended", "1"),
+        ("--ended", "-1,0"),
+        ("--ended", "1" * 5000 + ",0"),
+        ("--group-factor", "phys"),
+        ("--group-factor", "=3"),
+        ("--group-factor", "phys=-1"),
+        ("--group-factor", "phys=x"),
+        ("--lifetime", "-1"),
+        ("--default-factor", "inf"),
+    ],
 )
 def test_a_wrong_command_line_is_said_to_be_one(files, capsys, options):
     with pytest.raises(SystemExit) as left:
