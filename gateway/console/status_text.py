@@ -76,7 +76,8 @@ def _differences(standby: dict[str, Any]) -> list[str]:
     if "ads" not in standby:
         return []
     found = [f"{standby[kind]} {kind}" for kind in ("missing", "stale", "extra") if standby[kind]]
-    return found or ["nothing differs"]
+    lacks = " ".join(standby["lacks"])
+    return [*found, *([f"lacks {lacks}"] if lacks else [])] or ["nothing differs"]
 
 
 def _looked(collector: dict[str, Any]) -> str:

@@ -40,6 +40,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     missing: int  # on the leader alone
     stale: int  # older than the leader's
     extra: int  # on the standby alone, but for those of its own host
+    lacks: Mapping[str, int]  # kind -> how many are missing or stale
     at_ms: int  # boot clock
 
 
@@ -85,6 +86,7 @@ class Inventory:
             "missing": look.missing,
             "stale": look.stale,
             "extra": look.extra,
+            "lacks": dict(look.lacks),
             "looked_ms_ago": boot_ms() - look.at_ms,
         }
 
@@ -143,6 +145,7 @@ class Inventory:
             missing=len(found.missing),
             stale=len(found.stale),
             extra=len(found.extra),
+            lacks=found.counts(),
             at_ms=boot_ms(),
         )
         await self._ask_for(server.name, found, ours, theirs)

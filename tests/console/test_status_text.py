@@ -29,7 +29,7 @@ def line_of(text, beginning):
     return next(line for line in text.splitlines() if line.strip().startswith(beginning)).split()
 
 
-STANDBY = {"forwarding": True, "primed": True, "missing": 0, "stale": 0, "extra": 0, "looked_ms_ago": 4200}
+STANDBY = {"forwarding": True, "primed": True, "missing": 0, "stale": 0, "extra": 0, "lacks": {}, "looked_ms_ago": 4200}
 
 
 def test_ads_of_leader_and_standbys_stand_below_one_another():
@@ -39,14 +39,23 @@ def test_ads_of_leader_and_standbys_stand_below_one_another():
             looked_ms_ago=4100,
             standbys={
                 "cm2": STANDBY | {"ads": ads(16, 2, 1, 1, 7)},
-                "cm3": STANDBY | {"ads": ads(12, 2, 1, 0, 6), "missing": 5, "extra": 2, "primed": False},
+                "cm3": STANDBY
+                | {
+                    "ads": ads(12, 2, 1, 0, 6),
+                    "missing": 5,
+                    "extra": 2,
+                    "lacks": {"slot": 4, "schedd": 1},
+                    "primed": False,
+                },
             },
         )
     )
     assert line_of(text, "ads of") == ["ads", "of", *KINDS]
     assert line_of(text, "this manager  ")[2:7] == ["16", "2", "1", "1", "6"]
     assert " ".join(line_of(text, "cm2")) == "cm2 16 2 1 1 7 forwarding, primed, nothing differs (seen 4 s ago)"
-    assert " ".join(line_of(text, "cm3")) == "cm3 12 2 1 0 6 forwarding, not primed, 5 missing, 2 extra (seen 4 s ago)"
+    assert " ".join(line_of(text, "cm3")) == (
+        "cm3 12 2 1 0 6 forwarding, not primed, 5 missing, 2 extra, lacks slot schedd (seen 4 s ago)"
+    )
 
 
 def test_standby_that_could_not_be_counted_yet_is_shown_all_the_same():

@@ -121,6 +121,7 @@ def test_status_says_how_far_a_standby_differs(pool):
     pool.look()
     said = pool.found.status_of("cm2")
     assert (said["missing"], said["stale"], said["extra"]) == (1, 1, 2)
+    assert said["lacks"] == {"slot": 2}
     assert said["ads"] == {"slot": 3, "startd": 0, "submitter": 0, "schedd": 0, "master": 0}
     assert said["looked_ms_ago"] < 5_000
     assert pool.found.status()["ads"]["slot"] == 2

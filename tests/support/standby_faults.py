@@ -98,25 +98,25 @@ async def warmth(lab: Lab, leader: str) -> dict[str, Any]:
 async def wait_warm(lab: Lab, leader: str, limit_s: float = 60) -> dict[str, Any]:
     """Wait until the leader has seen, since this call, that no standby lacks anything; return what it says.
 
-    But for a submitter: of a user without jobs no schedd speaks any more.
+    But for submitters and masters: of a user without jobs no schedd speaks any more, and nobody can ask a master.
     """
     begun = trio.current_time()
     while True:
         said = await warmth(lab, leader)
         waited_s = trio.current_time() - begun
         standbys = said["standbys"].values()
-        if standbys and "ads" in said and all(_warm(one, said["ads"], waited_s * 1000) for one in standbys):
+        if standbys and all(_warm(one, waited_s * 1000) for one in standbys):
             return said
         assert waited_s < limit_s, f"not warm after {limit_s} s, said {leader}: {said}"
         await trio.sleep(0.2)
 
 
-def _warm(standby: dict[str, Any], ads: dict[str, int], since_ms: float) -> bool:
+def _warm(standby: dict[str, Any], since_ms: float) -> bool:
     return (
         standby["primed"]
         and standby.get("looked_ms_ago", since_ms) < since_ms
-        and standby["stale"] == standby["extra"] == 0
-        and standby["missing"] <= ads["submitter"] - standby["ads"]["submitter"]
+        and standby["extra"] == 0
+        and set(standby["lacks"]) <= {"submitter", "master"}
     )
 
 
