@@ -3,7 +3,6 @@
 Rule: a process is signalled only through a pidfd that was opened on it and checked after; never by its number.
 """
 
-import contextlib
 import enum
 import os
 import select
@@ -76,17 +75,23 @@ class Held:
         return True
 
     async def wait_exit(self) -> None:
-        """Return when the process has ended: at once (a pidfd is readable from then on), or never."""
+        """Return when the process has ended: at once (a pidfd is readable from then on), or never.
+
+        Several may wait: who watches a negotiator, and who stops it for a swap. Trio lets one task wait for a
+        descriptor, so each has a copy.
+        """
         if self._pidfd < 0:
             await trio.lowlevel.checkpoint()
             return
-        await trio.lowlevel.wait_readable(self._pidfd)
+        pidfd = os.dup(self._pidfd)
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
 
     def close(self) -> None:
-        """Let go of it. Who waits for its end is woken with `trio.ClosedResourceError`."""
+        """Let go of it. Who waits for its end goes on waiting."""
         if self._pidfd >= 0:
-            with contextlib.suppress(RuntimeError):  # closed outside a trio run: nobody can be waiting
-                trio.lowlevel.notify_closing(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
 

@@ -36,6 +36,17 @@ async def test_end_of_a_process_is_seen_at_once_even_before_its_parent_collects_
     assert not held.running  # a zombie: the fixture has not waited for it
 
 
+async def test_several_may_wait_for_the_end_of_one_process_and_letting_go_of_it_disturbs_none(sleeper, held):
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):  # a negotiator's watcher, and who stops it for a swap
+                nursery.start_soon(held.wait_exit)
+            await trio.sleep(0.01)
+            held.close()
+            await trio.sleep(0.01)
+            sleeper.kill()
+
+
 def test_signal_to_a_process_that_has_ended_says_so(sleeper, held):
     sleeper.kill()
     sleeper.wait()
