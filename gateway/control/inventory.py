@@ -103,6 +103,8 @@ class Inventory:
 
     async def run(self, standbys: Callable[[], Sequence[Server]]) -> None:
         """Look at the collectors of those that `standbys` names, again and again; ends by cancellation."""
+        # The first moments of a new leader belong to its pool.
+        await trio.sleep(PERIOD_MS_MIN / 1000)
         # What was seen under an earlier lease says nothing: others have led meanwhile.
         self._withdrawals = Withdrawals(await _lifetime_s())
         while True:
