@@ -116,8 +116,8 @@ class Delivery:
         self._let_go()
         self._source = source
         if first and held.head.term == head.term and held.head > head:
-            # Only its own writer can say what is there: this leader, before it lost its memory. It can't be overtaken.
-            raise Lost(f"it holds {held.head}, ours ends at {head}")
+            # Only this leader can have written that: it has yet to read its own file, or has lost it.
+            raise Lost(f"it holds {held.head}, which is not in the file here")
         if first and same_file(held.head, head):
             self._sent = self._accepted = self._snapshot_end = held.head.offset
             self._told = held

@@ -130,11 +130,8 @@ class Intake:
             raise Refusing(Refusal.OUT_OF_ORDER, f"a snapshot of {head}")
         async with self._changing:
             self._check_leader()
-            held = self._store.held.timeline
-            if head.term == held.head.term and head < held.head:
-                # Positions of one term are of one writer, and it does not go back.
-                raise Refusing(Refusal.STALE, f"{head}; {held.head} is held")
-            if any(fork.position == held.head for fork in snapshot.timeline.forks):
+            held = self._store.held.timeline.head
+            if any(fork.position == held for fork in snapshot.timeline.forks):
                 await stored(self._store.keep_fork)  # somebody took over there: a merge may need it
             self._writer = await stored(
                 lambda: self._store.open_snapshot(snapshot.timeline, snapshot.origin, snapshot.length)

@@ -50,7 +50,6 @@ class Refusal(enum.StrEnum):
     """Why a standby takes no more from this connection; besides what its store refuses, under the store's names."""
 
     NOT_LEADER = "not-leader"  # it does not hold the sender for the leader of that term
-    STALE = "stale"  # it holds what is not in the leader's history
     OUT_OF_ORDER = "out-of-order"  # not what follows what it holds
     TOO_LONG = "too-long"  # more than was announced, or than fits
     TOO_SHORT = "too-short"  # less than was announced

@@ -30,13 +30,13 @@ from gateway.matchmaker.receive import serve
 from gateway.matchmaker.ship import Shipped, ship
 from gateway.matchmaker.stream import Material
 from gateway.wire.seal import Keyring
-from tests.bench.results import Table, add_arguments, report
+from tests.bench.results import Table, add_arguments, print_table, report
 
 TERM = 1
 ACCOUNTS = 100
 COMPACT_BYTES = 1_000_000  # MAX_ACCOUNTANT_DATABASE_SIZE
 PATIENCE_S = 60
-LIFE_S = 0.2  # of a standby, at least
+LIFE_S = 0.6  # of a standby, at least
 TICKS = os.sysconf("SC_CLK_TCK")
 
 Told = tuple[int, int, float]  # generation, offset, CLOCK_MONOTONIC
@@ -309,6 +309,44 @@ async def measure_kills(folder: Path, rate: int, seconds: float, kills: int) -> 
     }
 
 
+async def measure_joiner(folder: Path, megabytes: int) -> dict[str, float | int]:
+    """Give an empty standby a long file; return how long that took, and how much memory."""
+    path = folder / "Accountantnew.log"
+    writer = Writer(path)
+    with path.open("ab") as file:
+        record = b'103 Customer.user1@pool Note "%s"\n' % (b"x" * 200)
+        file.write(record * (megabytes * 1_000_000 // len(record)))
+    standby = Process("standby", folder / "standby")
+    port = int(await standby.said())
+    leader = Process("leader", path, port)
+    try:
+        await leader.said()
+        begun_s, length = time.monotonic(), os.stat(path).st_size
+        cpu_s = leader.cpu_s(), standby.cpu_s()
+        with trio.fail_after(PATIENCE_S):
+            while not (folder / "standby" / "accounting.journal").exists():  # noqa: ASYNC110 (another process's disk)
+                await trio.sleep(0.05)
+        passed_s = time.monotonic() - begun_s
+        used_s = leader.cpu_s() - cpu_s[0], standby.cpu_s() - cpu_s[1]
+        await trio.sleep(0.5)
+        memory = leader.most_mib(), standby.most_mib()
+        writer.write()
+        await trio.sleep(1)
+        await leader.end()
+    finally:
+        leader.kill()
+        standby.kill()
+    await require_equal(folder)
+    return {
+        "MB": length / 1e6,
+        "s": passed_s,
+        "leader CPU s": used_s[0],
+        "standby CPU s": used_s[1],
+        "leader MiB": memory[0],
+        "standby MiB": memory[1],
+    }
+
+
 async def held(folder: Path) -> int:
     """Return how long the standby's file is now, read beside it."""
     copy = folder / "look"
@@ -334,8 +372,8 @@ async def require_equal(folder: Path) -> None:
         raise SystemExit(f"the standby's file is not the leader's: see {folder}")
 
 
-async def measure(chosen: argparse.Namespace) -> tuple[Table, Table]:
-    """Return both tables."""
+async def measure(chosen: argparse.Namespace) -> dict[str, Table]:
+    """Return the tables, by their names."""
     lag: Table = {}
     for rate in sorted({chosen.rate, 10}):
         with tempfile.TemporaryDirectory(dir=chosen.folder, prefix="bench-stream-") as folder:
@@ -346,7 +384,11 @@ async def measure(chosen: argparse.Namespace) -> tuple[Table, Table]:
         with tempfile.TemporaryDirectory(dir=chosen.folder, prefix="bench-stream-") as folder:
             found = await measure_kills(Path(folder), chosen.rate, chosen.seconds, chosen.kills)
             kills[f"{chosen.kills} x SIGKILL in {chosen.seconds} s"] = found
-    return lag, kills
+    joiner: Table = {}
+    with tempfile.TemporaryDirectory(dir=chosen.folder, prefix="bench-stream-") as folder:
+        joiner["an empty standby"] = await measure_joiner(Path(folder), chosen.megabytes)
+    tables = {"write to standby's fsync": lag, "a standby killed": kills, "a whole file": joiner}
+    return {name: table for name, table in tables.items() if table}
 
 
 def main() -> None:
@@ -355,6 +397,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--rate", type=int, default=1000, help="records a second")
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--megabytes", type=int, default=60, help="of the file that a joiner is given")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on a disk like the nodes' own")
     parser.add_argument("--role", nargs=3, help=argparse.SUPPRESS)
     add_arguments(parser)
@@ -365,10 +408,10 @@ def main() -> None:
         prefer_realtime(CONTROL_PRIORITY)  # as the control process, of which this is a part
         trio.run(lead if role == "leader" else stand_by, Path(path), int(port))
         return
-    lag, kills = trio.run(measure, chosen)
-    report("streaming: write to standby's fsync", lag, chosen)
-    if kills:
-        report("streaming: a standby killed", kills, chosen)
+    lag, *others = trio.run(measure, chosen).items()
+    report(f"streaming: {lag[0]}", lag[1], chosen)
+    for name, table in others:
+        print_table(f"streaming: {name}", table)
 
 
 if __name__ == "__main__":

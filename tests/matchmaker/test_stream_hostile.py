@@ -199,7 +199,8 @@ async def test_a_leader_that_has_not_read_its_own_file_yet_moves_nothing(standby
     await still_good(standby, tmp_path)
 
 
-async def test_a_sender_that_connects_again_ends_its_former_connection(standby):
+async def test_a_sender_that_connects_again_ends_its_former_connection(standby, monkeypatch):
+    monkeypatch.setattr(stream, "SILENCE_MS", 600_000)
     async with Intruder.at(standby) as former, Intruder.at(standby) as later:
         assert await former.hear() is None
         await later.say(wire.Append(AT_GOOD, MORE, True))
