@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.timeline import Fork, Position, Timeline
-from gateway.matchmaker import accounting_file, archive, journal_files, shelf
+from gateway.matchmaker import accounting_file, archive, disk, journal_files, shelf
 from gateway.matchmaker.accounting_file import BEFORE_KEPT
 from gateway.matchmaker.archive import ARCHIVE_KEPT
 from gateway.matchmaker.journal import JournalRefused, Lead, Refusal, Store
@@ -799,6 +799,13 @@ async def test_replaced_files_are_kept_on_another_file_system_too_never_overwrit
 
 
 # -- the lead, the archive, the disk
+
+
+def test_a_file_that_gets_the_name_that_it_has_already_gets_no_third_one(tmp_path):
+    (tmp_path / "held").write_bytes(BASE)
+    for _ in range(2):  # rename(2) of one name of a file to another does nothing
+        disk.link(tmp_path / "held", tmp_path / "previous")
+    assert sorted(os.listdir(tmp_path)) == ["held", "previous"]
 
 
 async def test_what_this_node_leads_is_there_after_a_restart_and_believed_only_whole(tmp_path, unsynced):

@@ -258,6 +258,18 @@ async def test_an_install_that_is_stopped_at_any_call_leaves_the_old_file_or_the
             pytest.fail("more calls than were tried")
 
 
+async def test_what_a_killed_process_has_written_is_on_the_disk_before_it_is_shown(tmp_path):
+    root = fresh_root(tmp_path / "root")
+    await snapshot(await loaded(root / "state"), THIRD, BASE)
+    disk = StoppedDisk(root, 100)
+    synced = []
+    with pytest.MonkeyPatch.context() as patch:
+        disk.patch(patch)
+        disk._note = lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        await loaded(root / "state")
+    assert synced == ["accounting.journal", "state"]
+
+
 _APPENDER = """
 import sys, trio
 from pathlib import Path
