@@ -211,8 +211,7 @@ def aging(priority: str) -> tuple[Side, list[Side]]:
 def test_a_priority_that_time_has_brought_to_the_lowest_is_not_at_rest():
     """The side ends later than its file says; a later update leaves less time to age."""
     base, (x, y) = aging("0.500000")
-    for side in (x, y):
-        side.state["Customer.idle@lab"]["Priority"] = "0.600000"
+    y.state["Customer.idle@lab"]["Priority"] = "0.600000"
     sides = [x, msgspec.structs.replace(y, ended_s=START_S + 1000)]
     check_changes(base, sides, {"Accountant.": {"LastUpdateTime": str(START_S + 990)}}, Pool(half_life_s=300.0))
 
@@ -232,9 +231,12 @@ def test_a_match_that_is_gone_counts_for_its_user_though_the_users_record_is_the
 
 def test_a_group_that_comes_to_be_is_charged_for_its_users():
     base, (x, y) = large(3)
-    y.state[KEYS[2]] = {"RemoteUser": '"phys.u2@lab"', "SlotWeight": "1.0", "StartTime": str(START_S + 170)}
-    check_changes(base, [x, y], {"Customer.phys": {"Priority": "0.500000"}}, Pool())
-    y.state["Customer.phys"] = {"Priority": "0.500000"}
+    for side in (x, y):  # both charge it: what they charged twice is taken off the group as well
+        side.state[KEYS[2]] = {"RemoteUser": '"phys.u2@lab"', "SlotWeight": "1.0", "StartTime": str(START_S + 100)}
+        side.state["Customer.phys.u2@lab"] = {"Priority": "0.6", "WeightedAccumulatedUsage": "90.000000"}
+    group = {"Priority": "0.6", "WeightedAccumulatedUsage": "90.000000", "AccumulatedUsage": "90.000000"}
+    check_changes(base, [x, y], {"Customer.phys": group}, Pool())
+    y.state["Customer.phys"] = group
     check_changes(base, [x, y], {"Customer.phys": None}, Pool())
 
 

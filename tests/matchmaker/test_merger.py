@@ -413,6 +413,14 @@ def test_where_they_never_went_on_nothing_is_new(folder):
     assert outcome.summary == "only cm1 went on from the base: it is taken as it is; nothing is new to cm1"
 
 
+def test_what_we_have_come_to_by_ourselves_is_no_change_any_more(folder):
+    write(folder / "theirs", edited(Ceiling="9"))
+    work = work_on(folder)
+    assert work.rehearse().changes_ours
+    append(folder / "ours", f"103 Customer.{BOB} Ceiling 9")
+    assert not work.finish().changes_ours
+
+
 # -- finishing --------------------------------------------------------------------------------------------------------
 
 
