@@ -250,6 +250,8 @@ async def test_an_install_that_is_stopped_at_any_call_leaves_the_old_file_or_the
                 again = await loaded(found / "state")
                 await again.install(found / "spool" / "Accountantnew.log")
                 assert (found / "spool" / "Accountantnew.log").read_bytes() == BASE + MORE
+                kept = [path.read_bytes() for path in (found / "state").glob("Accountantnew.log.before-3*")]
+                assert kept == [BASE], "once"
                 shutil.rmtree(found)
             shutil.rmtree(root)
             if not stopped:

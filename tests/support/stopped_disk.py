@@ -110,12 +110,12 @@ class StoppedDisk(OtherCalls):
 
     def survive(self, target: Path, survival: str) -> None:
         """Make `target` what the next boot finds in the place of `root`."""
+        made: dict[int, Path] = {}
         for directory in self._directories():
             now, then = self._names_now(directory), self._names.get(directory, {})
             names = then if "names" in survival else now
             place = target / directory.relative_to(self._root)
             place.mkdir(parents=True, exist_ok=True)
-            made: dict[int, Path] = {}
             for name, serial in names.items():
                 content = self._bytes[serial]
                 if "bytes" not in survival:
