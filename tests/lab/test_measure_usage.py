@@ -60,7 +60,7 @@ def test_matches_of_a_real_log_name_user_and_slot():
 
 
 def test_slot_is_charged_from_its_match_to_the_cycle_that_the_update_of_its_release_has_reached():
-    # Released at 15.6, told at 16.52: the cycle of 16.1 does not know of it, that of 17.1 does.
+    # Released at 15.6, told at 16.62: the cycle of 16.1 does not know of it, that of 17.1 does.
     assert charged([UserMatch(10.1, SLOT, USER)], [10.05, 11.5, 12.1, 16.1, 17.1]) == {USER: 7.0}
 
 

@@ -26,7 +26,8 @@ _CYCLE = "Started Negotiation Cycle"
 _MATCHED = re.compile(r"\bMatched \d+\.\d+ (\S+) ")
 _HELD = frozenset({"Claimed", "Preempting"})  # a slot that vacates is its user's still (Accountant::IsClaimed)
 
-# From the first change that a startd has not told yet to the update that tells all of them (seen: 1.01 to 1.03 s).
+# From a slot's change to the update that tells of it (seen: 1.01 to 1.03 s, now and then less). Replayed against the
+# records of a negotiator (8 slots, 40 s, nothing broken): 309 slot-seconds of the 317 that it charged.
 UPDATE_S = 1.02
 FETCH_S = 0.01  # from the start of a cycle to the negotiator's fetching of the ads
 
@@ -67,44 +68,23 @@ def slots(start_log: str, host: str) -> dict[str, Slot]:
     """Return the slots of a StartLog by full name; `host` is the full name of the startd's host."""
     held: dict[str, list[tuple[float, str | None]]] = {}  # slot -> changes of its holder
     owners: dict[str, str] = {}
-    changes: list[float] = []
     for line in start_log.splitlines():
         if "Remote owner is" in line and (owner := _OWNER.search(line)):
             owners[owner[1]] = owner[2]
-        elif ": Changing " in line and (at := stamp(line)) is not None:
-            changes.append(at)
-            if change := _CHANGE.search(line):
-                user = owners.get(change[1]) if change[2] in _HELD else None
-                row = held.setdefault(f"{change[1]}@{host}", [])
-                if (row[-1][1] if row else None) != user:
-                    row.append((at, user))
-    told = _updates(changes)
-    return {name: Slot(tuple(_claims(name, row)), tuple(_shown(row, told))) for name, row in held.items()}
+        elif "Changing state" in line and (change := _CHANGE.search(line)) and (at := stamp(line)) is not None:
+            user = owners.get(change[1]) if change[2] in _HELD else None
+            row = held.setdefault(f"{change[1]}@{host}", [])
+            if (row[-1][1] if row else None) != user:
+                row.append((at, user))
+    return {
+        name: Slot(tuple(_claims(name, row)), tuple((at + UPDATE_S, user) for at, user in row))
+        for name, row in held.items()
+    }
 
 
 def _claims(slot: str, row: Sequence[tuple[float, str | None]]) -> list[Claim]:
     ends: list[float | None] = [*(at for at, _ in row[1:]), None]
     return [Claim(slot, user, at, end) for (at, user), end in zip(row, ends, strict=True) if user is not None]
-
-
-def _updates(changes: Sequence[float]) -> list[float]:
-    """Return when a startd told the collector of its changes."""
-    told: list[float] = []
-    for at in changes:
-        if not told or at > told[-1]:
-            told.append(at + UPDATE_S)
-    return told
-
-
-def _shown(row: Sequence[tuple[float, str | None]], told: Sequence[float]) -> list[tuple[float, str | None]]:
-    times = [at for at, _ in row]
-    shown: list[tuple[float, str | None]] = []
-    for at in told:
-        place = bisect.bisect_right(times, at)
-        user = row[place - 1][1] if place else None
-        if (shown[-1][1] if shown else None) != user:
-            shown.append((at, user))
-    return shown
 
 
 def cycle_starts(negotiator_log: str) -> list[float]:
