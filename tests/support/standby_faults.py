@@ -192,6 +192,7 @@ async def trial(lab: Lab, leader: str, standby: str, fault: str, *, before_s: fl
         await lab.exec(EXECUTE, ["touch", STOP_FILE])
     await trio.sleep(0.5)
     got = {name: _updates(lab, name, mark) for name, mark in marks.items()}
+    await _withdraw_fakes(lab)
     return Trial(
         longest_s=said["longest_s"],
         warm_s=warm_s,
@@ -200,6 +201,17 @@ async def trial(lab: Lab, leader: str, standby: str, fault: str, *, before_s: fl
         sent=got[leader],
         others={name: count for name, count in got.items() if name not in (leader, standby)},
     )
+
+
+async def _withdraw_fakes(lab: Lab) -> None:
+    """Withdraw the fake slots as a startd does: a standby that is emptied later could get them from nobody."""
+    text = "\n".join(
+        f'MyType = "Query"\nTargetType = "Machine"\nName = "fake{place}@nowhere.lab.internal"\n'
+        'MyAddress = "<192.0.2.1:9618>"\n'
+        for place in range(ADS)
+    )
+    done = await lab.exec(EXECUTE, ["condor_advertise", "-tcp", "-multiple", "INVALIDATE_STARTD_ADS", "-"], input=text)
+    assert done.returncode == 0, done.stderr
 
 
 def _size(lab: Lab, host: str) -> int:
