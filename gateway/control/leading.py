@@ -3,7 +3,6 @@
 Rule: nobody hears of a generation, or of a merged history, before it is on this host's disk that it is so.
 """
 
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from gateway.matchmaker.follow import follow
 from gateway.matchmaker.journal import JournalRefused, Lead, Store
 from gateway.matchmaker.ship import Shipped, ship
 from gateway.matchmaker.stream import Material
+from gateway.wire.charges import TAIL_BYTES, is_announcement
 
 DRAIN_MS_MAX = 250  # for the last records of a leader that gives up; a standby has them within 10 ms
 DRAIN_LOOK_MS = 2
@@ -200,8 +200,11 @@ class Leading:
         """Return when every standby that is connected has all that the negotiator wrote."""
         while True:
             head = self.feed.timeline.head
-            written = await trio.to_thread.run_sync(_size, self._path)
-            if head.offset >= written and all(one.position >= head for one in self.shipped.values() if one.connected):
+            rest = await trio.to_thread.run_sync(_rest, self._path, head.offset)
+            # What is only announced is not waited for: the next negotiator makes that charge.
+            if (not rest or is_announcement(rest)) and all(
+                one.position >= head for one in self.shipped.values() if one.connected
+            ):
                 return
             await trio.sleep(DRAIN_LOOK_MS / 1000)
 
@@ -211,8 +214,11 @@ def _before(timeline: Timeline) -> Timeline:
     return timeline.at(Position(timeline.head.term, 0, 0))
 
 
-def _size(path: Path) -> int:
+def _rest(path: Path, offset: int) -> bytes:
+    """Return the first bytes behind `offset`: enough to see whether they are more than an announcement."""
     try:
-        return os.stat(path).st_size
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(2 * TAIL_BYTES)
     except FileNotFoundError:
-        return 0
+        return b""

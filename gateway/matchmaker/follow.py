@@ -1,6 +1,7 @@
 """Follow: the leader's accounting file, as the negotiator writes it.
 
 Rule: only a closed prefix is told of, and only what is new is read. A compaction is another file under the same name.
+A charge that was only announced (`gateway.wire.charges`) is not closed.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import trio
 from gateway.core.timeline import Position, Timeline
 from gateway.matchmaker.feed import Feed
 from gateway.wire.accountant import Scanner, Stop
+from gateway.wire.charges import TAIL_BYTES, Charges
 from gateway.wire.errors import Malformed
 
 FOLLOW_INTERVAL_MS: Final = 10  # between two looks, at least: one look for many records
@@ -182,6 +184,7 @@ class _File:
         self._descriptor = descriptor
         self.identity = _identity(os.fstat(descriptor))
         self._scanner = Scanner()
+        self._charges = Charges()
         self._offset = 0
         self._told = 0  # the last end that was returned
         self._lock = threading.Lock()
@@ -236,9 +239,11 @@ class _File:
                     is_all = True
                     break
                 scanner.feed_untrusted(piece)
+                self._charges.feed(piece)
                 self._offset += len(piece)
-                if scanner.closed_length > (ends[-1].closed if ends else self._told):
-                    ends.append(_End(scanner.closed_length, scanner.records))
+                end = self._end(scanner.closed_length, scanner.records)
+                if end.closed > (ends[-1].closed if ends else self._told):
+                    ends.append(end)
         except Malformed as error:
             self._fault = str(error)
         except OSError as error:
@@ -249,6 +254,12 @@ class _File:
         if scan.stop is Stop.CORRUPT:
             self._fault = self._fault or f"corrupt record at byte {scan.stop_offset}"
         return _Read(ends, is_all or bool(self._fault), scan.sequence, self._fault)
+
+    def _end(self, closed: int, records: int) -> _End:
+        """Return where the file may be gone on with: not behind a charge that was only announced."""
+        start = max(closed - TAIL_BYTES, 0)
+        announced = self._charges.announced(closed, os.pread(self._descriptor, closed - start, start))
+        return _End(closed - announced, records - bool(announced))
 
 
 def _look(path: Path, known: _File | None) -> tuple[_File | None, _Read]:

@@ -16,6 +16,7 @@ import msgspec
 from gateway.core.timeline import FORKS_MAX, INCLUDED_MAX, Position, Timeline
 from gateway.matchmaker.disk import PIECE_BYTES, create, opened, pieces, write_all, write_at, write_synced
 from gateway.wire.accountant import FILE_BYTES_MAX, Scan, Scanner, Stop
+from gateway.wire.charges import TAIL_BYTES, Charges
 from gateway.wire.errors import Malformed, Reason
 from gateway.wire.journal import JOURNAL_BYTES_MAX, Mark, Reader, Writer
 from gateway.wire.seal import NAME_BYTES_MAX
@@ -308,6 +309,19 @@ def scan_file(path: Path) -> Scan:
     except Malformed as damage:
         raise JournalRefused(refusal_of(damage), f"'{path}': {damage}") from None
     return scanner.scan()
+
+
+def announced_bytes(path: Path, closed_length: int) -> int:
+    """Return how many bytes before `closed_length` of a plain file only announce a charge. Raises `OSError`."""
+    charges, tail, left = Charges(), b"", closed_length
+    with opened(path) as descriptor:
+        for piece in pieces(descriptor):
+            charges.feed(piece[:left])
+            tail = (tail + piece[:left])[-TAIL_BYTES:]
+            left -= len(piece)
+            if left <= 0:
+                break
+    return charges.announced(closed_length, tail)
 
 
 def proven_closed(contents: Iterable[bytes], what: str) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ from gateway.matchmaker.journal_files import (
     Journal,
     JournalRefused,
     Refusal,
+    announced_bytes,
     at_length,
     encode_head,
     extend,
@@ -109,7 +110,7 @@ class Shelf:
         scan = scan_file(source)
         if scan.fatal:
             raise JournalRefused(Refusal.CORRUPT_RECORD, f"'{source}' has no record at byte {scan.stop_offset}")
-        length = scan.closed_length
+        length = scan.closed_length - announced_bytes(source, scan.closed_length)
         held = self.held
         if held is not None and held.reaches(head.timeline.head):
             return self._adopt_more(held, source, head, length)

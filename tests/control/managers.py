@@ -49,6 +49,11 @@ class Writer:
         assert self._file is not None, "no negotiator runs"
         os.write(self._file, ("105 \n" + "".join(f"{one}\n" for one in records) + "106 \n").encode())
 
+    def append(self, record: str) -> None:
+        """Write one record by itself."""
+        assert self._file is not None, "no negotiator runs"
+        os.write(self._file, f"{record}\n".encode())
+
     def stop(self) -> None:
         if self._file is not None:
             os.close(self._file)

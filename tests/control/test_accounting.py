@@ -259,3 +259,15 @@ async def test_from_a_node_that_does_not_lead_nothing_is_taken(tmp_path: Path) -
         leader.writer.charge("alice@x", 1.0)
         await until(lambda: caught_up(leader, "cm3"), "cm3 follows")
         assert managers["cm2"].accounting.history.head == Position(0, 0, 0)
+
+
+async def test_a_charge_that_was_only_announced_is_left_to_the_next_negotiator(tmp_path: Path) -> None:
+    """It writes LastUpdateTime first: who goes on from there would never charge what was before it."""
+    async with running(tmp_path) as managers:
+        leader = await led(managers, "cm1", "cm2", "cm3")
+        charged = leader.writer.state()["Accountant."]
+        leader.writer.append("103 Accountant. LastUpdateTime 2000000000")
+        await trio.sleep(0.2)
+        leader.die()
+        second = await managers.elect("cm2", "cm3")
+        assert second.writer.state()["Accountant."] == charged
