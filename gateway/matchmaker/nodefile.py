@@ -13,9 +13,17 @@ from gateway.matchmaker.pool_address import PoolAddress
 NAME = "zz-condor-gateway.config"  # read last in its folder, so that what stands here counts
 ROLE_FILE = "/run/condor-gateway/role.config"  # /run is empty at boot (Filesystem Hierarchy Standard 3.0, section 3.15)
 
-# A client that reconnects after a switch resumes a session that the new collector never had, and loses its update:
-# the slot that has just become free. 5 s: never lost in 13 switches; the default of a day: up to all of them.
-SESSION_S = 5
+# A client that connects anew after a switch resumes a session that the new collector never had, and loses its update:
+# the slot that has just become free. It does so where it has logged in less than this before.
+# Refused after a switch, of 20 startds by TCP / 10 by UDP / 10 clients that connect for each update (every 2 s), and
+# what a collector does for it, HTCondor 23.9.6, 90 slots in 30 startds (tests/bench/bench_sessions.py):
+#   duration            1 s        2 s        5 s       10 s       60 s      86,400 s (HTCondor's default)
+#   refused           0/0/0      0/0/0      0/0/6    0/40/10   13/28/10      20/40/10
+#   logins a second     6.1        5.7        2.8        2.2        0.2           0.2
+#   CPU s/min           3.1        3.3        2.6        2.9        2.3           2.9
+# Not 1: sessions end at whole seconds, so that 1 s is between 0 and 1; one that ends between its making and its use
+# loses an update by UDP at any time (src/condor_io/condor_secman.cpp, LookupNonExpiredSession, sendAuthInfo_inner).
+SESSION_S = 2
 SESSION_NAME = "SEC_DEFAULT_SESSION_DURATION"
 
 # NTSSPI is for Windows only, no daemon here can do it: a negotiator on which it is the only method of the DAEMON level
@@ -48,7 +56,8 @@ _SESSIONS = """
 # Clients authenticate afresh after {seconds} s instead of resuming a session. After a switch of managers a resumed
 # session is unknown to the new collector, which rejects the update that came with it: a slot that has just become
 # free would stay invisible until its next periodic update (UPDATE_INTERVAL, 300 s). Open TCP connections stay
-# authenticated, so this costs next to nothing.
+# authenticated, so this costs next to nothing. SEC_DAEMON_SESSION_DURATION and its like count before this one: where
+# your configuration has such a line, keep it away from the managers' collectors.
 COLLECTOR.{name} = {seconds}
 """
 
@@ -57,16 +66,25 @@ _NEGOTIATOR = """
 # would both match the pool's slots and both charge its users.
 DAEMON_LIST = $(DAEMON_LIST) NEGOTIATOR
 
-# The negotiator refuses RESCHEDULE, which every schedd sends after condor_submit, wherever it would have to be
-# authenticated. To a negotiator that has just been elected a schedd has no session: it authenticates, and does nothing
-# else until that is done; the negotiator, in the middle of a cycle, waits for that schedd's jobs and does nothing else
-# either. Both stood still for 20 s (SEC_DEFAULT_AUTHENTICATION_TIMEOUT), and the whole pool's matching with them, at
-# 7 of 88 new negotiators, and at none of 83 with this line. {method} is authentication on Windows: nobody has it, so
-# the schedd has its refusal in milliseconds, and logs "Failed to send RESCHEDULE to negotiator". No harm is in that.
-# It opens nothing to anybody. condor_userprio and condor_off are not of this level (DAEMON), and work as ever.
-# What it costs: a new job waits for the next cycle, NEGOTIATOR_INTERVAL at most (60 s by default). Where that is too
-# long, set NEGOTIATOR_INTERVAL on the managers: 20 is what NEGOTIATOR_CYCLE_DELAY allows by default.
+# The negotiator refuses RESCHEDULE, the schedd's wish for a cycle soon, wherever it would have to be authenticated. To
+# a negotiator that has just been elected a schedd has no session: it authenticates, and does nothing else until that
+# is done; the negotiator, in the middle of a cycle, waits for that schedd's jobs and does nothing else either. Both
+# stood still for 20 s (SEC_DEFAULT_AUTHENTICATION_TIMEOUT), and the whole pool's matching with them, at 7 of 88 new
+# negotiators, and at none of 83 with this line. {method} is authentication on Windows: nobody has it, so the schedd
+# has its refusal in milliseconds, and logs "Failed to send RESCHEDULE to negotiator". No harm is in that. It opens
+# nothing to anybody. condor_userprio and condor_off are not of this level (DAEMON), and work as ever.
+# From 25.14 on a schedd sends it only when it has had no idle job, and not one of 90 new negotiators stood still. Where
+# every schedd of the pool is so new, write CONDOR_GATEWAY_TAKE_RESCHEDULE = True into a file of your own.
+if ! $(CONDOR_GATEWAY_TAKE_RESCHEDULE:False)
 NEGOTIATOR.{name} = {method}
+endif
+
+# What the refusal costs: a new job waits for the next cycle, NEGOTIATOR_INTERVAL at most (60 s by default). These are
+# yours; condor-gateway sets none of them. Recommended on all managers, in a file of your own, for a pool of up to some
+# 500 slots; with more, choose NEGOTIATOR_INTERVAL as ten times what a cycle takes (LastNegotiationCycleDuration0):
+#   NEGOTIATOR_INTERVAL = 5
+#   NEGOTIATOR_CYCLE_DELAY = 1
+#   NEGOTIATOR_MIN_INTERVAL = 1
 """
 
 _ADDRESS = """
