@@ -12,8 +12,8 @@ has, with no negotiator running; and what a leader wrote into HTCondor's file go
 
 import errno
 import functools
-import hashlib
 import os
+import re
 import shutil
 import time
 from collections import Counter
@@ -26,14 +26,15 @@ import structlog
 import trio
 
 from gateway.config.settings import Backend, Peer, Settings
-from gateway.control.leading import Leading
+from gateway.control.leading import Leading, digest_of
 from gateway.control.reconciliation import Reconciler
 from gateway.control.swaps import Work
 from gateway.core.reconcile import Pool
-from gateway.core.timeline import Position, Timeline
+from gateway.core.timeline import NOWHERE, Position, Timeline
+from gateway.matchmaker.accounting_file import updated_s
 from gateway.matchmaker.condor import CondorHost
 from gateway.matchmaker.files import install_file
-from gateway.matchmaker.journal import JournalRefused, Lead, Store
+from gateway.matchmaker.journal import JournalRefused, Lead, Refusal, Store
 from gateway.matchmaker.merger import pool_of
 from gateway.matchmaker.receive import serve
 from gateway.matchmaker.ship import Shipped
@@ -41,6 +42,9 @@ from gateway.matchmaker.stream import Material
 from gateway.wire.messages import Standing
 from gateway.wire.seal import Keyring
 
+OWED_S = 5.0  # between two tries to bring a file back that a full disk has kept out
+HEADER = re.compile(rb"107 (\d{1,19}) ")  # src/condor_utils/classad_log.cpp, LogHistoricalSequenceNumber
+HEADER_BYTES_MAX = 64
 TOLD_MS = 200  # freshness alone is told no more often: a beat more of every standby for each record would be dear
 
 
@@ -105,6 +109,10 @@ class Accounting:
         self._lead = Lead(timeline=Timeline(), inode=0, sequence=0)
         self._newest = Freshness(0, 0, 0)
         self._missing: Missing | None = None
+        self._missing_merges = 0  # how many merges there had been by then
+        self._ended_s = 0  # when this host's negotiator ended, as far as that is known
+        self._owed = trio.Event()  # it could not be brought back
+        self._changing = trio.Lock()  # of what is held and led, where that takes more than one step
         self._changed: Callable[[], None] = _nothing
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
 
@@ -125,17 +133,18 @@ class Accounting:
         return self._store.held.timeline if self._leading is None else self._leading.lead.timeline
 
     @property
-    def known_file(self) -> tuple[int, int]:
-        """Inode and generation of HTCondor's file, as it was last made durable; (0, 0) where there is none."""
+    def known_file(self) -> tuple[int, Position]:
+        """Inode and first position of HTCondor's file, as it was last made durable; 0 where there is none."""
         lead = self._store.lead
-        return (0, 0) if lead is None else (lead.inode, lead.timeline.head.generation)
+        return (0, NOWHERE) if lead is None else (lead.inode, lead.timeline.head)
 
     def status(self) -> dict[str, Any]:
         """Return the accounting part of the status document; nothing where it is not replicated."""
         if not self._on:
             return {}
         mine = self.freshness
-        missing = self._missing
+        merged = self._reconciler.merges_total > self._missing_merges
+        missing = None if merged else self._missing  # who had it has come back
         return {
             "term": mine.term,
             "generation": mine.generation,
@@ -167,37 +176,78 @@ class Accounting:
             OSError: the node's folder can't be read.
         """
         if not self._on:
+            # Whatever is held belongs to another time: it must never replace a file that has gone on meanwhile.
+            await trio.to_thread.run_sync(_put_aside, self._store.directory)
             return
         await self._load()
         lead, held = self._store.lead, self._store.held
         if lead is not None and lead.timeline.head.term >= held.timeline.head.term:
             # It led last, and may have been killed; or somebody has run a negotiator by hand meanwhile.
             self._lead, self._own = await self._as_it_was(lead), True
-            await self._bring_back(ended_s=await trio.to_thread.run_sync(_written_s, self._log_path))
+            self._ended_s = await trio.to_thread.run_sync(_written_s, self._log_path)
+            if not await self._bring_back():
+                self._owed.set()
 
-    async def resume(self) -> None:
-        """Find what the process before this one kept; its negotiator runs on, where it leads."""
-        if not self._on:
+    async def resume(self, term: int | None) -> None:
+        """Go on where the process before this one stopped, which served `term`; None: it did not.
+
+        Raises:
+            OSError, JournalRefused: the node's folder can't be read, or written.
+        """
+        if not self._on or term is None:
+            await self.recover()
             return
         await self._load()
-        lead, held = self._store.lead, self._store.held
-        if lead is not None and lead.timeline.head.term > held.timeline.head.term:
-            self._lead, self._own = lead, True
+        if self._store.lead is not None and self.took_over(term):
+            self._lead, self._own = await self._as_it_was(self._store.lead), True
+            await self._store.put_lead(self._lead)
+
+    def took_over(self, term: int) -> bool:
+        """Tell whether HTCondor's file is that of `term` already: it is never replaced within a term."""
+        lead = self._store.lead
+        return not self._on or (lead is not None and lead.timeline.head.term == term)
 
     async def _load(self) -> None:
         await trio.to_thread.run_sync(_emptied, self._room)
         await self._store.load()
 
-    async def take_over(self, term: int) -> None:
-        """Bring HTCondor's file to the newest state known here, and keep that as a base. No negotiator runs.
+    async def take_over(self, term: int, *, running: bool) -> None:
+        """Bring HTCondor's file to the newest state known here, and keep that as a base.
+
+        `running`: a negotiator of this leadership runs on the file already, which then is what there is.
 
         Raises:
-            JournalRefused, OSError: the file can't be replaced, or the disk would not.
+            JournalRefused, OSError: the file can't be replaced, or the disk would not; this node can't lead.
         """
-        if not self._on:
+        if self.took_over(term):
             return
+        if running:
+            self._own = True
+            self._lead = Lead(timeline=Timeline().taken_over(term, int(time.time())), inode=0, sequence=0)
+            await self._store.put_lead(self._lead)
+            return
+        if self._own and not await self._bring_back():
+            raise JournalRefused(Refusal.DISK, "what this host's negotiator wrote last can't be kept")
+        self._own = True  # nothing is accepted from now on; what is under way is waited for
+        try:
+            async with self._changing:
+                self._note_missing()
+                before_s = await trio.to_thread.run_sync(updated_s, self._log_path)
+                held, installed = await self._store.take_over(self._log_path, self._host.uid, self._host.gid)
+                self._lead = Lead(timeline=held.timeline.taken_over(term, int(time.time())), inode=0, sequence=0)
+                await self._store.put_lead(self._lead)
+        except BaseException:
+            self._own = False
+            raise
+        if installed is not None:
+            self._log.info("accounting.installed", origin=held.origin, position=str(installed))
+            if before_s > await trio.to_thread.run_sync(updated_s, self._log_path):
+                self._log.error("accounting.newer-file-replaced", kept_in=str(self._store.directory))
+
+    def _note_missing(self) -> None:
         mine = self.freshness
         self._missing = Missing(mine, self._newest) if mine < self._newest else None
+        self._missing_merges = self._reconciler.merges_total
         if self._missing is not None:
             self._log.warning(
                 "accounting.may-be-missing",
@@ -205,22 +255,9 @@ class Accounting:
                 held=str(mine),
                 newest=str(self._newest),
             )
-        held = self._store.held
-        await self._store.keep_fork()
-        try:
-            installed = await self._store.install(self._log_path, self._host.uid, self._host.gid)
-        except JournalRefused as refusal:
-            # Better the older file of this host than no matchmaker: a negotiator never starts on a corrupt one.
-            self._log.error("accounting.replica-corrupt", reason=str(refusal))
-            installed = None
-        if installed is not None:
-            self._log.info("accounting.installed", origin=held.origin, position=str(installed))
-        self._lead = Lead(timeline=held.timeline.taken_over(term, int(time.time())), inode=0, sequence=0)
-        await self._store.put_lead(self._lead)
-        self._own = True
 
-    def lead(self, swap: Callable[[Work], Awaitable[int]]) -> None:
-        """Ship every record to the standbys from now on, and merge what comes back. `swap` as in `Leading`."""
+    def lead(self, swap: Callable[[Work], Awaitable[int]], failed: Callable[[str], None]) -> None:
+        """Ship every record to the standbys from now on, and merge what comes back. Arguments as in `Leading`."""
         if not self._on or self._nursery is None:
             return
         assert self._leading is None, "one leadership ends before the next begins"
@@ -236,6 +273,7 @@ class Accounting:
             reconciler=self._reconciler,
             swap=swap,
             changed=self._changed,
+            failed=failed,
         )
         self._nursery.start_soon(self._leading.run)
 
@@ -249,39 +287,65 @@ class Accounting:
     async def bring_back(self) -> None:
         """Take what this host's negotiator wrote into the journal: it is a history like any other now."""
         if self._own:
-            await self._bring_back(ended_s=int(time.time()))
+            self._ended_s = int(time.time())
+            if not await self._bring_back():
+                self._owed.set()
 
-    async def _bring_back(self, ended_s: int) -> None:
-        try:
-            lead = await self._as_it_is()
-            if not await trio.to_thread.run_sync(_size, self._log_path):
-                raise FileNotFoundError(errno.ENOENT, "it is empty")
-            head = await self._store.adopt(self._log_path, lead.timeline, self._me.name, ended_s)
-        except (OSError, JournalRefused) as error:
-            # What was received before stands; the file itself is where it was, and goes nowhere.
-            self._log.error("accounting.not-brought-back", path=str(self._log_path), reason=str(error))
-        else:
-            self._log.info("accounting.brought-back", head=str(head))
-        self._own = False
+    async def _bring_back(self) -> bool:
+        """Return whether it is done; a full disk is tried again, and nothing is accepted until then."""
+        async with self._changing:
+            try:
+                if not await trio.to_thread.run_sync(_size, self._log_path):
+                    raise FileNotFoundError(errno.ENOENT, "it is empty")
+                self._lead = await self._as_it_is()
+                await self._store.put_lead(self._lead)
+                head = await self._store.adopt(self._log_path, self._lead.timeline, self._me.name, self._ended_s)
+            except FileNotFoundError as error:
+                # What was received before stands, and is installed again by whoever takes over.
+                self._log.error("accounting.not-brought-back", path=str(self._log_path), reason=str(error))
+            except (OSError, JournalRefused) as error:
+                self._log.error("accounting.not-brought-back", path=str(self._log_path), reason=str(error))
+                if isinstance(error, OSError) or error.reason in (Refusal.NO_SPACE, Refusal.DISK):
+                    return False
+                await self._archive_own()
+            else:
+                self._log.info("accounting.brought-back", head=str(head))
+            self._own, self._owed = False, trio.Event()
         self._changed()
+        return True
+
+    async def _archive_own(self) -> None:
+        """Keep a file that is no history of ours, before a newer state takes its place."""
+        name = f"not-brought-back-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        try:
+            await self._store.archive(name, {"Accountantnew.log": self._log_path})
+        except JournalRefused as refusal:
+            self._log.error("accounting.not-archived", archive=name, reason=str(refusal))
+
+    async def _bring_back_later(self) -> None:
+        """Try again what a full disk has prevented, for ever."""
+        while True:
+            await self._owed.wait()
+            await trio.sleep(OWED_S)
+            if self._owed.is_set():  # else a takeover has seen to it meanwhile
+                await self._bring_back()
 
     async def _as_it_was(self, lead: Lead) -> Lead:
         """Return the lead as it is after a crash in the middle of a merge: before or after the exchange of files."""
         if not lead.merging or lead.merging_timeline is None:
             return lead
-        if await trio.to_thread.run_sync(_digest, self._log_path) == lead.merging:
+        if await trio.to_thread.run_sync(digest_of, self._log_path) == lead.merging:
             return Lead(timeline=lead.merging_timeline, inode=lead.inode, sequence=lead.sequence)
         return Lead(timeline=lead.timeline, inode=lead.inode, sequence=lead.sequence)
 
     async def _as_it_is(self) -> Lead:
         """Return the lead with the generation that HTCondor's file has now."""
-        lead = self._lead
-        inode = await trio.to_thread.run_sync(_inode, self._log_path)
-        head = lead.timeline.head
-        if inode == lead.inode:
-            return msgspec.structs.replace(lead, timeline=lead.timeline.at(Position(head.term, head.generation, 0)))
-        timeline = lead.timeline.at(Position(head.term, head.generation + 1, 0))
-        return msgspec.structs.replace(lead, timeline=timeline, inode=inode)
+        lead, head = self._lead, self._lead.timeline.head
+        # An inode's number is soon used again; the number of a compaction never is.
+        file = await trio.to_thread.run_sync(_file_of, self._log_path)
+        generation = head.generation if file == (lead.inode, lead.sequence) else head.generation + 1
+        timeline = lead.timeline.at(Position(head.term, generation, 0))
+        return Lead(timeline=timeline, inode=file[0], sequence=file[1])
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -299,6 +363,7 @@ class Accounting:
         self._changed = changed
         async with trio.open_nursery() as self._nursery:
             await self._nursery.start(self._serve)
+            self._nursery.start_soon(self._bring_back_later)
             task_status.started()
 
     async def _serve(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
@@ -312,6 +377,7 @@ class Accounting:
             files=self._files,
             scratch=self._room,
             refused=self._refused,
+            changing=self._changing,
             task_status=task_status,
         )
 
@@ -340,8 +406,19 @@ def _emptied(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True)
 
 
-def _inode(path: Path) -> int:
-    return os.stat(path).st_ino
+def _put_aside(folder: Path) -> None:
+    """Give the folder another name, if it holds anything; the one that had the name before goes."""
+    if (folder / "lead").exists() or (folder / "accounting.journal").exists():
+        former = folder.with_name(f"{folder.name}.before")
+        shutil.rmtree(former, ignore_errors=True)
+        folder.rename(former)
+
+
+def _file_of(path: Path) -> tuple[int, int]:
+    """Return inode and sequence number of an accounting file; the latter is 0 where its first record has none."""
+    with open(path, "rb") as file:
+        found = HEADER.match(file.read(HEADER_BYTES_MAX))
+        return os.fstat(file.fileno()).st_ino, int(found[1]) if found else 0
 
 
 def _size(path: Path) -> int:
@@ -354,11 +431,3 @@ def _written_s(path: Path) -> int:
         return int(os.stat(path).st_mtime)
     except FileNotFoundError:
         return 0
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except FileNotFoundError:
-        return b""

@@ -3,6 +3,7 @@
 Rule: nobody hears of a generation, or of a merged history, before it is on this host's disk that it is so.
 """
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import trio
 
 from gateway.config.settings import Peer
 from gateway.control.reconciliation import Own, Reconciler
-from gateway.control.swaps import Work
+from gateway.control.swaps import SwapUnsafe, Work
 from gateway.core.timeline import Position, Timeline
 from gateway.kernel.inotify import FileWatch
 from gateway.matchmaker.condor import CondorHost
@@ -34,6 +35,7 @@ class Leading:
     Args:
         lead: as it was made durable before the negotiator was started.
         swap: stop the negotiator, do that, start it; returns for how many ms none ran.
+        failed: called where this can't go on; says why.
         changed: called when there is more than before.
     """
 
@@ -51,8 +53,9 @@ class Leading:
         reconciler: Reconciler,
         swap: Callable[[Work], Awaitable[int]],
         changed: Callable[[], None],
+        failed: Callable[[str], None],
     ) -> None:
-        self.lead = lead
+        self.lead = lead  # as it is on the disk
         self.feed = Feed(me, _before(lead.timeline))
         self.shipped: dict[str, Shipped] = {}
         self._me = me
@@ -66,6 +69,8 @@ class Leading:
         self._reconciler = reconciler
         self._swap = swap
         self._changed = changed
+        self._failed = failed
+        self._changing = trio.Lock()  # of the lead: each change is on the disk before the next one begins
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._forget = trio.Event()
@@ -76,6 +81,8 @@ class Leading:
         try:
             with self._scope:
                 await self._run_all()
+        except* (JournalRefused, OSError) as group:
+            self._failed(f"the accounting can't be kept: {group.exceptions[0]}")
         finally:
             self._ended.set()
 
@@ -91,7 +98,7 @@ class Leading:
         own = Own(
             me=self._me,
             host=self._host,
-            timeline=lambda: self.lead.timeline,
+            timeline=self._present,
             swap=self._swap,
             exchange=self._exchange,
             include=self._include,
@@ -129,10 +136,17 @@ class Leading:
 
     async def _opened(self, told: Timeline, inode: int, sequence: int) -> Timeline:
         """Make a new generation durable before anybody hears of it; return the history that it goes on with."""
-        timeline = self.lead.timeline.at(told.head)  # with what a merge has added just now
-        self.lead = Lead(timeline=timeline, inode=inode, sequence=sequence)
-        await self._store.put_lead(self.lead)
-        return timeline
+        async with self._changing:
+            lead = Lead(timeline=self.lead.timeline.at(told.head), inode=inode, sequence=sequence)
+            await self._store.put_lead(lead)
+            self.lead = lead
+            return lead.timeline
+
+    def _present(self) -> Timeline:
+        """Return the history as long as it is now: the lead has it as it was at the beginning of the file."""
+        timeline, head = self.lead.timeline, self.feed.timeline.head
+        same = (head.term, head.generation) == (timeline.head.term, timeline.head.generation)
+        return timeline.at(head) if same else timeline
 
     # -- what everybody holds ------------------------------------------------------------------------------------
 
@@ -158,43 +172,49 @@ class Leading:
         while True:
             await self._forget.wait()
             self._forget = trio.Event()
-            head = self.lead.timeline.head
-            shortened = self.lead.timeline.forgotten(Position(head.term, head.generation, 0))
-            self.lead = msgspec.structs.replace(self.lead, timeline=shortened)
-            try:
-                await self._store.put_lead(self.lead)
-                await self._store.prune_forks(shortened)
-            except JournalRefused as refusal:
-                self._log.error("accounting.not-kept", reason=str(refusal))
-            self._retell()
+            async with self._changing:
+                timeline = self.lead.timeline
+                if not self._everybody_has(timeline) or self._reconciler.open:
+                    continue  # another file has been begun meanwhile
+                start = Position(timeline.head.term, timeline.head.generation, 0)
+                await self._put(timeline.forgotten(start))
+            await self._store.prune_forks(self.lead.timeline)
 
-    def _retell(self) -> None:
-        """Have the standbys take the history as it is now; before the file is known nobody has it yet."""
-        if self.feed.source is not None:
-            self.feed.retell(self.lead.timeline)
+    async def _put(self, timeline: Timeline) -> None:
+        """Make another history of the same file durable, then tell the standbys. With the lock held."""
+        lead = msgspec.structs.replace(self.lead, timeline=timeline)
+        await self._store.put_lead(lead)
+        self.lead = lead
+        head, told = timeline.head, self.feed.timeline.head
+        # Before the file is known nobody has it; a newer one is told of with its history.
+        if self.feed.source is not None and (head.term, head.generation) == (told.term, told.generation):
+            self.feed.retell(timeline)
 
     # -- merging -------------------------------------------------------------------------------------------------
 
     async def _include(self, merged: Timeline) -> None:
         """Take note that a history has nothing that ours lacks."""
-        self.lead = msgspec.structs.replace(self.lead, timeline=self.lead.timeline.merged_with(merged))
-        await self._store.put_lead(self.lead)
-        self._retell()
+        async with self._changing:
+            await self._put(self.lead.timeline.merged_with(merged))
 
     async def _exchange(self, merged: Path, digest: bytes, other: Timeline) -> None:
         """Put a merged file in the place of HTCondor's. No negotiator runs; a crash is found out at the start."""
-        before = self.lead
-        timeline = before.timeline.merged_with(other)
         with trio.CancelScope(shield=True):
-            await self._store.put_lead(msgspec.structs.replace(before, merging=digest, merging_timeline=timeline))
-            # Known before the file has its name: whoever follows it must not take it for the old history.
-            self.lead = msgspec.structs.replace(before, timeline=timeline)
-            try:
-                await self._store.replace(self._path, merged, self._host.uid, self._host.gid)
-            except BaseException:
-                self.lead = before
-                raise
-            await self._store.put_lead(self.lead)
+            async with self._changing:  # whoever follows the file does not see it before its history is known
+                before = self.lead
+                timeline = before.timeline.merged_with(other)
+                await self._store.put_lead(msgspec.structs.replace(before, merging=digest, merging_timeline=timeline))
+                try:
+                    await self._store.replace(self._path, merged, self._host.uid, self._host.gid)
+                except JournalRefused:
+                    if await trio.to_thread.run_sync(digest_of, self._path) != digest:
+                        raise  # nothing has changed, and the note of what was intended says so
+                self.lead = msgspec.structs.replace(before, timeline=timeline)
+                try:
+                    await self._store.put_lead(self.lead)
+                except JournalRefused as refusal:
+                    # A negotiator would compact the file; then nobody could tell any more what is in it.
+                    raise SwapUnsafe(f"what the merged file holds can't be kept: {refusal}") from refusal
 
     async def _drained(self) -> None:
         """Return when every standby that is connected has all that the negotiator wrote."""
@@ -207,6 +227,15 @@ class Leading:
             ):
                 return
             await trio.sleep(DRAIN_LOOK_MS / 1000)
+
+
+def digest_of(path: Path) -> bytes:
+    """Return a file's SHA-256; b"" where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except FileNotFoundError:
+        return b""
 
 
 def _before(timeline: Timeline) -> Timeline:

@@ -18,7 +18,7 @@ from gateway.control.inheritance import MatchmakerState
 from gateway.control.prober import Prober
 from gateway.control.pump import Pump
 from gateway.control.standbys import Standbys
-from gateway.control.swaps import GRACE_MS, Swaps
+from gateway.control.swaps import GRACE_MS, Swaps, SwapUnsafe
 from gateway.core.actions import Cause, FollowLeader
 from gateway.core.events import Event, PrimedChanged, ResignationRequested, ServingStopped, StandingChanged
 from gateway.core.node import Node
@@ -193,11 +193,12 @@ class MatchmakerService:
         self._unfit_until_ms, self._cool_off_ms = was.unfit_until_ms, was.cool_off_ms
         self._told = standing, ""
         self._resumed = True
-        await self._accounting.resume()
+        await self._accounting.resume(term)
         if term is None:
             await self._negotiator.resume_standby()
             return
-        await self._negotiator.resume(self._view_hosts())
+        # Where the file was about to be replaced it still is: no negotiator starts on the old one.
+        await self._negotiator.resume(self._view_hosts(), start=self._accounting.took_over(term))
         self.start(term, until_ms)
 
     # -- tasks ---------------------------------------------------------------------------------------------------
@@ -230,8 +231,8 @@ class MatchmakerService:
         if not self.holds():
             return
         try:
-            if not self._negotiator.running:  # else it is a predecessor's, and its accounting is the newest
-                await self._accounting.take_over(term)
+            # Once a term: after that the file is this term's own, whatever becomes of its negotiator.
+            await self._accounting.take_over(term, running=self._negotiator.running)
             if not self.holds():
                 return
             await self._negotiator.start(self._view_hosts())
@@ -244,7 +245,7 @@ class MatchmakerService:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_negotiator, started_ms)
             nursery.start_soon(self._run_swaps)
-            self._accounting.lead(self._swaps.swap)
+            self._accounting.lead(self._swaps.swap, self._fail)
             if self._backend.warm_standby:
                 nursery.start_soon(self._standbys.keep_warm, self.node, self._primed)
 
@@ -270,6 +271,8 @@ class MatchmakerService:
 
     def _fail(self, reason: str) -> None:
         """Give the leadership up, and do not stand again at once."""
+        if boot_ms() < self._unfit_until_ms:
+            return  # of one failure two tasks may tell
         self._log.error("matchmaker.failed", reason=reason, cool_off_ms=self._cool_off_ms)
         self._unfit_until_ms = boot_ms() + self._cool_off_ms
         self._cool_off_ms = min(2 * self._cool_off_ms, COOL_OFF_MS_MAX)
@@ -302,7 +305,7 @@ class MatchmakerService:
     async def _run_swaps(self) -> None:
         try:
             await self._swaps.run()
-        except (NegotiatorFailed, MasterMissing) as error:
+        except (NegotiatorFailed, MasterMissing, SwapUnsafe) as error:
             self._fail(f"the negotiator could not be exchanged or started again: {error}")
 
     def announce_again(self) -> None:

@@ -22,15 +22,18 @@ import msgspec
 import structlog
 import trio
 
-from gateway.control.swaps import SwapAbandoned, Work
+from gateway.control.swaps import SwapAbandoned, SwapUnsafe, Work
 from gateway.core.reconcile import Pool
 from gateway.core.timeline import Meeting, Position, Relation, Timeline, is_base_of, meet, taken_over_s
 from gateway.matchmaker.condor import CondorHost, ToolFailed
+from gateway.matchmaker.delivery import same_file
 from gateway.matchmaker.journal import JournalRefused, Store
 from gateway.matchmaker.merger import MergeFailed, Merger, Outcome, Story, open_merger
 
 WAIT_MS = 300  # for more histories of the same heal, so that one stop of the negotiator serves one after the other
 HISTORIES_MAX = 16  # waiting at once: as many as a pool may have managers
+AGAIN_MS = 10_000  # after a merge that failed: a busy machine, a full disk; twice as long each time
+TRIES_MAX = 6  # five minutes of that in all
 GIVEN_UP_MAX = 64  # remembered, so that they are not fetched again and again
 
 
@@ -88,6 +91,7 @@ class Reconciler:
         self.unmerged: Counter[str] = Counter()
         self._last: dict[str, Any] | None = None
         self._given_up: dict[Position, dict[str, str]] = {}
+        self._rooms = 0
         self._seen: set[Position] = set()  # heads that standbys keep aside
 
     @property
@@ -118,7 +122,8 @@ class Reconciler:
 
     def room(self, standby: str, name: str) -> Path:
         """Return where a fetched journal belongs."""
-        return self._room / f"{standby}.{name}"
+        self._rooms += 1  # one base may be fetched for two histories, and goes with the first
+        return self._room / f"{standby}.{name}.{self._rooms}"
 
     async def fetched(self, standby: str, pending: Timeline, path: Path, base: Path | None) -> None:
         """Take a history that has come."""
@@ -149,13 +154,31 @@ class Reconciler:
                     await self._wanted.wait()
                     self._wanted = trio.Event()
                     await trio.sleep(WAIT_MS / 1000)
-                self._waiting.sort(key=lambda found: found.timeline.head)
-                await self._merge_or_give_up(own, self._waiting[0])
-                del self._waiting[0]
+                # Of one term the longest first: the others are in it.
+                self._waiting.sort(key=lambda one: one.timeline.head, reverse=True)
+                self._waiting.sort(key=lambda one: one.timeline.head.term)
+                found = self._waiting[0]
+                await self._merge_with_patience(own, found)
+                self._waiting.remove(found)
         finally:
             self._own = None
+            self._waiting.clear()
 
-    async def _merge_or_give_up(self, own: Own, found: Found) -> None:
+    async def _merge_with_patience(self, own: Own, found: Found) -> None:
+        """Merge; what may go better at another time is tried again."""
+        delay_ms = AGAIN_MS
+        try:
+            for tries in range(1, TRIES_MAX + 1):
+                if await self._merge_or_give_up(own, found, last=tries == TRIES_MAX):
+                    return
+                await trio.sleep(delay_ms / 1000)
+                delay_ms *= 2
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_remove_fetched, self._room, found)
+
+    async def _merge_or_give_up(self, own: Own, found: Found, *, last: bool) -> bool:
+        """Merge; return whether that is settled, one way or the other."""
         started = trio.current_time()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         work = self._room / f"merge-{stamp}-term{found.timeline.head.term}-{found.origin}"
@@ -171,19 +194,26 @@ class Reconciler:
                     answer = GaveUp(Unmerged.FAILED, str(failure))
                 except (JournalRefused, OSError) as error:
                     answer = GaveUp(Unmerged.DAMAGED, str(error))
+                if isinstance(answer, GaveUp) and answer.reason in (Unmerged.FAILED, Unmerged.DAMAGED) and not last:
+                    self._log.warning("accounting.merge-failed", origin=found.origin, reason=str(answer))
+                    return False
                 await self._archive(work.name, merge.files)
+                await self._keep_as_base(found)
                 if isinstance(answer, GaveUp):
                     self._give_up(found, answer, work.name)
                 else:
                     self._note(found, *answer, work.name, started)
-        except SwapAbandoned:
-            self._known.discard(found.timeline.head)
+        except (SwapAbandoned, SwapUnsafe):
+            self._known.discard(found.timeline.head)  # the leadership ends: the next one sees to it
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(_clear, work)
-                for path in (found.path, found.base):
-                    if path is not None and path.parent == self._room:  # else it is the store's own
-                        await trio.Path(path).unlink(missing_ok=True)
+        return True
+
+    async def _keep_as_base(self, found: Found) -> None:
+        """Keep the history as it ended: somebody may have gone on from there, and be merged later."""
+        with contextlib.suppress(JournalRefused):
+            await self._store.add_fork(found.timeline.head, found.path)
 
     def _note(self, found: Found, outcome: Outcome, gap_ms: int, archive: str, started: float) -> None:
         self.merges_total += 1
@@ -293,6 +323,8 @@ class _Merge:
         if met.relation is not Relation.DIVERGED:
             raise GaveUp(Unmerged.UNRELATED, f"{self._found.timeline.head} and {timeline.head} have nothing in common")
         journal = self._store.path_of(met.base) or self._found.base
+        if journal is None and same_file(met.base, self._found.timeline.head):
+            journal = self._found.path  # the other history went on in the same file
         if journal is None:
             raise GaveUp(Unmerged.NO_BASE, f"the state at {met.base} is not kept anywhere")
         base = await self._store.export(journal, met.base.offset, self._base)
@@ -319,6 +351,14 @@ class _Merge:
 def _sha256(path: Path) -> bytes:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def _remove_fetched(room: Path, found: Found) -> None:
+    """Remove what was fetched; what is in the store's own folder is the store's."""
+    for path in (found.path, found.base):
+        if path is not None and path.parent == room:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:

@@ -20,6 +20,10 @@ class SwapAbandoned(Exception):  # noqa: N818 (an answer)
     """The leadership has ended: another leader will see to it."""
 
 
+class SwapUnsafe(Exception):  # noqa: N818 (an answer)
+    """No negotiator may run on what the work has left; the leadership must end."""
+
+
 class _Request:
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -69,7 +73,12 @@ class Swaps:
             await self._negotiator.wait_exit()
 
     async def run(self) -> None:
-        """Do what is asked for; ends by cancellation, with the leadership, or as `start` and `Negotiator.stop` fail."""
+        """Do what is asked for; ends by cancellation, with the leadership.
+
+        Raises:
+            SwapUnsafe: by the work; the negotiator does not run.
+            NegotiatorFailed, MasterMissing: by `start`, or by the stop.
+        """
         try:
             while True:
                 await self._wanted.wait()
@@ -89,6 +98,9 @@ class Swaps:
         await self._negotiator.stop(GRACE_MS)
         try:
             await request.work()
+        except SwapUnsafe as error:
+            request.error = error
+            raise
         except Exception as error:  # noqa: BLE001 (handed on)
             request.error = error  # to whoever asked; the pool needs its negotiator whatever it was
         await self._start()

@@ -113,15 +113,18 @@ class Meeting(msgspec.Struct, frozen=True):
 def meet(ours: Timeline, theirs: Timeline) -> Meeting:
     """Compare two histories.
 
+    A head says all: a position is of one writer, who knew what his file held, and what came before may have been
+    forgotten meanwhile by one of the two.
+
     The base is the newest link of either chain of which the other history holds a piece: no later than what either
     holds. It is where somebody took over, so that somebody has kept the file as it was there. Of histories that were
     merged crosswise it may hold less than both do: see `is_base_of`.
     """
-    reach, their_reach = ours.reach, theirs.reach
-    if _within(their_reach, reach):
+    if ours.holds(theirs.head):
         return Meeting(Relation.BEHIND)
-    if _within(reach, their_reach):
+    if theirs.holds(ours.head):
         return Meeting(Relation.AHEAD)
+    reach, their_reach = ours.reach, theirs.reach
     base = max(_last_link(theirs, reach), _last_link(ours, their_reach))
     return Meeting(Relation.DIVERGED, base) if base != NOWHERE else Meeting(Relation.UNRELATED)
 
@@ -147,7 +150,3 @@ def _last_link(chain: Timeline, reach: dict[int, Position]) -> Position:
         if (held := reach.get(link.term)) is not None:
             return min(held, link)
     return NOWHERE
-
-
-def _within(reach: dict[int, Position], other: dict[int, Position]) -> bool:
-    return all(other.get(term, NOWHERE) >= position for term, position in reach.items())

@@ -8,14 +8,19 @@ It is kept there and not in HTCondor's spool because condor_preen deletes from t
 import contextlib
 import itertools
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from gateway.matchmaker.disk import link, opened, pieces, remove, sync, write_synced
+from gateway.wire.charges import TAIL_BYTES
 
 BEFORE_KEPT: Final = 5  # replaced files kept: five failovers to find out that something went wrong
+
+
+_UPDATE: Final = re.compile(rb"^103 Accountant\. LastUpdateTime (\d{1,19})\n", re.MULTILINE)
 
 
 def put_in_place(
@@ -38,6 +43,26 @@ def put_in_place(
     sync(target.parent)
     with contextlib.suppress(OSError):  # the work is done
         _prune(keep_in, target.name)
+
+
+def updated_s(path: Path) -> int:
+    """Return the last LastUpdateTime in an accounting file, in seconds since 1970; 0 where there is none.
+
+    Raises:
+        OSError: it is there, and can't be read.
+    """
+    found = 0
+    try:
+        with opened(path) as descriptor:
+            rest = b""
+            for piece in pieces(descriptor):
+                data = rest + piece
+                for update in _UPDATE.finditer(data):
+                    found = int(update[1])
+                rest = data[-TAIL_BYTES:]
+    except FileNotFoundError:
+        return 0
+    return found
 
 
 def _keep(target: Path, keep_in: Path, term: int) -> None:

@@ -50,7 +50,7 @@ class Histories(Protocol):
             pending: the history that is in `path`.
             path: the journal's file, in the room that was given.
             base: the journal with the content at `meet(feed.timeline, pending).base`, where the standby has one and
-                this node has not.
+                this node has not. It is asked for in any case: the standby may have it in another file.
         """
 
 
@@ -104,7 +104,7 @@ class Fetches:
             return
         base = None
         met = meet(self._feed.timeline, pending)
-        if met.relation is Relation.DIVERGED and met.base in self._forks and self._store.path_of(met.base) is None:
+        if met.relation is Relation.DIVERGED and self._store.path_of(met.base) is None:
             base = await self._bring(met.base)
         self._count(fetched_total=1)
         log.info("stream.history-fetched", standby=self._standby, head=str(pending.head), base=base is not None)

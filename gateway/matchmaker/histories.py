@@ -18,6 +18,7 @@ from gateway.core.reconcile import Merged, Side
 from gateway.core.reconcile.sides import ACCOUNTANT
 from gateway.matchmaker.merge_letters import MergeFailed, MergeReason, Story
 from gateway.wire.accountant import FILE_BYTES_MAX, Scan, State, Stop, replay_untrusted, scan_untrusted
+from gateway.wire.charges import TAIL_BYTES, Charges, announcement_bytes
 from gateway.wire.compacted import compact, difference, records_of
 from gateway.wire.errors import Malformed
 
@@ -128,14 +129,15 @@ class History:
             return None  # the head of a file in its midst
         if scan.stop is Stop.CORRUPT:
             _refuse_corrupt(self.path, data, scan, self._closed)
-        changes = _changes(self.state, data, scan.closed_length)
+        closed = scan.closed_length - announcement_bytes(data[: scan.closed_length][-TAIL_BYTES:])
+        changes = _changes(self.state, data, closed)
         self.state = dict(self.state)
         for key, ad in changes.items():
             if ad is None:
                 self.state.pop(key, None)
             else:
                 self.state[key] = ad
-        self._note(now, self._closed + scan.closed_length, (seen + data[: scan.closed_length])[-SEEN_BYTES:])
+        self._note(now, self._closed + closed, (seen + data[:closed])[-SEEN_BYTES:])
         warnings = [] if scan.stop is Stop.END else [_unfinished(self.path, len(data), scan)]
         return Tail(changes, warnings)
 
@@ -157,14 +159,18 @@ class History:
             _refuse_length(path)
         if scan.stop is Stop.CORRUPT:
             _refuse_corrupt(path, data, scan)
-        self.state = replay_untrusted(data, scan.closed_length)
+        charges = Charges()
+        charges.feed(data[: scan.closed_length])
+        announced = charges.announced(scan.closed_length, data[: scan.closed_length][-TAIL_BYTES:])
+        closed = scan.closed_length - announced  # the charge that is only announced is not made: the next one makes it
+        self.state = replay_untrusted(data, closed)
         self.sequence, self.birthdate_s = scan.sequence, scan.birthdate
         if not any(name.lower() == "lastupdatetime" for name in self.state.get(ACCOUNTANT, {})):
             text = f"'{path}' has no LastUpdateTime in its {scan.closed_length} good bytes: "
             raise MergeFailed(MergeReason.UNREADABLE, text + "no negotiator has charged on it")
         if scan.stop is not Stop.END:
             self.warnings.append(_unfinished(path, len(data), scan))
-        self._note(_stamp(found), scan.closed_length, data[: scan.closed_length][-SEEN_BYTES:])
+        self._note(_stamp(found), closed, data[:closed][-SEEN_BYTES:])
 
     def _note(self, stamp: Stamp, closed: int, seen: bytes) -> None:
         self._stamp, self._closed, self._seen = stamp, closed, seen

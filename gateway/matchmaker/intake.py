@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import structlog
 import trio
 
-from gateway.core.timeline import NOWHERE, Position, Relation, meet
+from gateway.core.timeline import NOWHERE, Position
 from gateway.matchmaker.journal import JournalRefused, SnapshotWriter, Store
 from gateway.matchmaker.stream import Lost, Session
 from gateway.wire import stream as wire
@@ -159,8 +159,7 @@ class Intake:
         timeline = snapshot.timeline
         async with self._changing:
             self._check_leader()  # an election may have passed meanwhile
-            if meet(timeline, self._store.held.timeline).relation is not Relation.BEHIND:
-                await stored(lambda: self._store.make_way(timeline))
+            await stored(lambda: self._store.make_way(timeline))
             self._next = await stored(lambda: writer.commit(sha256))
             self._snapshot = self._writer = None
             await stored(lambda: self._store.make_way(timeline))  # pending histories that are in it now

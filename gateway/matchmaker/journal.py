@@ -188,7 +188,7 @@ class Store:
         await self._do(self._shelf.retell, timeline)
 
     async def make_way(self, leaders: Timeline) -> None:
-        """Hold nothing that `leaders` does not hold: what is held otherwise is pending then.
+        """Keep aside what is held and `leaders` does not hold: it is pending then, and held until a snapshot comes.
 
         Pending histories that what is held holds go to the archive.
 
@@ -269,6 +269,24 @@ class Store:
             JournalRefused: CORRUPT_RECORD, BAD_CHECKSUM, NO_SPACE, DISK. The file is as it was.
         """
         return await self._do(self._shelf.install, accountant_log, uid, gid)
+
+    async def take_over(
+        self, accountant_log: Path, uid: int | None = None, gid: int | None = None
+    ) -> tuple[Held, Position | None]:
+        """Install what is held, as `install` does, and keep that very state as a base: nothing comes in between.
+
+        Returns:
+            What HTCondor's file holds now, and what `install` returns.
+
+        Raises:
+            JournalRefused: as `install` and `keep_fork`.
+        """
+
+        def take_over() -> tuple[Held, Position | None]:
+            installed = self._shelf.take_over(accountant_log, uid, gid)
+            return self.held, installed
+
+        return await self._do(take_over)
 
     async def replace(self, accountant_log: Path, merged: Path, uid: int | None = None, gid: int | None = None) -> None:
         """Put a plain file that a merge has made in the place of HTCondor's. Only while no negotiator runs.

@@ -201,6 +201,10 @@ class Contents:
                 gathered += payload
                 head = reader.head
             if given + len(gathered) >= self._upto and head:
+                if given + len(gathered) == self._upto:
+                    with contextlib.suppress(Malformed):  # what follows is not asked for
+                        next(payloads, None)
+                    head = reader.head  # what was said of the content when it ended there counts
                 break
             if len(gathered) >= PIECE_BYTES:
                 yield bytes(gathered)

@@ -141,8 +141,8 @@ class Negotiator:
         self.on_change()
         log.info("negotiator.started", pid=self.pid, took_ms=_since_ms(started))
 
-    async def resume(self, view_hosts: tuple[str, ...]) -> None:
-        """Go on with the negotiator that a process before this one has started; start it where it has ended.
+    async def resume(self, view_hosts: tuple[str, ...], *, start: bool) -> None:
+        """Go on with the negotiator that a process before this one has started; `start` it where it has ended.
 
         Raises:
             NegotiatorFailed, MasterMissing: as `start`.
@@ -151,7 +151,8 @@ class Negotiator:
         if self._adopt(await self._hold_master()):
             self._written = await trio.to_thread.run_sync(_read, self._file)
             self._may_appear = False
-        await self.start(view_hosts)
+        if start:
+            await self.start(view_hosts)
 
     async def resume_standby(self) -> None:
         """Go on where a process before this one has confirmed that no negotiator runs here.

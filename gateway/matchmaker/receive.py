@@ -39,6 +39,7 @@ async def serve(
     files: Collection[str] = (),
     scratch: Path | None = None,
     refused: Counter[str] | None = None,
+    changing: trio.Lock | None = None,
     task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Take the leader's stream at `endpoint` (TCP), for ever. `store` must be loaded.
@@ -54,13 +55,22 @@ async def serve(
         files: absolute paths that are replicated; no other is ever taken.
         scratch: a folder for what is on its way; without it no file or fork is taken.
         refused: counts refusals by name.
+        changing: held while the store is changed by more than one step; whoever takes over waits for it.
         task_status: started with the endpoint once it listens.
 
     Raises:
         OSError: the endpoint can't be listened on.
     """
     taker = Offered.settings(store, install_file, files, scratch)
-    receiver = _Receiver(material, store, accept, changed, taker, Counter() if refused is None else refused)
+    receiver = _Receiver(
+        material,
+        store,
+        accept,
+        changed,
+        taker,
+        Counter() if refused is None else refused,
+        trio.Lock() if changing is None else changing,
+    )
     listeners = await trio.open_tcp_listeners(endpoint.port, host=endpoint.host)
     port = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
@@ -79,6 +89,7 @@ class _Receiver:
         changed: Callable[[], None],
         offered: Callable[[Session, Callable[[], bool]], Offered],
         refused: Counter[str],
+        changing: trio.Lock,
     ) -> None:
         self._material = material
         self._store = store
@@ -88,7 +99,7 @@ class _Receiver:
         self._refused = refused
         self._connections = 0
         self._served: trio.CancelScope | None = None  # there is one leader
-        self._changing = trio.Lock()
+        self._changing = changing
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve one connection, and never let its troubles out."""
@@ -161,7 +172,7 @@ class _Receiver:
         return wire.Welcome(
             held_now.timeline,
             held_now.records,
-            tuple(pending.timeline for pending in self._store.pending[: wire.PENDING_MAX]),
+            tuple(pending.timeline for pending in self._store.pending[: -wire.PENDING_MAX - 1 : -1]),  # newest first
             self._store.forks[-wire.FORKS_TOLD_MAX :],
         )
 

@@ -37,7 +37,9 @@ from gateway.wire.accountant import FILE_BYTES_MAX
 from gateway.wire.errors import Malformed
 from gateway.wire.journal import JOURNAL_BYTES_MAX
 
-FORKS_KEPT: Final = 16  # bases of merges that may still come: one a failover
+# Bases of merges that may still come, one a failover: the oldest are of the managers that are away for longest.
+FORKS_OLDEST_KEPT: Final = 8
+FORKS_KEPT: Final = 32
 PENDING_KEPT: Final = 8  # histories that no leader has fetched: as many partitions in a row without a heal between them
 SPACE_KEPT_BYTES: Final = 16 * 1024 * 1024  # of the disk, for what others write and for the records to come
 
@@ -135,27 +137,26 @@ class Shelf:
         self._say(journal, msgspec.structs.replace(journal.head, timeline=at_length(timeline, 0)))
 
     def make_way(self, leaders: Timeline) -> None:
-        """Hold nothing that `leaders` does not hold."""
+        """Keep aside what `leaders` does not hold; it is held as well until something else is."""
         journal = self.held
         if journal is not None and meet(leaders, journal.timeline).relation is not Relation.BEHIND:
-            # First: a previous one without one that is held is what a crash has left.
-            remove(self.names.previous)
-            sync(self.names.directory)
-            self.previous = None
             position = journal.timeline.head
             target = self.names.pending(position)
-            os.replace(self.names.held, target)
-            self.held = None
-            sync(self.names.directory)
-            others = (one for one in self.pending if one.path != target)
-            self.pending = (*others, msgspec.structs.replace(journal, path=target))
-            log.warning("history.pending", position=str(position), leader=str(leaders.head))
+            if not any(one.path == target for one in self.pending):
+                link(self.names.held, target)
+                sync(self.names.directory)
+                self.pending = (*self.pending, msgspec.structs.replace(journal, path=target))
+                log.warning("history.pending", position=str(position), leader=str(leaders.head))
         self.archive_pending()
 
     def archive_pending(self) -> None:
         """Move the histories that what is held holds, and the oldest above `PENDING_KEPT`, to the archive."""
         for one in self.pending:
-            known = self.held is not None and meet(self.held.timeline, one.timeline).relation is Relation.BEHIND
+            known = (
+                self.held is not None
+                and self.held.timeline.head != one.timeline.head  # it is the same one, and nothing else yet
+                and meet(self.held.timeline, one.timeline).relation is Relation.BEHIND
+            )
             if not known and len(self.pending) <= PENDING_KEPT:
                 continue
             position = one.timeline.head
@@ -236,6 +237,12 @@ class Shelf:
         self.load()
         return self._install(accountant_log, uid, gid)
 
+    def take_over(self, accountant_log: Path, uid: int | None, gid: int | None) -> Position | None:
+        """Install what is held, and keep that very state as a base."""
+        installed = self.install(accountant_log, uid, gid)
+        self.keep_fork()
+        return installed
+
     def replace(self, accountant_log: Path, merged: Path, uid: int | None, gid: int | None, term: int) -> None:
         """Put a plain file in the place of HTCondor's, in `term`."""
         length = merged.stat().st_size
@@ -284,7 +291,9 @@ class Shelf:
         self._keep_forks(self.forks)
 
     def _keep_forks(self, wanted: Sequence[Position]) -> None:
-        kept = tuple(wanted[-FORKS_KEPT:])
+        kept = tuple(wanted)
+        if len(kept) > FORKS_KEPT:
+            kept = (*kept[:FORKS_OLDEST_KEPT], *kept[FORKS_OLDEST_KEPT - FORKS_KEPT :])
         dropped = set(self.forks) - set(kept)
         for position in dropped:
             remove(self.names.fork(position))
@@ -298,7 +307,9 @@ class Shelf:
         return self.held
 
     def _require_newer(self, timeline: Timeline) -> None:
-        if self.held is not None and meet(timeline, self.held.timeline).relation is not Relation.BEHIND:
+        if self.held is None or meet(timeline, self.held.timeline).relation is Relation.BEHIND:
+            return
+        if not any(one.timeline.head == self.held.timeline.head for one in self.pending):
             raise JournalRefused(Refusal.STALE, f"{timeline.head} offered, {self.held.timeline.head} is held")
 
     def _require_space(self, length: int) -> None:

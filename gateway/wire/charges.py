@@ -16,8 +16,13 @@ _ANNOUNCEMENT: Final = re.compile(rb"(?:\A|\n)(" + re.escape(_UPDATE) + rb"\d{1,
 
 def is_announcement(data: bytes) -> bool:
     """Tell whether `data` announces a charge, and is nothing else."""
-    found = _ANNOUNCEMENT.match(data)
-    return found is not None and len(found[1]) == len(data)
+    return announcement_bytes(data) == len(data) > 0
+
+
+def announcement_bytes(tail: bytes) -> int:
+    """Return how many bytes at the end of a tail announce a charge, in a file that holds an update before; or 0."""
+    found = _ANNOUNCEMENT.search(tail)
+    return 0 if found is None else len(found[1])
 
 
 class Charges:
@@ -48,9 +53,6 @@ class Charges:
             closed_length: up to where records and transactions are whole.
             tail: the last `TAIL_BYTES` before that, or all there are.
         """
-        found = _ANNOUNCEMENT.search(tail)
-        if found is None:
-            return 0
-        length = len(found[1])
+        length = announcement_bytes(tail)
         first = self._first_at is None or self._first_at >= closed_length - length
         return 0 if first else length

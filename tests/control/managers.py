@@ -17,6 +17,7 @@ import trio
 from gateway.config.settings import Backend, Endpoint, LogFormat, Peer, Role, Server, Settings
 from gateway.control.accounting import Accounting
 from gateway.core.reconcile import Pool
+from gateway.core.timeline import Position
 from gateway.matchmaker.condor import CondorHost
 from gateway.wire.accountant import read_untrusted
 from gateway.wire.compacted import compact
@@ -95,6 +96,7 @@ class Manager:
         self.accounting: Accounting = self._make()
         self._scope: trio.CancelScope | None = None
         self.swaps = 0
+        self.failures: list[str] = []
 
     def _make(self) -> Accounting:
         host = CondorHost(
@@ -135,9 +137,9 @@ class Manager:
             await self.accounting.run(lambda: None, task_status=task_status)
 
     async def take_over(self, term: int) -> None:
-        await self.accounting.take_over(term)
+        await self.accounting.take_over(term, running=False)
         self.writer.start()
-        self.accounting.lead(self._swap)
+        self.accounting.lead(self._swap, self.failures.append)
 
     async def give_up(self, *, at_once: bool = False) -> None:
         self.writer.stop()
@@ -236,8 +238,9 @@ def caught_up(leader: Manager, standby: str) -> bool:
     if not shipped or not shipped["connected"] or shipped["lag_records"]:
         return False
     # Of the file that is there now: another one may be as long, to the byte.
-    file, lead = leader.spool.stat(), leader.accounting.known_file
-    return (file.st_ino, shipped["generation"], shipped["offset"]) == (*lead, file.st_size)
+    file, (inode, position) = leader.spool.stat(), leader.accounting.known_file
+    there = Position(shipped["term"], shipped["generation"], shipped["offset"])
+    return file.st_ino == inode and there == msgspec.structs.replace(position, offset=file.st_size)
 
 
 async def _pool(host: CondorHost) -> Pool:

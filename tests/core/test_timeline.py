@@ -54,7 +54,9 @@ class World:
         if met.relation is not Relation.DIVERGED or ours.timeline.head.term < theirs.timeline.head.term:
             return
         ours.bytes |= theirs.bytes
-        ours.timeline = ours.timeline.merged_with(theirs.timeline)
+        head = ours.timeline.head
+        merged = ours.timeline.merged_with(theirs.timeline)
+        ours.timeline = merged.at(Position(head.term, head.generation + 1, head.offset))  # another file
         ours.kept |= theirs.kept
 
 

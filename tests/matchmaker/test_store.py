@@ -14,7 +14,7 @@ from gateway.matchmaker import accounting_file, archive, disk, journal_files, sh
 from gateway.matchmaker.accounting_file import BEFORE_KEPT
 from gateway.matchmaker.archive import ARCHIVE_KEPT
 from gateway.matchmaker.journal import JournalRefused, Lead, Refusal, Store
-from gateway.matchmaker.shelf import FORKS_KEPT, PENDING_KEPT
+from gateway.matchmaker.shelf import FORKS_KEPT, FORKS_OLDEST_KEPT, PENDING_KEPT
 from gateway.wire.journal import Writer
 from tests.support.stopped_disk import OtherCalls
 
@@ -229,7 +229,6 @@ async def test_a_snapshot_that_lacks_what_is_held_is_refused(tmp_path):
     stale = (
         THIRD.at(Position(3, 1, len(BASE))),
         FOURTH,
-        Timeline(Position(3, 2, 0)),  # it knows nothing of the second term
         Timeline(Position(4, 1, 0), forks=(Fork(Position(3, 1, len(BASE)), 9),)),
     )
     for timeline in stale:
@@ -485,7 +484,13 @@ async def test_a_history_that_was_retold_stays_so(tmp_path):
 # -- making way
 
 
-async def test_what_the_leader_holds_stays_and_what_it_lacks_is_pending(tmp_path):
+async def test_a_snapshot_of_a_leader_that_has_forgotten_what_everybody_holds_is_taken(tmp_path):
+    store = await holding(tmp_path)
+    await snapshot(store, Timeline(Position(3, 2, 0)), BASE + MORE)
+    assert store.held.timeline.head.generation == 2
+
+
+async def test_what_the_leader_lacks_is_pending_and_held_until_something_else_is(tmp_path):
     store = await holding(tmp_path)
     mine = store.held
     await store.make_way(mine.timeline)
@@ -493,20 +498,34 @@ async def test_what_the_leader_holds_stays_and_what_it_lacks_is_pending(tmp_path
     assert (store.held, store.pending) == (mine, ())
     await store.make_way(FOURTH)
     for store_now in (store, await loaded(tmp_path)):
-        assert store_now.held.timeline == Timeline()
+        assert store_now.held == mine  # if the leader dies before its state has come, this is the best there is
         (pending,) = store_now.pending
         assert (pending.timeline, pending.origin) == (mine.timeline, "cm1")
         target = tmp_path / "exported"
         assert (await store_now.export(pending.path, None, target)) == mine
         assert target.read_bytes() == BASE
-        assert store_now.path_of(mine.timeline.head) == pending.path
+    await snapshot(store, FOURTH, BASE)
+    for store_now in (store, await loaded(tmp_path)):
+        assert store_now.held.timeline.head.term == 4
+        (pending,) = store_now.pending
+        await store_now.export(store_now.path_of(mine.timeline.head), mine.timeline.head.offset, tmp_path / "exported")
+        assert (tmp_path / "exported").read_bytes() == BASE
 
 
-async def test_what_was_held_before_does_not_come_back_for_what_made_way(tmp_path):
+async def test_a_history_is_made_pending_once_however_often_it_makes_way(tmp_path):
     store = await holding(tmp_path)
-    await snapshot(store, NEXT, BASE + MORE)
     await store.make_way(FOURTH)
-    assert (await loaded(tmp_path)).held.timeline == Timeline()
+    await store.make_way(FOURTH)
+    assert len(store.pending) == 1
+
+
+async def test_what_is_taken_over_is_installed_and_kept_as_a_base_at_once(tmp_path):
+    store = await holding(tmp_path)
+    target = tmp_path / "Accountantnew.log"
+    held, installed = await store.take_over(target)
+    assert target.read_bytes() == BASE
+    assert (held.timeline.head, installed) == (store.held.timeline.head, store.held.timeline.head)
+    assert store.forks == (held.timeline.head,)
 
 
 async def test_a_pending_history_goes_to_the_archive_once_what_is_held_holds_it(tmp_path):
@@ -580,11 +599,11 @@ async def test_forks_that_nobody_needs_go_and_a_bounded_number_stays(tmp_path):
     for _ in range(FORKS_KEPT + 2):
         await store.append(store.held.timeline.head, MORE)
         kept.append(await store.keep_fork())
-    assert store.forks == tuple(kept[-FORKS_KEPT:])
+    assert store.forks == (*kept[:FORKS_OLDEST_KEPT], *kept[FORKS_OLDEST_KEPT - FORKS_KEPT :])
     await store.prune_forks(Timeline(kept[-1], forks=(Fork(kept[-3], 9), Fork(kept[0], 9))))
     for store_now in (store, await loaded(tmp_path)):
-        assert store_now.forks == (kept[-3], kept[-1])
-    assert len(list(tmp_path.glob("fork-*"))) == 2
+        assert store_now.forks == (kept[0], kept[-3], kept[-1])
+    assert len(list(tmp_path.glob("fork-*"))) == 3
 
 
 async def test_a_fork_that_a_pending_history_needs_as_its_base_stays(tmp_path):
