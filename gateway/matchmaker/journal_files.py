@@ -6,6 +6,7 @@ Rule: what a function here has written is on the disk when it returns. A file is
 import contextlib
 import enum
 import errno
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -194,26 +195,37 @@ class Contents:
 
     def _proven(self, descriptor: int) -> Iterator[bytes]:
         reader = Reader()
-        gathered, given, head = bytearray(), 0, b""
-        for piece in bounded(descriptor, JOURNAL_BYTES_MAX):
-            payloads = reader.feed_untrusted(piece)
-            while (given + len(gathered) < self._upto or not head) and (payload := next(payloads, None)) is not None:
-                gathered += payload
-                head = reader.head
-            if given + len(gathered) >= self._upto and head:
-                if given + len(gathered) == self._upto:
-                    with contextlib.suppress(Malformed):  # what follows is not asked for
-                        next(payloads, None)
-                    head = reader.head  # what was said of the content when it ended there counts
-                break
-            if len(gathered) >= PIECE_BYTES:
+        given = 0
+        gathered = bytearray()
+        for payload in _payloads(reader, bounded(descriptor, JOURNAL_BYTES_MAX), self._upto):
+            gathered += payload
+            if len(gathered) >= PIECE_BYTES and given + len(gathered) < self._upto:
                 yield bytes(gathered)
                 given += len(gathered)
                 gathered.clear()
-        if given + len(gathered) < self._upto or not head:
+        if given + len(gathered) < self._upto or not reader.head:
             raise JournalRefused(Refusal.NOT_HELD, f"'{self._path}' ends before byte {self._upto}")
-        self.head = decode_head_untrusted(head)
+        self.head = decode_head_untrusted(reader.head)
         yield bytes(gathered[: self._upto - given])
+
+
+def _payloads(reader: Reader, run: Iterable[bytes], upto: int) -> Iterator[bytes]:
+    """Yield a journal's content up to `upto` bytes or more; `reader.head` is what was said of it last until then.
+
+    What follows is not asked for, and may be damaged. Raises `Malformed`, `OSError`.
+    """
+    content = itertools.chain.from_iterable(map(reader.feed_untrusted, run))
+    length = 0
+    while length < upto:
+        payload = next(content, None)
+        if payload is None:
+            return
+        length += len(payload)
+        yield payload
+    # A head that follows at once, perhaps behind an empty frame that closes a snapshot, is of these very bytes.
+    with contextlib.suppress(Malformed):
+        while length == upto and next(content, None) == b"":
+            pass
 
 
 class Fresh:

@@ -272,6 +272,16 @@ async def test_what_a_killed_process_has_written_is_on_the_disk_before_it_is_sho
     assert synced == ["accounting.journal", "state"]
 
 
+async def test_a_new_folder_is_on_the_disk_with_all_that_lead_to_it(tmp_path):
+    disk = StoppedDisk(tmp_path, 100)
+    synced = []
+    with pytest.MonkeyPatch.context() as patch:
+        disk.patch(patch)
+        disk._note = lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        await loaded(tmp_path / "replica" / "pool")
+    assert synced == [tmp_path.name, "replica", "pool"]
+
+
 _APPENDER = """
 import sys, trio
 from pathlib import Path

@@ -63,6 +63,19 @@ def test_the_real_file_byte_by_byte_closes_where_its_prefixes_close():
     assert (scanner.closed_length, scanner.records) == (len(SAMPLE), 312)
 
 
+@pytest.mark.parametrize(
+    ("behind", "fatal"),
+    [(b"", False), (b"10", False), (b"106", True), (b" +0106 x", True), (b"1068", False), (b"106 \nmore", True)],
+)
+def test_the_end_of_a_transaction_behind_a_corrupt_record_is_fatal_wherever_it_is_cut(behind, fatal):
+    for cut in range(len(behind) + 1):
+        scanner = Scanner()
+        scanner.feed_untrusted(HEADER + b"1o3 x\n" + behind[:cut])
+        scanner.feed_untrusted(behind[cut:])
+        scan = scanner.scan()
+        assert (scan.stop, scan.stop_offset, scan.fatal) == (Stop.CORRUPT, len(HEADER), fatal)
+
+
 def test_what_follows_a_closed_part_moves_it_only_when_it_is_closed_itself():
     scanner = Scanner()
     scanner.feed_untrusted(HEADER + NEW)
