@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.core.reconcile import Merged, NotContinued, Pool, reconcile
+from gateway.core.reconcile import Merged, NotContinued, Pool, Side, reconcile
 from gateway.matchmaker.histories import Draft, History, no_collection
 from gateway.matchmaker.merge_letters import MergeFailed, Story
 
@@ -55,12 +55,12 @@ def merge_files(base: Path, sides: Sequence[Given], out: Path, pool: Pool, *, fo
     warnings: list[str] = []
     try:
         with no_collection():
-            parsed = []
+            parsed: list[Side] = []
             for given, name in zip(told, names, strict=True):
                 history = History(given.path)
                 history.close()
                 warnings += history.warnings
-                parsed.append(history.side(name, _story(given, name)))
+                parsed.append(history.side(name, _story(given, name), parsed[0].updated_s if parsed else 0))
             before, *after = parsed
             merged = reconcile(before, after, pool)
             del history, parsed, before, after

@@ -10,8 +10,9 @@ from typing import Any
 import structlog
 import trio
 
-from gateway.config.settings import Backend, Peer, Settings
+from gateway.config.settings import Backend, OnPartition, Peer, Settings
 from gateway.control.accounting import TOLD_MS, Accounting
+from gateway.control.apart import Apart
 from gateway.control.forwarding import Forwarding, view_port
 from gateway.control.guard import Fencing
 from gateway.control.inheritance import MatchmakerState
@@ -75,6 +76,7 @@ class MatchmakerService:
         self._changed = trio.Event()
         self._serving = trio.CancelScope()
         self._swaps = Swaps(self._negotiator, self._start_again)
+        self._apart = Apart(backend, me, settings.lease_ms, lambda: self._swaps.swap(_nothing))
         # what this host can do
         self._instance = ""
         self._probes_good = 0
@@ -109,6 +111,7 @@ class MatchmakerService:
             **self._standbys.own_status(),
             "standbys": self._standbys.status(),
             "accounting": self._accounting.status(),
+            **self._apart.status(),
         }
 
     def fencing(self) -> Fencing:
@@ -246,6 +249,9 @@ class MatchmakerService:
             nursery.start_soon(self._watch_negotiator, started_ms)
             nursery.start_soon(self._run_swaps)
             self._accounting.lead(self._swaps.swap, self._fail)
+            if self._settings.on_partition is OnPartition.SERVE:
+                assert self.node is not None, "the core is known before any task runs"
+                nursery.start_soon(self._apart.run, self.node)
             if self._backend.warm_standby:
                 nursery.start_soon(self._standbys.keep_warm, self.node, self._primed)
 
@@ -377,6 +383,10 @@ class MatchmakerService:
         if leader is not None and self._instance and self._instance in self.node.primed_by.get(leader, ()):
             self._warm_instance = self._instance
         return bool(self._instance) and self._instance == self._warm_instance
+
+
+async def _nothing() -> None:
+    """Change nothing while no negotiator runs: the next one has no connection to anybody."""
 
 
 async def open_matchmaker(

@@ -7,6 +7,7 @@ never. Synchronous: for the merge command, and for the process that merges for a
 import contextlib
 import gc
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from gateway.wire.errors import Malformed
 
 LINE_BYTES_SHOWN: Final = 60
 BYTES_MAX = FILE_BYTES_MAX
+_DROP: Final = re.compile(rb"^(?:102[^\S\n]+(Resource\.\S+)|103 Accountant\. LastUpdateTime (\d{1,19}))", re.MULTILINE)
 SEEN_BYTES: Final = 4096  # the last of what was read: still there when a file has only been appended to
 
 
@@ -53,6 +55,7 @@ class Tail(msgspec.Struct, frozen=True):
 
     changes: dict[str, dict[str, str] | None]
     warnings: list[str]
+    drops: set[str]  # Resource keys of matches that ended in it
 
 
 class History:
@@ -72,6 +75,8 @@ class History:
         self.state: State = {}
         self.sequence = self.birthdate_s = 0
         self.warnings: list[str] = []
+        self._drops: dict[str, list[int]] = {}  # Resource key -> when it was dropped, in order
+        self._updated_s = 0
         with _reading(path):
             # O_NONBLOCK: a pipe in the place of a file is refused, not waited for.
             self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -85,8 +90,8 @@ class History:
         """Let the file go."""
         os.close(self._descriptor)
 
-    def side(self, name: str, story: Story | None = None) -> Side:
-        """Return what was read as a side of a merge."""
+    def side(self, name: str, story: Story | None = None, since_s: int = 0) -> Side:
+        """Return what was read as a side of a merge whose base was charged up to `since_s`."""
         told = story or Story(name=name, path="")
         return Side(
             name=name,
@@ -96,8 +101,31 @@ class History:
             birthdate_s=self.birthdate_s,
             ended_s=told.ended_s,
             took_over_s=told.took_over_s,
-            dropped_s=told.dropped_s,
+            dropped_s=told.dropped_s or self.dropped_after(since_s),
         )
+
+    def dropped_after(self, since_s: int) -> dict[str, int]:
+        """Return until when each match was charged that ended after `since_s`: the first time, as far as it is told.
+
+        A negotiator charges, then drops the matches that its collector shows no more (Accountant.cpp, CheckMatches):
+        what stands before such a record is the time up to which it was charged. What was compacted tells nothing.
+        """
+        return {
+            key: next(time_s for time_s in times if time_s > since_s)
+            for key, times in self._drops.items()
+            if times[-1] > since_s
+        }
+
+    def _note_drops(self, data: bytes) -> set[str]:
+        fresh: set[str] = set()
+        for record in _DROP.finditer(data):
+            if record[1] is None:
+                self._updated_s = int(record[2])
+            else:
+                key = record[1].decode(errors="surrogateescape")
+                self._drops.setdefault(key, []).append(self._updated_s)
+                fresh.add(key)
+        return fresh
 
     def is_unchanged(self) -> bool:
         """Whether its path still names what was read, and nothing has been written since."""
@@ -130,6 +158,7 @@ class History:
         if scan.stop is Stop.CORRUPT:
             _refuse_corrupt(self.path, data, scan, self._closed)
         closed = scan.closed_length - announcement_bytes(data[: scan.closed_length][-TAIL_BYTES:])
+        drops = self._note_drops(data[:closed])
         changes = _changes(self.state, data, closed)
         self.state = dict(self.state)
         for key, ad in changes.items():
@@ -139,7 +168,7 @@ class History:
                 self.state[key] = ad
         self._note(now, self._closed + closed, (seen + data[:closed])[-SEEN_BYTES:])
         warnings = [] if scan.stop is Stop.END else [_unfinished(self.path, len(data), scan)]
-        return Tail(changes, warnings)
+        return Tail(changes, warnings, drops)
 
     def _read(self) -> None:
         path = self.path
@@ -164,6 +193,7 @@ class History:
         announced = charges.announced(scan.closed_length, data[: scan.closed_length][-TAIL_BYTES:])
         closed = scan.closed_length - announced  # the charge that is only announced is not made: the next one makes it
         self.state = replay_untrusted(data, closed)
+        self._note_drops(data[:closed])
         self.sequence, self.birthdate_s = scan.sequence, scan.birthdate
         if not any(name.lower() == "lastupdatetime" for name in self.state.get(ACCOUNTANT, {})):
             text = f"'{path}' has no LastUpdateTime in its {scan.closed_length} good bytes: "

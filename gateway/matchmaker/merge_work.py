@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -155,6 +155,9 @@ class Work:
             return None
         if not tail.changes:
             return set()
+        if not tail.drops.isdisjoint(read.base_keys()):
+            self._merge_anew()  # until when such a match was charged is known now
+            return None
         with _continued():
             fresh = merge.follow(self._order.ours.name, tail.changes)
         if fresh is None:
@@ -249,9 +252,14 @@ class _Read:
         """Return base and sides; without a base the sides went on from nothing."""
         order = self._order
         base = Side(name=base_name, state={}) if self._base is None else self._base.side(base_name)
+        since_s = base.updated_s
         stories = (order.ours, *order.theirs)
         pairs = zip((self.ours, *self._theirs), stories, strict=True)
-        return base, [history.side(story.name, story) for history, story in pairs]
+        return base, [history.side(story.name, story, since_s) for history, story in pairs]
+
+    def base_keys(self) -> Set[str]:
+        """Return the keys of the base's records."""
+        return set() if self._base is None else self._base.state.keys()
 
     def others_are_unchanged(self) -> bool:
         """Whether all files but ours are what was read."""

@@ -17,6 +17,7 @@ import trio.testing
 
 from gateway.core.reconcile import Pool, Side, reconcile
 from gateway.matchmaker import merge_work, merger
+from gateway.matchmaker.histories import History
 from gateway.matchmaker.merge_letters import Begin
 from gateway.matchmaker.merger import MergeFailed, MergeReason, Outcome, Story, open_merger
 from gateway.wire.accountant import State, read_untrusted, scan_untrusted
@@ -89,16 +90,12 @@ def oom_score(pid: int) -> int:
 
 
 def merged_anew(folder: Path, base: str = "base") -> State:
-    sides = [
-        Side(
-            name=name,
-            state=read_untrusted((folder / file).read_bytes()),
-            term=term,
-            sequence=scan_untrusted((folder / file).read_bytes()).sequence,
-            birthdate_s=BIRTH_S,
-        )
-        for name, file, term in (("base", base, 0), ("cm1", "ours", 9), ("cm2", "theirs", 8))
-    ]
+    sides: list[Side] = []
+    for name, file, term in (("base", base, 0), ("cm1", "ours", 9), ("cm2", "theirs", 8)):
+        history = History(folder / file)
+        history.close()
+        side = history.side(name, since_s=sides[0].updated_s if sides else 0)
+        sides.append(msgspec.structs.replace(side, term=term, birthdate_s=BIRTH_S))
     return reconcile(sides[0], sides[1:]).state
 
 
@@ -444,7 +441,7 @@ def test_what_is_finished_is_what_a_merge_of_the_last_files_gives(tmp_path):
         data = (tmp_path / "out").read_bytes()
         assert scan_untrusted(data).closed_length == len(data)
         assert lowered(read_untrusted(data)) == lowered(merged_anew(tmp_path)), seed
-    assert appended > 20
+    assert appended > 10  # where a match of the base ends meanwhile, all is merged anew
 
 
 def lowered(state: State) -> State:
@@ -638,3 +635,20 @@ async def test_a_refusal_in_the_process_comes_back_with_its_reason(folder):
         with contextlib.suppress(MergeFailed):
             write(folder / "theirs", edited(Ceiling="9"))
             assert (await merger.finish()).changes_ours  # it may be asked again
+
+
+def test_until_when_a_match_was_charged_is_read_from_the_file(folder):
+    """A negotiator charges up to LastUpdateTime, and then drops the matches that it sees no more."""
+    write(folder / "ours", begun().state)
+    before = History(folder / "ours")
+    since_s = before.side("cm1").updated_s
+    before.close()
+    append(folder / "ours", f"103 Accountant. LastUpdateTime {since_s + 60}")
+    append(folder / "ours", "102 Resource.slot1@exec9@<10.0.0.9:9618>")
+    append(folder / "ours", f"103 Accountant. LastUpdateTime {since_s + 120}")
+    append(folder / "ours", "102 Resource.slot1@exec9@<10.0.0.9:9618>")
+    history = History(folder / "ours")
+    history.close()
+    assert history.dropped_after(since_s) == {"Resource.slot1@exec9@<10.0.0.9:9618>": since_s + 60}
+    assert history.dropped_after(since_s + 60) == {"Resource.slot1@exec9@<10.0.0.9:9618>": since_s + 120}
+    assert history.dropped_after(since_s + 120) == {}
