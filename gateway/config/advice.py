@@ -101,12 +101,13 @@ def serving_apart_is_meant(tree: Tree, report: Reporter) -> None:
                 f"on-partition serve: each part of the {voters} voters elects a leader of its own, so that two hosts "
                 "have the address until the network heals; without this line the larger part goes on alone",
             )
-        if any(backend.first("negotiator") is not None for backend in tree.all("backend")):
-            report.warning(
-                word,
-                "on-partition serve: each side charges its users by itself, and this version keeps one of the two "
-                "records when they meet again",
-            )
+        for backend in tree.all("backend"):
+            if backend.first("negotiator") is not None and backend.first("replicate accounting") is None:
+                report.warning(
+                    word,
+                    "on-partition serve: each side charges its users by itself, and without 'replicate accounting' in "
+                    f"{backend.subject()} the usage of one side is lost when they meet again",
+                )
 
 
 RULES: tuple[Callable[[Tree, Reporter], None], ...] = (

@@ -131,10 +131,15 @@ def test_a_guard_that_speaks_after_the_lease_is_a_warning():
     assert "the lease of 300ms has ended by then" in said("300ms")[0]
 
 
+def test_each_side_serving_is_a_warning_where_the_usage_of_one_would_be_lost():
+    serve = ("lease 300ms", "lease 300ms\n    on-partition serve")
+    (_, usage) = warnings(load_sample(serve, ("    replicate accounting\n", "")))
+    assert "without 'replicate accounting' in backend" in usage
+
+
 def test_each_side_serving_is_a_warning_where_a_majority_could_go_on():
-    (voters, usage) = warnings(load_sample(("lease 300ms", "lease 300ms\n    on-partition serve")))
+    (voters,) = warnings(load_sample(("lease 300ms", "lease 300ms\n    on-partition serve")))
     assert "each part of the 5 voters elects a leader of its own" in voters
-    assert "keeps one of the two records" in usage
     assert warnings(load_sample(("lease 300ms", "lease 300ms\n    on-partition hold"))) == []
 
 
