@@ -11,10 +11,12 @@ import gc
 import os
 import signal
 import socket
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 import trio
@@ -58,6 +60,19 @@ from gateway.matchmaker.negotiator import NegotiatorFailed
 from gateway.relay.client import Relay
 from gateway.wire.seal import BOOT_ID_BYTES, Keyring, Seal
 
+# To the operator, wherever they come from: one sentence says all.
+ANSWERS = (
+    KernelRefused,
+    HeartbeatPortTaken,
+    VoteFileBroken,
+    CondorMissing,
+    NegotiatorFailed,
+    MasterMissing,
+    TemplatesMissing,
+    TakeOverFailed,
+    SnapshotRefused,
+)
+TRACE_CHARACTERS_MAX = 4_000
 STOP_S_MAX = 5.0  # for a graceful end: the negotiator's stop is confirmed well within it
 
 
@@ -94,17 +109,7 @@ async def run_node(
     log = structlog.get_logger()
     try:
         await _run_node(settings, me, keys, guard, None if predecessor is None else Channel(predecessor))
-    except* (
-        KernelRefused,
-        HeartbeatPortTaken,
-        VoteFileBroken,
-        CondorMissing,
-        NegotiatorFailed,
-        MasterMissing,
-        TemplatesMissing,
-        TakeOverFailed,
-        SnapshotRefused,
-    ) as group:
+    except* ANSWERS as group:
         # Answers to the operator, wherever they come from; the first is the one to read.
         raise StartRefused(str(_first(group))) from group
     log.info("node.ended")
@@ -209,18 +214,19 @@ async def _run_node(
         warnings=warnings,
     )
     async with trio.open_nursery() as nursery, _open_stop(link) as stop_wanted:
-        await nursery.start(link.run)
-        await nursery.start(shell.run_votes)
-        await nursery.start(shell.run_timer)
-        await nursery.start(heartbeats.run, shell.deliver, shell.settle)
-        await nursery.start(serve_admin, admin_socket(settings), {"status": status.document})
+        start = partial(_start, nursery)
+        await start("guard link", link.run)
+        await start("votes", shell.run_votes)
+        await start("timer", shell.run_timer)
+        await start("heartbeats", heartbeats.run, shell.deliver, shell.settle)
+        await start("admin socket", serve_admin, admin_socket(settings), {"status": status.document})
         for matchmaker in matchmakers:
-            await nursery.start(matchmaker.run)
+            await start(f"matchmaker {matchmaker.name}", matchmaker.run)
         for address in addresses:
-            await nursery.start(address.run)
+            await start(f"address {address.name}", address.run)
         if addresses:
-            await nursery.start(LinkWatch().run, partial(_tell_all, addresses))
-        await nursery.start(forwarding.run)
+            await start("link watch", LinkWatch().run, partial(_tell_all, addresses))
+        await start("forwarding", forwarding.run)
         link.ready(
             dead_ms=settings.guard_dead_ms,
             heartbeat_ms=settings.heartbeat_ms,
@@ -235,6 +241,21 @@ async def _run_node(
         nursery.cancel_scope.cancel()
     if heir is not None:
         await bequeath(*heir)
+
+
+async def _start(nursery: trio.Nursery, name: str, task: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Start a task of the node. What ends it is logged at once: the guard does not wait for the end of the clean-up."""
+
+    async def run(*, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await task(*args, task_status=task_status)
+        except Exception as error:
+            if not isinstance(_first(error), ANSWERS):
+                trace = traceback.format_exc()[-TRACE_CHARACTERS_MAX:]
+                structlog.get_logger().critical("node.task-failed", task=name, reason=repr(error), trace=trace)
+            raise
+
+    await nursery.start(run)
 
 
 async def _make_services(
@@ -323,8 +344,7 @@ def admin_socket(settings: Settings) -> Path:
     return Path(settings.state_dir) / "admin.sock"
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
