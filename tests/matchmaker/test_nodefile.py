@@ -16,8 +16,8 @@ ADDRESS = PoolAddress(
 
 
 def settings(text):
-    """Return {name: value} of the lines that HTCondor would read, conditional ones as well."""
-    lines = [line for line in text.splitlines() if line and not line.startswith(("#", "if ", "endif"))]
+    """Return {name: value} of the lines that HTCondor would read."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
 
 
@@ -52,12 +52,6 @@ def test_leader_forwards_every_ad_with_its_claim_ids_to_every_relay_by_tcp():
     assert said["UPDATE_VIEW_COLLECTOR_WITH_TCP"] == "True"
     types = {name.strip() for name in said["CONDOR_VIEW_CLASSAD_TYPES"].split(",")}
     assert types == {"Machine", "Submitter", "Scheduler", "DaemonMaster", "StartD", "Slot"}
-
-
-def test_a_pool_of_new_schedds_can_take_reschedule_again():
-    lines = nodefile.render(negotiator=True, view_hosts=()).splitlines()
-    place = lines.index("NEGOTIATOR.SEC_DAEMON_AUTHENTICATION_METHODS = NTSSPI")
-    assert (lines[place - 1], lines[place + 1]) == ("if ! $(CONDOR_GATEWAY_TAKE_RESCHEDULE:False)", "endif")
 
 
 def test_the_negotiators_intervals_are_the_administrators():
