@@ -1,4 +1,4 @@
-"""What condor_userprio says (as HTCondor 23.9.6 said it), and what an edit leaves in it."""
+"""What condor_userprio says (as HTCondor 23.9.6 and 25.14.1 said it), and what an edit leaves in it."""
 
 import pytest
 
@@ -23,11 +23,28 @@ PriorityFactor2 = 55.0
 WeightedAccumulatedUsage1 = 19.0
 WeightedAccumulatedUsage2 = 1018.0
 """
+SAID_BY_25_14 = """\
+AccumulatedUsage = 18.0
+Ceiling = 55
+IsAccountingGroup = false
+LastUpdate = 1795423777
+Name = "chemist@lab.internal"
+PriorityFactor = 55.0
+WeightedAccumulatedUsage = 1018.0
+
+AccumulatedUsage = 19.0
+IsAccountingGroup = true
+LastUpdate = 1795423777
+Name = "<none>"
+PriorityFactor = 0.0
+WeightedAccumulatedUsage = 19.0
+"""
 CHEMIST = "chemist@lab.internal"
 
 
-def test_users_are_read_and_groups_left_out():
-    said = userprio.parse(SAID)
+@pytest.mark.parametrize("text", [SAID, SAID_BY_25_14])
+def test_users_are_read_and_groups_left_out(text):
+    said = userprio.parse(text)
     assert said == Prio(1795423777, {CHEMIST: Customer(usage_s=18.0, weighted_usage_s=1018.0, factor=55.0, ceiling=55)})
 
 

@@ -35,14 +35,16 @@ class Prio(msgspec.Struct, frozen=True):
 def parse(text: str) -> Prio | None:
     """Return what was said; None where it is no answer."""
     fields: dict[str, dict[str, str]] = {}
-    for line in text.splitlines():
-        if found := _ATTRIBUTE.fullmatch(line.strip()):
-            fields.setdefault(found[2], {})[found[1]] = found[3].strip('"')
-    whole = fields.pop("", {})
-    if "LastUpdate" not in whole:
+    # Customers are numbered, one ad for all; since HTCondor 25.14 each has an ad of its own, between empty lines.
+    for place, ad in enumerate(text.split("\n\n")):
+        for line in ad.splitlines():
+            if found := _ATTRIBUTE.fullmatch(line.strip()):
+                fields.setdefault(found[2] or f"ad {place}", {})[found[1]] = found[3].strip('"')
+    updates = [int(float(one["LastUpdate"])) for one in fields.values() if "LastUpdate" in one]
+    if not updates:
         return None
     return Prio(
-        int(float(whole["LastUpdate"])),
+        max(updates),
         {
             one["Name"]: Customer(
                 usage_s=float(one.get("AccumulatedUsage", 0)),
