@@ -13,6 +13,7 @@ class Gate:
 
     def __init__(self, manager: Manager, chosen: Callable[[Lead], bool]) -> None:
         self.reached = trio.Event()
+        self.passed = trio.Event()
         self._open = trio.Event()
         self._chosen = chosen
         self._put = store_of(manager).put_lead
@@ -22,10 +23,15 @@ class Gate:
         if not self.reached.is_set() and self._chosen(lead):
             self.reached.set()
             await self._open.wait()
-        await self._put(lead)
+            await self._put(lead)
+            self.passed.set()
+        else:
+            await self._put(lead)
 
-    def open(self) -> None:
+    async def open(self) -> None:
+        """Let the write be done, and wait for that."""
         self._open.set()
+        await self.passed.wait()
 
 
 def store_of(manager: Manager) -> Store:

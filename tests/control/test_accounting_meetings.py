@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from managers import running, until
+from managers import Manager, running, until
 from staging import Gate, followed, led, merged, settled, store_of
 
 from gateway.control import reconciliation
@@ -61,7 +61,10 @@ async def test_a_leader_that_went_on_in_the_same_file_brings_the_base_itself(
         assert third.writer.usage("alice@x") == 105.0
 
 
-async def test_a_leader_that_returns_after_its_standby_adds_only_what_that_had_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compacts", [False, True])
+async def test_a_leader_that_returns_after_its_standby_adds_only_what_that_had_not(
+    tmp_path: Path, compacts: bool
+) -> None:
     async with running(tmp_path) as managers:
         first = await led(managers, "cm1", "cm2", "cm3")
         second = await managers.elect("cm2")  # cm1 and cm3 are on the other side
@@ -70,7 +73,7 @@ async def test_a_leader_that_returns_after_its_standby_adds_only_what_that_had_n
         managers.tell("cm2", managers.term, "cm3")
         await merged(second)
         assert second.writer.usage("alice@x") == 110.0
-        first.writer.charge("alice@x", 5.0)
+        await _go_on(first, compacts=compacts)
         await first.give_up(at_once=True)
         managers.tell("cm2", managers.term, "cm1")
         await settled(second, managers["cm1"], managers["cm3"])
@@ -78,19 +81,30 @@ async def test_a_leader_that_returns_after_its_standby_adds_only_what_that_had_n
         assert second.accounting.status()["unmerged"] == []
 
 
-async def test_a_leader_and_its_standby_that_return_at_once_are_counted_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compacts", [False, True])
+async def test_a_leader_and_its_standby_that_return_at_once_are_counted_once(tmp_path: Path, compacts: bool) -> None:
     async with running(tmp_path) as managers:
         first = await led(managers, "cm1", "cm2", "cm3")
         second = await managers.elect("cm2")
         first.writer.charge("alice@x", 10.0)
         await followed(first, "cm3")
         managers.tell("nobody", managers.term, "cm3")
-        first.writer.charge("alice@x", 5.0)
+        await _go_on(first, compacts=compacts)
         await first.give_up(at_once=True)
         managers.tell("cm2", managers.term, "cm1", "cm3")
         await settled(second, managers["cm1"], managers["cm3"])
         assert second.writer.usage("alice@x") == 115.0
         assert second.accounting.status()["unmerged"] == []
+
+
+async def _go_on(leader: Manager, *, compacts: bool) -> None:
+    """Charge once more, in the same file or in another one."""
+    if compacts:
+        before = leader.accounting.history.head.generation
+        leader.writer.stop()
+        leader.writer.start()
+        await until(lambda: leader.accounting.history.head.generation > before, "it is followed")
+    leader.writer.charge("alice@x", 5.0)
 
 
 async def test_a_compaction_while_the_base_is_being_forgotten_is_followed(tmp_path: Path) -> None:
@@ -110,7 +124,7 @@ async def test_a_compaction_while_the_base_is_being_forgotten_is_followed(tmp_pa
             lambda: leading._changing.statistics().tasks_waiting or leading.lead.timeline.head.generation > generation,
             "the new file is seen",
         )
-        gate.open()
+        await gate.open()
         await followed(second, "cm1", "cm3")
         assert second.failures == []
         second.die()
@@ -133,7 +147,7 @@ async def test_a_history_that_is_taken_note_of_while_a_compaction_is_made_durabl
             await until(
                 lambda: leading._changing.statistics().tasks_waiting or leading.lead.timeline.included, "it is noted"
             )
-            gate.open()
+            await gate.open()
         await until(lambda: leading.lead.timeline.head.generation > generation, "the new file is followed")
         assert leading.lead.timeline.holds(other.head)
         assert store_of(leader).lead == leading.lead
@@ -147,7 +161,7 @@ async def test_a_standby_that_missed_what_was_forgotten_keeps_nothing_aside(tmp_
         second = await managers.elect("cm2", "cm1", "cm3")
         await until(gate.reached.is_set, "what everybody holds is being forgotten")
         managers["cm3"].die()
-        gate.open()
+        await gate.open()
         await until(lambda: not second.accounting.history.forks, "it is forgotten")
         assert managers["cm3"].accounting.history.forks, "cm3 was not told"
         second.writer.charge("alice@x", 1.0)
