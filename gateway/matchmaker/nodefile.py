@@ -21,7 +21,7 @@ ROLE_FILE = "/run/condor-gateway/role.config"  # /run is empty at boot (Filesyst
 #   refused           0/0/0      0/0/0      0/0/6    0/40/10   13/28/10      20/40/10
 #   logins a second     6.1        5.7        2.8        2.2        0.2           0.2
 #   CPU s/min           3.1        3.3        2.6        2.9        2.3           2.9
-# With 1,980 slots 3 to 5 s/min, whatever the duration. 25.14.1 is like it, but for sessions of 60 s and more by UDP: its
+# With 1,980 slots 3 to 5 s/min, whatever the duration. So is 25.14.1, but for UDP and sessions of 60 s and more: its
 # collector no longer tells a client that it does not know the session, and thousands of ads were refused, not 40.
 # Not 1: sessions end at whole seconds, so that 1 s is between 0 and 1; one that ends between its making and its use
 # loses an update by UDP at any time (src/condor_io/condor_secman.cpp, LookupNonExpiredSession, sendAuthInfo_inner).
