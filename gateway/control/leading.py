@@ -177,6 +177,7 @@ class Leading:
                 if not self._everybody_has(timeline) or self._reconciler.open:
                     continue  # another file has been begun meanwhile
                 start = Position(timeline.head.term, timeline.head.generation, 0)
+                self._reconciler.forget()
                 await self._put(timeline.forgotten(start))
             await self._store.prune_forks(self.lead.timeline)
 

@@ -100,6 +100,10 @@ class Reconciler:
         own = self._own
         return own is None or any(not own.timeline().holds(head) for head in self._seen)
 
+    def forget(self) -> None:
+        """Forget the histories that were seen: all of them are in the one that everybody holds now."""
+        self._seen.clear()
+
     def status(self) -> dict[str, Any]:
         """Return the merging part of the status document."""
         return {
