@@ -103,6 +103,7 @@ async def test_manager_that_came_back_under_load_matches_at_once_when_it_must_le
     await lab.submit(JOBS)
     try:
         await lab.kill(standby)
+        await eventually(lambda: _refused(lab, leader, standby))  # what is said of it afterwards is of its next life
         log = lab.file(standby, COLLECTOR_LOG)
         mark = log.stat().st_size
         await lab.revive(standby)
