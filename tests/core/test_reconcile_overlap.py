@@ -280,14 +280,31 @@ def test_three_sides_with_one_shared_claim_count_it_once():
 def test_records_that_are_stamped_anew_each_cycle_are_still_the_bases_claims():
     """HTCondor 25.11 and later write StartTime at each cycle."""
     both = running(ALICE, 1) | running(BOB, 1, host="right")
-    base = begun(both).state
+    start = begun(both)
+    base = start.state
+    stamp_anew(start)
     x, y = go_on(Negotiator(base), 5, both | running(ALICE, 9)), go_on(Negotiator(base), 5, both)
     for one in (x, y):
-        for key, ad in one.state.items():
-            if key.startswith("Resource."):
-                ad["StartTime"] = str(one.last_s)
+        stamp_anew(one)
     found = merged(base, x, y)
     assert used(found.state, BOB) == used(base, BOB) + 300
+
+
+def test_a_side_whose_few_claims_have_all_just_begun_has_not_held_them_since_the_base():
+    """The same user on the same slot as at the base, by chance: another claim, charged from its own beginning."""
+    both = running(ALICE, 1) | running(BOB, 1, host="right")
+    base = begun(both).state
+    x, y = go_on(Negotiator(base), 5, both | running(ALICE, 9)), go_on(Negotiator(base), 5, both)
+    stamp_anew(y)
+    found = merged(base, x, y)
+    assert tally(found) == (0, 0, 0)
+
+
+def stamp_anew(negotiator):
+    """Give every claim the StartTime of the last cycle."""
+    for key, ad in negotiator.state.items():
+        if key.startswith("Resource."):
+            ad["StartTime"] = str(negotiator.last_s)
 
 
 # -- the group's accounts follow its users' ---------------------------------------------------------------------------

@@ -144,8 +144,8 @@ def _held(
 ) -> dict[tuple[str, str], list[list[Interval]]]:
     """Return when each claim was charged, for claims that more than one side charged; one list a pool (rule 9)."""
     found: dict[tuple[str, str], dict[int, list[Interval]]] = {}
+    restamped = all(map(_stamps_anew, (base, *sides)))
     for number, side in enumerate(sides):
-        restamped = bool(side.claims) and all(claim.start_s >= side.side.updated_s for claim in side.claims.values())
         for key, claim in side.claims.items():
             before = base.claims.get(key)
             begin_s = max(claim.start_s, base.settled_s)
@@ -158,6 +158,14 @@ def _held(
                 begin_s = max(base.settled_s, covered[number])
                 _note(found, key, before.user, pool_of[number], (begin_s, min(dropped_s, side.settled_s)))
     return {name: list(pools.values()) for name, pools in found.items() if len(pools) > 1}
+
+
+def _stamps_anew(history: History) -> bool:
+    """Tell whether a negotiator gave each claim a new StartTime in its last cycle, as HTCondor >= 25.11 does in each.
+
+    The few claims of one side may all have begun since its last update; the base's and every side's hardly.
+    """
+    return all(claim.start_s >= history.side.updated_s for claim in history.claims.values())
 
 
 def _note(
