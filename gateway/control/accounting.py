@@ -10,10 +10,7 @@ has, with no negotiator running; and what a leader wrote into HTCondor's file go
     give up     the last of it ──▶ ship; HTCondor's file ──▶ journal
 """
 
-import errno
 import functools
-import os
-import re
 import shutil
 import time
 from collections import Counter
@@ -26,7 +23,8 @@ import structlog
 import trio
 
 from gateway.config.settings import Backend, Peer, Settings
-from gateway.control.leading import Leading, digest_of
+from gateway.control.leading import Leading
+from gateway.control.own_file import as_it_is, as_it_was, written_s
 from gateway.control.reconciliation import Reconciler
 from gateway.control.swaps import Work
 from gateway.core.reconcile import Pool
@@ -43,8 +41,6 @@ from gateway.wire.messages import Standing
 from gateway.wire.seal import Keyring
 
 OWED_S = 5.0  # between two tries to bring a file back that a full disk has kept out
-HEADER = re.compile(rb"107 (\d{1,19}) ")  # src/condor_utils/classad_log.cpp, LogHistoricalSequenceNumber
-HEADER_BYTES_MAX = 64
 TOLD_MS = 200  # freshness alone is told no more often: a beat more of every standby for each record would be dear
 
 
@@ -183,8 +179,8 @@ class Accounting:
         lead, held = self._store.lead, self._store.held
         if lead is not None and lead.timeline.head.term >= held.timeline.head.term:
             # It led last, and may have been killed; or somebody has run a negotiator by hand meanwhile.
-            self._lead, self._own = await self._as_it_was(lead), True
-            self._ended_s = await trio.to_thread.run_sync(_written_s, self._log_path)
+            self._lead, self._own = await trio.to_thread.run_sync(as_it_was, lead, self._log_path), True
+            self._ended_s = await trio.to_thread.run_sync(written_s, self._log_path)
             if not await self._bring_back():
                 self._owed.set()
 
@@ -199,7 +195,7 @@ class Accounting:
             return
         await self._load()
         if self._store.lead is not None and self.took_over(term):
-            self._lead, self._own = await self._as_it_was(self._store.lead), True
+            self._lead, self._own = await trio.to_thread.run_sync(as_it_was, self._store.lead, self._log_path), True
             await self._store.put_lead(self._lead)
 
     def took_over(self, term: int) -> bool:
@@ -295,9 +291,7 @@ class Accounting:
         """Return whether it is done; a full disk is tried again, and nothing is accepted until then."""
         async with self._changing:
             try:
-                if not await trio.to_thread.run_sync(_size, self._log_path):
-                    raise FileNotFoundError(errno.ENOENT, "it is empty")
-                self._lead = await self._as_it_is()
+                self._lead = await trio.to_thread.run_sync(as_it_is, self._lead, self._log_path)
                 await self._store.put_lead(self._lead)
                 head = await self._store.adopt(self._log_path, self._lead.timeline, self._me.name, self._ended_s)
             except FileNotFoundError as error:
@@ -329,23 +323,6 @@ class Accounting:
             await trio.sleep(OWED_S)
             if self._owed.is_set():  # else a takeover has seen to it meanwhile
                 await self._bring_back()
-
-    async def _as_it_was(self, lead: Lead) -> Lead:
-        """Return the lead as it is after a crash in the middle of a merge: before or after the exchange of files."""
-        if not lead.merging or lead.merging_timeline is None:
-            return lead
-        if await trio.to_thread.run_sync(digest_of, self._log_path) == lead.merging:
-            return Lead(timeline=lead.merging_timeline, inode=lead.inode, sequence=lead.sequence)
-        return Lead(timeline=lead.timeline, inode=lead.inode, sequence=lead.sequence)
-
-    async def _as_it_is(self) -> Lead:
-        """Return the lead with the generation that HTCondor's file has now."""
-        lead, head = self._lead, self._lead.timeline.head
-        # An inode's number is soon used again; the number of a compaction never is.
-        file = await trio.to_thread.run_sync(_file_of, self._log_path)
-        generation = head.generation if file == (lead.inode, lead.sequence) else head.generation + 1
-        timeline = lead.timeline.at(Position(head.term, generation, 0))
-        return Lead(timeline=timeline, inode=file[0], sequence=file[1])
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -412,22 +389,3 @@ def _put_aside(folder: Path) -> None:
         former = folder.with_name(f"{folder.name}.before")
         shutil.rmtree(former, ignore_errors=True)
         folder.rename(former)
-
-
-def _file_of(path: Path) -> tuple[int, int]:
-    """Return inode and sequence number of an accounting file; the latter is 0 where its first record has none."""
-    with open(path, "rb") as file:
-        found = HEADER.match(file.read(HEADER_BYTES_MAX))
-        return os.fstat(file.fileno()).st_ino, int(found[1]) if found else 0
-
-
-def _size(path: Path) -> int:
-    return os.stat(path).st_size
-
-
-def _written_s(path: Path) -> int:
-    """Return when the file was last written to: its negotiator lived until then at least; 0 where there is none."""
-    try:
-        return int(os.stat(path).st_mtime)
-    except FileNotFoundError:
-        return 0

@@ -3,7 +3,6 @@
 Rule: nobody hears of a generation, or of a merged history, before it is on this host's disk that it is so.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,9 +13,10 @@ import trio
 from gateway.config.settings import Peer
 from gateway.control.reconciliation import Own, Reconciler
 from gateway.control.swaps import SwapUnsafe, Work
-from gateway.core.timeline import Position, Timeline
+from gateway.core.timeline import Position, Timeline, same_file
 from gateway.kernel.inotify import FileWatch
 from gateway.matchmaker.condor import CondorHost
+from gateway.matchmaker.disk import digest_of
 from gateway.matchmaker.feed import Feed
 from gateway.matchmaker.files import follow_files
 from gateway.matchmaker.follow import follow
@@ -145,8 +145,7 @@ class Leading:
     def _present(self) -> Timeline:
         """Return the history as long as it is now: the lead has it as it was at the beginning of the file."""
         timeline, head = self.lead.timeline, self.feed.timeline.head
-        same = (head.term, head.generation) == (timeline.head.term, timeline.head.generation)
-        return timeline.at(head) if same else timeline
+        return timeline.at(head) if same_file(head, timeline.head) else timeline
 
     # -- what everybody holds ------------------------------------------------------------------------------------
 
@@ -162,7 +161,7 @@ class Leading:
         return all(
             (one := self.shipped.get(standby.name)) is not None
             and one.connected
-            and (one.position.term, one.position.generation) == (head.term, head.generation)
+            and same_file(one.position, head)
             and (one.timeline.forks, one.timeline.included) == (timeline.forks, timeline.included)
             for standby in self._standbys
         )
@@ -186,9 +185,8 @@ class Leading:
         lead = msgspec.structs.replace(self.lead, timeline=timeline)
         await self._store.put_lead(lead)
         self.lead = lead
-        head, told = timeline.head, self.feed.timeline.head
         # Before the file is known nobody has it; a newer one is told of with its history.
-        if self.feed.source is not None and (head.term, head.generation) == (told.term, told.generation):
+        if self.feed.source is not None and same_file(timeline.head, self.feed.timeline.head):
             self.feed.retell(timeline)
 
     # -- merging -------------------------------------------------------------------------------------------------
@@ -228,15 +226,6 @@ class Leading:
             ):
                 return
             await trio.sleep(DRAIN_LOOK_MS / 1000)
-
-
-def digest_of(path: Path) -> bytes:
-    """Return a file's SHA-256; b"" where there is none."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except FileNotFoundError:
-        return b""
 
 
 def _before(timeline: Timeline) -> Timeline:

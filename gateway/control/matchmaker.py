@@ -106,6 +106,7 @@ class MatchmakerService:
         return {
             "negotiator_running": self._negotiator.running,
             "negotiator_pid": self._negotiator.pid,
+            "negotiator_swaps_total": self._swaps.total,
             "collector": "up" if self._collector_up else f"down ({self._collector_reason})",
             "collector_instance": self._instance,
             **self._standbys.own_status(),

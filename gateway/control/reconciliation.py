@@ -10,7 +10,6 @@ alone, and only where the other history has something that ours has not.
 
 import contextlib
 import enum
-import hashlib
 import os
 import time
 from collections import Counter
@@ -24,9 +23,9 @@ import trio
 
 from gateway.control.swaps import SwapAbandoned, SwapUnsafe, Work
 from gateway.core.reconcile import Pool
-from gateway.core.timeline import Meeting, Position, Relation, Timeline, is_base_of, meet, taken_over_s
+from gateway.core.timeline import Meeting, Position, Relation, Timeline, is_base_of, meet, same_file, taken_over_s
 from gateway.matchmaker.condor import CondorHost, ToolFailed
-from gateway.matchmaker.delivery import same_file
+from gateway.matchmaker.disk import digest_of
 from gateway.matchmaker.journal import JournalRefused, Store
 from gateway.matchmaker.merger import MergeFailed, Merger, Outcome, Story, open_merger
 
@@ -312,14 +311,15 @@ class _Merge:
         pool = await self._pool_of(own.host)
         async with open_merger(self._base, ours, [other], self._out, pool) as merger:
             outcome = await merger.rehearse()
-            self._note_reports()
+            await self._note_reports()
             if not outcome.changes_ours:
                 await own.include(found.timeline)
                 return outcome, 0
             outcomes: list[Outcome] = []
-            self._before = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+            # In a thread, as all that looks at a file: HTCondor's folder may be on a disk that hangs.
+            self._before = await trio.to_thread.run_sync(os.open, log, os.O_RDONLY | os.O_CLOEXEC)
             gap_ms = await own.swap(lambda: self._finish(merger, outcomes))
-        self._note_reports()
+        await self._note_reports()
         return outcomes[0], gap_ms
 
     async def _export_base(self, met: Meeting, timeline: Timeline) -> None:
@@ -339,22 +339,17 @@ class _Merge:
     async def _finish(self, merger: Merger, outcomes: list[Outcome]) -> None:
         """Merge the last of it and exchange the files: no negotiator runs."""
         outcome = await merger.finish()
-        digest = await trio.to_thread.run_sync(_sha256, self._out)
+        digest = await trio.to_thread.run_sync(digest_of, self._out)
         await self._own.exchange(self._out, digest, self._found.timeline)
         self.files["ours.log"] = Path(f"/proc/self/fd/{self._before}")
         self.files["merged.log"] = self._out
         outcomes.append(outcome)
 
-    def _note_reports(self) -> None:
+    async def _note_reports(self) -> None:
         for suffix in ("report.json", "report.txt"):
             report = self._out.with_name(f"{self._out.name}.{suffix}")
-            if report.exists():
+            if await trio.Path(report).exists():
                 self.files[suffix] = report
-
-
-def _sha256(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _remove_fetched(room: Path, found: Found) -> None:

@@ -30,6 +30,11 @@ class Position(msgspec.Struct, frozen=True, order=True, array_like=True, forbid_
 NOWHERE = Position(0, 0, 0)
 
 
+def same_file(one: Position, other: Position) -> bool:
+    """Tell whether two positions are of one file, so that one of them is a part of the other."""
+    return (one.term, one.generation) == (other.term, other.generation)
+
+
 class Fork(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Where a term was left by who went on in the next one."""
 

@@ -6,12 +6,11 @@ second, on submit and execute hosts, says where the matchmaker is and how to tru
 
 from gateway.lab.measure import had
 from gateway.lab.topology import DOMAIN, Host, Kind, System, Topology
+from gateway.matchmaker.nodefile import SESSION_NAME, SESSION_S
 
 LAB_FILE = "/etc/condor/config.d/00-lab.config"
 POOL_FILE = "/etc/condor/config.d/50-pool.config"
 SIGNING_KEY_FILE = "/etc/condor/passwords.d/POOL"
-
-SESSION_S = 5  # of a collector's security sessions; see `_MANAGER`
 
 # A namespace is not a machine. Nothing here has to do with high availability.
 _LAB = """\
@@ -57,7 +56,7 @@ use SECURITY : recommended_v9_0
 # Measured: after a switch of collectors a resumed security session is unknown and the update that it carries is
 # lost; with sessions this short clients authenticate afresh instead, and no update was lost.
 _MANAGER = f"""\
-COLLECTOR.SEC_DEFAULT_SESSION_DURATION = {SESSION_S}
+COLLECTOR.{SESSION_NAME} = {SESSION_S}
 """
 
 _NEGOTIATOR = """\

@@ -11,7 +11,7 @@ from typing import Final, Protocol, Self
 import structlog
 import trio
 
-from gateway.core.timeline import Fork, Position, Timeline
+from gateway.core.timeline import Fork, Position, Timeline, same_file
 from gateway.matchmaker.feed import Feed, Source
 from gateway.matchmaker.fetches import Fetches
 from gateway.matchmaker.offers import Offers
@@ -223,11 +223,6 @@ class Delivery:
             if is_waiting and trio.current_time() - self._progress_s > STORE_MS / 1000:
                 raise Lost(f"nothing was acknowledged for {STORE_MS / 1000:g} s")
             self._tally.tell("")
-
-
-def same_file(one: Position, other: Position) -> bool:
-    """Tell whether two positions are of one file, so that one of them is a part of the other."""
-    return (one.term, one.generation) == (other.term, other.generation)
 
 
 def _past(timeline: Timeline) -> tuple[tuple[Fork, ...], tuple[Position, ...]]:

@@ -5,6 +5,7 @@ Rule: each call of the system stands here or is named here, so that a test can s
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -41,6 +42,15 @@ def plain(path: Path, upto: int) -> Iterator[bytes]:
         while upto and (piece := os.read(descriptor, min(upto, PIECE_BYTES))):
             upto -= len(piece)
             yield piece
+
+
+def digest_of(path: Path) -> bytes:
+    """Return a file's SHA-256; b"" where there is none. Raises `OSError`."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except FileNotFoundError:
+        return b""
 
 
 def same(one: Iterable[bytes], other: Iterable[bytes]) -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import trio
 
-from gateway.core.timeline import Position, Timeline
+from gateway.core.timeline import Position, Timeline, same_file
 from gateway.wire.stream import CHUNK_BYTES
 
 MARKS_MAX: Final = 4_096  # 40 s of looks; older ones are joined
@@ -164,8 +164,7 @@ class Feed:
             self._timeline = timeline
             return
         head = self.source.timeline.head
-        told = (timeline.head.term, timeline.head.generation)
-        assert told == (head.term, head.generation), f"{timeline.head} is not of {head}"
+        assert same_file(timeline.head, head), f"{timeline.head} is not of {head}"
         self.source.timeline = timeline.at(head)
         event, self.news = self.news, trio.Event()
         event.set()

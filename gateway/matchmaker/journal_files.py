@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.timeline import FORKS_MAX, INCLUDED_MAX, Position, Timeline
+from gateway.core.timeline import FORKS_MAX, INCLUDED_MAX, Position, Timeline, same_file
 from gateway.matchmaker.disk import PIECE_BYTES, create, opened, pieces, write_all, write_at, write_synced
 from gateway.wire.accountant import FILE_BYTES_MAX, Scan, Scanner, Stop
 from gateway.wire.charges import TAIL_BYTES, Charges
@@ -85,11 +85,7 @@ class Journal(msgspec.Struct, frozen=True):
 
     def reaches(self, position: Position) -> bool:
         """Tell whether `position` is one of this file."""
-        own = self.head.timeline.head
-        return (own.term, own.generation) == (
-            position.term,
-            position.generation,
-        ) and position.offset <= self.mark.length
+        return same_file(self.head.timeline.head, position) and position.offset <= self.mark.length
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from gateway.core.timeline import Position
+from gateway.core.timeline import Position, same_file
 from gateway.matchmaker.disk import plain, remove, sync, write_synced
 from gateway.matchmaker.former import FORMER_NAMES, convert_former, remove_former
 from gateway.matchmaker.journal_files import Found, Journal, cut_off, find, find_head
@@ -191,7 +191,7 @@ def _forks(names: Names, damages: _Damages) -> tuple[Position, ...]:
         position = Position(*map(int, words.groups()))
         try:
             own = find_head(path).timeline.head
-            if (own.term, own.generation) != (position.term, position.generation):
+            if not same_file(own, position):
                 raise OSError(f"it is of {own}")
             if path.stat().st_size < position.offset:
                 raise OSError("it ends before that")

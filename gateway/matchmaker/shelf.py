@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from gateway.core.timeline import Position, Relation, Timeline, meet
+from gateway.core.timeline import Position, Relation, Timeline, meet, same_file
 from gateway.matchmaker import archive
 from gateway.matchmaker.accounting_file import put_in_place
 from gateway.matchmaker.disk import link, plain, remove, same, space_left, sync
@@ -188,7 +188,7 @@ class Shelf:
         """Keep a journal's file from elsewhere as the content at `position`."""
         head = _head_of(source)
         own = head.timeline.head
-        if (own.term, own.generation) != (position.term, position.generation):
+        if not same_file(own, position):
             raise JournalRefused(Refusal.OUT_OF_ORDER, f"{position} is not in a file of {own}")
         self._require_space(position.offset)
         beside = self.names.directory / "fork.journal.new"

@@ -12,8 +12,8 @@ import structlog
 import trio
 
 from gateway.config.settings import Peer
-from gateway.core.timeline import NOWHERE, Position, Timeline
-from gateway.matchmaker.delivery import Delivery, same_file
+from gateway.core.timeline import NOWHERE, Position, Timeline, same_file
+from gateway.matchmaker.delivery import Delivery
 from gateway.matchmaker.feed import Feed
 from gateway.matchmaker.fetches import Fetches, Histories, Keeper
 from gateway.matchmaker.offers import Offers

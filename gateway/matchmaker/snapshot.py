@@ -53,7 +53,7 @@ class SnapshotWriter:
                 another one has begun), NO_SPACE, DISK. The snapshot is discarded then.
         """
         self._gathered += data
-        if len(self._gathered) < GATHERED_BYTES:
+        if len(self._gathered) < GATHERED_BYTES and self._written + len(self._gathered) <= self._length:
             await trio.lowlevel.checkpoint()
         else:
             await self._do(self._held_open, self._flush)

@@ -11,7 +11,7 @@ import trio
 from managers import Manager, running, until
 from staging import by_hand, followed, led, merged, replace_put_lead, resumed, settled, store_of
 
-from gateway.control import accounting
+from gateway.control import accounting, own_file
 from gateway.control.swaps import SwapUnsafe, Work
 from gateway.core.timeline import NOWHERE
 from gateway.matchmaker import accounting_file, delivery
@@ -292,9 +292,9 @@ async def test_a_file_with_the_inode_number_of_a_former_one_is_another_file(
         leader.die()
         by_hand(leader, 1.0)
         by_hand(leader, 1.0)  # after two compactions ext4 gives the number of the first file again
-        lead, file_of = store_of(leader).lead, accounting._file_of
+        lead, identity = store_of(leader).lead, own_file.identity
         assert lead is not None
-        monkeypatch.setattr(accounting, "_file_of", lambda path: (lead.inode, file_of(path)[1]))
+        monkeypatch.setattr(own_file, "identity", lambda path: (lead.inode, identity(path)[1]))
         await managers.start("cm1")
         again = await managers.elect("cm1", "cm2", "cm3")
         assert again.writer.usage("alice@x") == 102.0

@@ -62,7 +62,7 @@ def test_a_plain_pool_has_one_negotiator():
 
 
 def test_managers_keep_collector_sessions_short():
-    assert settings(pool_file(Topology(), "cm1"))["COLLECTOR.SEC_DEFAULT_SESSION_DURATION"] == "5"
+    assert settings(pool_file(Topology(), "cm1"))["COLLECTOR.SEC_DEFAULT_SESSION_DURATION"] == "2"
 
 
 def test_every_host_has_a_slot_for_each_that_was_asked_for():
