@@ -45,6 +45,8 @@ KILL = False
 WANT_SUSPEND = False
 RUNBENCHMARKS = False
 STARTD_COMPUTE_AVAIL_STATS = False
+# What measurements read of it is when the collector was told of a slot: at no lower level does a log say so.
+STARTD_DEBUG = D_FULLDEBUG
 # Every job needs a match of its own: what is measured is the matchmaker, not the reuse of claims.
 CLAIM_WORKLIFE = 0
 """

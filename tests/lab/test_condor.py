@@ -112,3 +112,10 @@ def test_every_host_has_one_cable_to_the_switch():
     text = network.cabling(topology)
     for host in topology.hosts:
         assert f"link add {host.name} type veth peer name eth0 address {host.mac} netns cglab-lab-{host.name}\n" in text
+
+
+def test_every_startd_says_in_its_log_when_it_told_the_collector():
+    for system in System:
+        topology = Topology(system=system)
+        for host in topology.of_kind(Kind.EXECUTE):
+            assert settings(condor.lab_config(topology, host))["STARTD_DEBUG"] == "D_FULLDEBUG"

@@ -91,7 +91,7 @@ def witnesses(lab: Lab, read: Logs, ended: dict[str, float], cut: Cut | None = N
     return Witnesses(
         slots={host: usage.slots(text, f"{host}.{DOMAIN}") for host, text in starts.items()},
         matches={host: usage.matches(text) for host, text in texts.items()},
-        cycles={host: usage.cycle_starts(text) for host, text in texts.items()},
+        cycles={host: usage.cycles(text) for host, text in texts.items()},
         ended=ended,
         cut=cut,
     )

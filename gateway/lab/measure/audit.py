@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from gateway.lab.measure import usage
-from gateway.lab.measure.usage import Charge, Slot, UserMatch
+from gateway.lab.measure.usage import Charge, Cycle, Slot, UserMatch
 from gateway.lab.measure.userprio import Prio
 
 
@@ -51,24 +51,27 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 class Witnesses(msgspec.Struct, frozen=True, kw_only=True):
-    """What the daemons' own logs say: slots by execute host; matches and starts of cycles by manager.
+    """What the daemons' own logs say: slots by execute host; matches and cycles by manager.
 
     `ended`: until when the word of a manager counts, for those that were killed or cut off.
     """
 
     slots: Mapping[str, Mapping[str, Slot]]
     matches: Mapping[str, Sequence[UserMatch]]
-    cycles: Mapping[str, Sequence[float]]
+    cycles: Mapping[str, Sequence[Cycle]]
     ended: Mapping[str, float] = {}
     cut: Cut | None = None
 
-    def cycles_seeing(self, host: str) -> list[float]:
-        """Return the starts of the cycles that could see the slots of `host`, in order."""
-        return sorted(at for manager, times in self.cycles.items() for at in times if self._counts(manager, at, host))
+    def cycles_seeing(self, host: str) -> list[Cycle]:
+        """Return the cycles that could see the slots of `host`, in order."""
+        found = [
+            cycle for manager, own in self.cycles.items() for cycle in own if self._counts(manager, cycle.counted, host)
+        ]
+        return sorted(found, key=lambda cycle: cycle.counted)
 
     def all_cycles(self) -> list[float]:
         """Return the starts of every manager's cycles, in order."""
-        return sorted(at for times in self.cycles.values() for at in times)
+        return sorted(cycle.began for own in self.cycles.values() for cycle in own)
 
     def _counts(self, manager: str, at: float, host: str) -> bool:
         if manager in self.ended and at >= self.ended[manager]:
@@ -94,7 +97,8 @@ class Witnesses(msgspec.Struct, frozen=True, kw_only=True):
             if user in seen or user in claimed or _usage(after, user) or _usage(before, user)
         }
         # The usual cycle, not the longest: how long any of them really took is in the replay.
-        cycle_s = max((usage.median_cycle_s(self.cycles_seeing(host), *span) for host in self.slots), default=0.0)
+        starts = ([cycle.began for cycle in self.cycles_seeing(host)] for host in self.slots)
+        cycle_s = max((usage.median_cycle_s(one, *span) for one in starts), default=0.0)
         return Usage(since=before.at, until=after.at, bound_s=len(every_slot) * cycle_s, users=users)
 
     def _charges(self, now: float) -> Iterable[Charge]:

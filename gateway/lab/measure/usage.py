@@ -4,10 +4,17 @@ The definition: a slot is charged to the user whose match the negotiator made or
 
 HTCondor's Accountant counts matches, not claims (src/condor_negotiator.V6/Accountant.cpp): a record for each slot that
 begins with the negotiator's match (AddMatch) and is put right at each cycle (CheckMatches) by what the collector shows
-of the slot then: claimed by another, or by nobody. And the collector is a second behind: a startd saves its updates up
-for that long. So the slot of a job of five seconds is charged six or seven, and now and then a second to a user who was
-given a slot that was claimed already. With cycles a second apart a third of all charges is of this kind, whoever the
-matchmaker is. It is replayed here, so that what a failure adds or takes can be told from what HTCondor always does.
+of the slot then: claimed by another, or by nobody. And the collector is behind: a startd saves its updates up. So the
+slot of a job of five seconds is charged six or seven, and now and then a second to a user who was given a slot that was
+claimed already. With cycles a second apart a fifth of all charges is of this kind, whoever the matchmaker is. It is
+replayed here, so that what a failure adds or takes can be told from what HTCondor always does.
+
+How far behind is no constant, and cannot be guessed: one timer for all slots of a startd (ResMgr::rip_update_needed) is
+set by the first change, is due when the next second of the clock begins, and goes off when the startd then wakes: by
+itself a second after the change, or sooner for anything else. Seen: 0.03 s to 1.8 s. And as a claim follows its cycle
+at once, and the next cycle comes little more than a second later, a hundredth decides whether that one sees the claim
+or takes the match away. So the startd's log says when it sent (it has to be kept at D_FULLDEBUG), and the negotiator's
+when it asked for the ads and when it counted: then the replay is the Accountant's to the second, match by match.
 """
 
 import bisect
@@ -22,14 +29,13 @@ from gateway.lab.measure.logs import stamp
 
 _OWNER = re.compile(r"\b(slot[\d_]+)(?:@\S+?)?(?:\[\d+\])?: Remote owner is (\S+)")
 _CHANGE = re.compile(r"\b(slot[\d_]+)(?:@\S+?)?(?:\[\d+\])?: Changing state(?: and activity)?: \w+(?:/\w+)? -> (\w+)")
-_CYCLE = "Started Negotiation Cycle"
 _MATCHED = re.compile(r"\bMatched \d+\.\d+ (\S+) ")
 _HELD = frozenset({"Claimed", "Preempting"})  # a slot that vacates is its user's still (Accountant::IsClaimed)
 
-# From a slot's change to the update that tells of it (seen: 1.01 to 1.03 s, now and then less). Replayed against the
-# records of a negotiator (8 slots, 40 s, nothing broken): 309 slot-seconds of the 317 that it charged.
-UPDATE_S = 1.02
-FETCH_S = 0.01  # from the start of a cycle to the negotiator's fetching of the ads
+_SENT = "Trying to update collector"  # of every ad (daemon_list.cpp), at the moment in which its slot was looked at
+_STARTED = "Started Negotiation Cycle"
+_ASKED = "Getting Scheduler, Submitter and Machine ads"
+_COUNTED = "Performing accounting"
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -42,7 +48,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """One slot's claims in their order, and what the collector is told of it: from when on, held for whom."""
+    """One slot's claims in their order, and what its startd told the collector: from when on, held for whom."""
 
     claims: tuple[Claim, ...]
     shown: tuple[tuple[float, str | None], ...]
@@ -56,6 +62,14 @@ class Charge(msgspec.Struct, frozen=True):
     until: int
 
 
+class Cycle(msgspec.Struct, frozen=True):
+    """A negotiation cycle that got as far as its accounting: when it began, asked for the ads, and counted (unix s)."""
+
+    began: float
+    asked: float
+    counted: float
+
+
 class UserMatch(msgspec.Struct, frozen=True):
     """A negotiator gave a slot ("slot1@host") to a user."""
 
@@ -65,21 +79,28 @@ class UserMatch(msgspec.Struct, frozen=True):
 
 
 def slots(start_log: str, host: str) -> dict[str, Slot]:
-    """Return the slots of a StartLog by full name; `host` is the full name of the startd's host."""
+    """Return the slots of a StartLog by full name; `host` is the full name of the startd's host.
+
+    A log that is not kept at D_FULLDEBUG has the claims all the same, but nothing is `shown`.
+    """
     held: dict[str, list[tuple[float, str | None]]] = {}  # slot -> changes of its holder
+    shown: dict[str, list[tuple[float, str | None]]] = {}
     owners: dict[str, str] = {}
     for line in start_log.splitlines():
         if "Remote owner is" in line and (owner := _OWNER.search(line)):
             owners[owner[1]] = owner[2]
         elif "Changing state" in line and (change := _CHANGE.search(line)) and (at := stamp(line)) is not None:
             user = owners.get(change[1]) if change[2] in _HELD else None
-            row = held.setdefault(f"{change[1]}@{host}", [])
-            if (row[-1][1] if row else None) != user:
-                row.append((at, user))
-    return {
-        name: Slot(tuple(_claims(name, row)), tuple((at + UPDATE_S, user) for at, user in row))
-        for name, row in held.items()
-    }
+            _note(held.setdefault(f"{change[1]}@{host}", []), at, user)
+        elif _SENT in line and (at := stamp(line)) is not None:
+            for name, row in held.items():  # what changed twice since is sent once, as it is now
+                _note(shown.setdefault(name, []), at, row[-1][1] if row else None)
+    return {name: Slot(tuple(_claims(name, row)), tuple(shown.get(name, ()))) for name, row in held.items()}
+
+
+def _note(row: list[tuple[float, str | None]], at: float, user: str | None) -> None:
+    if (row[-1][1] if row else None) != user:
+        row.append((at, user))
 
 
 def _claims(slot: str, row: Sequence[tuple[float, str | None]]) -> list[Claim]:
@@ -87,10 +108,18 @@ def _claims(slot: str, row: Sequence[tuple[float, str | None]]) -> list[Claim]:
     return [Claim(slot, user, at, end) for (at, user), end in zip(row, ends, strict=True) if user is not None]
 
 
-def cycle_starts(negotiator_log: str) -> list[float]:
-    """Return when each negotiation cycle of a NegotiatorLog began."""
-    times = (stamp(line) for line in negotiator_log.splitlines() if _CYCLE in line)
-    return [at for at in times if at is not None]
+def cycles(negotiator_log: str) -> list[Cycle]:
+    """Return the negotiation cycles of a NegotiatorLog that charged somebody; one that was cut short before did not."""
+    found: list[Cycle] = []
+    began = asked = None
+    for line in negotiator_log.splitlines():
+        if _STARTED in line:
+            began, asked = stamp(line), None
+        elif _ASKED in line:
+            asked = stamp(line)
+        elif _COUNTED in line and (counted := stamp(line)) is not None and began is not None and asked is not None:
+            found.append(Cycle(began, asked, counted))
+    return found
 
 
 def matches(negotiator_log: str) -> list[UserMatch]:
@@ -102,13 +131,14 @@ def matches(negotiator_log: str) -> list[UserMatch]:
     return found
 
 
-def charges(slot: Slot, given: Iterable[UserMatch], cycles: Sequence[float], now: float) -> list[Charge]:
+def charges(slot: Slot, given: Iterable[UserMatch], counts: Iterable[Cycle], now: float) -> list[Charge]:
     """Return what is charged for one slot up to `now`, by a negotiator that made these matches and these cycles."""
-    events: list[tuple[float, str | None]] = [(match.at, match.user) for match in given]
     times = [at for at, _ in slot.shown]
-    for cycle in cycles:
-        place = bisect.bisect_right(times, cycle + FETCH_S)
-        events.append((cycle + FETCH_S, slot.shown[place - 1][1] if place else None))
+    events: list[tuple[float, str | None]] = []
+    for cycle in counts:
+        place = bisect.bisect_right(times, cycle.asked)
+        events.append((cycle.counted, slot.shown[place - 1][1] if place else None))
+    events += [(match.at, match.user) for match in given]  # after the cycles: it counts before it matches
     found: list[Charge] = []
     user: str | None = None
     since = 0
@@ -138,17 +168,17 @@ def _within(spans: Iterable[tuple[str, float, float]], since: float, until: floa
     return total
 
 
-def longest_cycle_s(cycles: Sequence[float], since: float, until: float) -> float:
+def longest_cycle_s(starts: Sequence[float], since: float, until: float) -> float:
     """Return the longest time between two starts of cycles in [since, until), whoever made them; 0 without two."""
-    return max(_cycles_s(cycles, since, until), default=0.0)
+    return max(_cycles_s(starts, since, until), default=0.0)
 
 
-def median_cycle_s(cycles: Sequence[float], since: float, until: float) -> float:
+def median_cycle_s(starts: Sequence[float], since: float, until: float) -> float:
     """Return the usual time between two starts of cycles in [since, until), whoever made them; 0 without two."""
-    lengths = sorted(_cycles_s(cycles, since, until))
+    lengths = sorted(_cycles_s(starts, since, until))
     return lengths[len(lengths) // 2] if lengths else 0.0
 
 
-def _cycles_s(cycles: Sequence[float], since: float, until: float) -> list[float]:
-    times = sorted(at for at in cycles if since <= at < until)
+def _cycles_s(starts: Sequence[float], since: float, until: float) -> list[float]:
+    times = sorted(at for at in starts if since <= at < until)
     return [later - earlier for earlier, later in itertools.pairwise(times)]
