@@ -13,6 +13,7 @@ import msgspec
 from gateway.core.reconcile import Merged, NotContinued, Pool, Side, reconcile
 from gateway.matchmaker.histories import Draft, History, no_collection
 from gateway.matchmaker.merge_letters import MergeFailed, Story
+from gateway.wire.accountant import Records
 
 
 class MergeRefused(Exception):  # noqa: N818 (an answer to the operator)
@@ -56,11 +57,13 @@ def merge_files(base: Path, sides: Sequence[Given], out: Path, pool: Pool, *, fo
     try:
         with no_collection():
             parsed: list[Side] = []
+            alike: Records = {}
             for given, name in zip(told, names, strict=True):
-                history = History(given.path)
+                history = History(given.path, alike)
                 history.close()
                 warnings += history.warnings
                 parsed.append(history.side(name, _story(given, name), parsed[0].updated_s if parsed else 0))
+            alike.clear()
             before, *after = parsed
             merged = reconcile(before, after, pool)
             del history, parsed, before, after

@@ -6,6 +6,7 @@ never. Synchronous: for the merge command, and for the process that merges for a
 
 import contextlib
 import gc
+import itertools
 import os
 import re
 import stat
@@ -18,14 +19,16 @@ import msgspec
 from gateway.core.reconcile import Merged, Side
 from gateway.core.reconcile.sides import ACCOUNTANT
 from gateway.matchmaker.merge_letters import MergeFailed, MergeReason, Story
-from gateway.wire.accountant import FILE_BYTES_MAX, Scan, State, Stop, replay_untrusted, scan_untrusted
+from gateway.wire.accountant import FILE_BYTES_MAX, Records, Scan, State, Stop, replay_untrusted, scan_untrusted
 from gateway.wire.charges import TAIL_BYTES, Charges, announcement_bytes
 from gateway.wire.compacted import compact, difference, records_of
 from gateway.wire.errors import Malformed
 
 LINE_BYTES_SHOWN: Final = 60
 BYTES_MAX = FILE_BYTES_MAX
-_DROP: Final = re.compile(rb"^(?:102[^\S\n]+(Resource\.\S+)|103 Accountant\. LastUpdateTime (\d{1,19}))", re.MULTILINE)
+_DROP: Final = rb"10(?:2[^\S\n]+(Resource\.\S+)|3 Accountant\. LastUpdateTime (\d{1,19}))"
+_FIRST_DROP: Final = re.compile(_DROP)
+_DROPS: Final = re.compile(rb"\n" + _DROP)  # found much faster than by ^ and re.MULTILINE
 SEEN_BYTES: Final = 4096  # the last of what was read: still there when a file has only been appended to
 
 
@@ -61,6 +64,10 @@ class Tail(msgspec.Struct, frozen=True):
 class History:
     """One accounting file, as far as it was read. Held open until `close`, so that no other file gets its number.
 
+    Args:
+        path: the file.
+        alike: records that it may share with the files read before, as of `replay_untrusted`.
+
     Attributes:
         state: what the file holds up to the last whole record outside a transaction.
         sequence, birthdate_s: of its 107 record.
@@ -70,7 +77,7 @@ class History:
         MergeFailed: UNREADABLE, CORRUPT, TOO_LONG.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alike: Records | None = None) -> None:
         self.path = path
         self.state: State = {}
         self.sequence = self.birthdate_s = 0
@@ -81,7 +88,7 @@ class History:
             # O_NONBLOCK: a pipe in the place of a file is refused, not waited for.
             self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._read()
+            self._read(alike)
         except BaseException:
             self.close()
             raise
@@ -118,7 +125,8 @@ class History:
 
     def _note_drops(self, data: bytes) -> set[str]:
         fresh: set[str] = set()
-        for record in _DROP.finditer(data):
+        first = _FIRST_DROP.match(data)
+        for record in itertools.chain([first] if first else [], _DROPS.finditer(data)):
             if record[1] is None:
                 self._updated_s = int(record[2])
             else:
@@ -170,7 +178,7 @@ class History:
         warnings = [] if scan.stop is Stop.END else [_unfinished(self.path, len(data), scan)]
         return Tail(changes, warnings, drops)
 
-    def _read(self) -> None:
+    def _read(self, alike: Records | None) -> None:
         path = self.path
         with _reading(path):
             found = os.fstat(self._descriptor)
@@ -192,7 +200,7 @@ class History:
         charges.feed(data[: scan.closed_length])
         announced = charges.announced(scan.closed_length, data[: scan.closed_length][-TAIL_BYTES:])
         closed = scan.closed_length - announced  # the charge that is only announced is not made: the next one makes it
-        self.state = replay_untrusted(data, closed)
+        self.state = replay_untrusted(data, closed, alike)
         self._note_drops(data[:closed])
         self.sequence, self.birthdate_s = scan.sequence, scan.birthdate
         if not any(name.lower() == "lastupdatetime" for name in self.state.get(ACCOUNTANT, {})):

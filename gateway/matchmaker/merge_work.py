@@ -34,7 +34,7 @@ from gateway.matchmaker.merge_letters import (
     Rehearse,
 )
 from gateway.matchmaker.merge_text import render_report
-from gateway.wire.accountant import State
+from gateway.wire.accountant import Records, State
 
 PARENT_GONE: Final = 3  # exit status
 HOUR_S: Final = 3600
@@ -240,10 +240,11 @@ class _Read:
     def __init__(self, order: Begin) -> None:
         self._order = order
         self._open: list[History] = []
+        alike: Records = {}
         try:
-            self._base = None if order.base is None else self._opened(order.base)
-            self.ours = self._opened(order.ours.path)
-            self._theirs = [self._opened(story.path) for story in order.theirs]
+            self._base = None if order.base is None else self._opened(order.base, alike)
+            self.ours = self._opened(order.ours.path, alike)
+            self._theirs = [self._opened(story.path, alike) for story in order.theirs]
         except BaseException:
             self.close()
             raise
@@ -271,8 +272,8 @@ class _Read:
             history.close()
         self._open.clear()
 
-    def _opened(self, path: str) -> History:
-        self._open.append(History(Path(path)))
+    def _opened(self, path: str, alike: Records) -> History:
+        self._open.append(History(Path(path), alike))
         return self._open[-1]
 
 

@@ -16,9 +16,8 @@ reader is stricter than HTCondor's: each line must stand by itself.
 """
 
 import enum
-import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -43,7 +42,7 @@ _RECORD: Final = re.compile(
     re.VERBOSE,
 )
 _WORDS_OF_RECORDS: Final = 7  # the first groups: keys, attributes, the value
-_OTHER_BLANKS: Final = re.compile(rb"[\t\v\f\r]|  ")  # than one space between two words
+_OTHER_BLANKS: Final = (b"  ", b"\t", b"\v", b"\f", b"\r")  # than one space between two words
 _PIECE_BYTES: Final = 64 * 1024
 # What HTCondor's reader takes for the end of a transaction once it has met a corrupt record: sscanf "%d ".
 _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
@@ -52,11 +51,12 @@ _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
 # a backslash, not an escape (old ClassAd syntax). A number with a leading zero would be octal: HTCondor refuses it.
 _NUMBER: Final = rb"(?:0|[1-9]\d*)(?:\.\d+)?"
 _LITERAL: Final = re.compile(rb"-?" + _NUMBER + rb"|\"(?:[^\"\\]|\\.)*\\?\"")
-# Most of a file: many at once, and never looked at again (possessive), for a second look costs memory.
+# Most of a file: many at once, and never looked at again (possessive), for a second look costs memory. W is a word as
+# above; sets of bytes written out are looked up in a table, which takes half the time of a class (\s, \d).
 _PLAIN_RECORDS: Final = re.compile(
-    rb"(?:10(?:3 [^\s\0]++ [^\s\0]++ (?:-?"
-    + _NUMBER
-    + rb"|\"[^\"\\\n\0]*+\")|1 [^\s\0]++ [^\s\0]++ [^\s\0]++)\n){1,1000}+"
+    rb"""(?:10(?:3[ ]W[ ]W[ ](?:-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+|\"[^\"\\\n\0]*+\")|1[ ]W[ ]W[ ]W)\n){1,1000}+
+    """.replace(b"W", rb"[^ \t\n\v\f\r\0]++"),
+    re.VERBOSE,
 )
 _RESERVED: Final = rb"(?i:true|false|undefined|error)\b"
 _NAME: Final = rb"(?:(?!(?i:is|isnt)\b|" + _RESERVED + rb")[A-Za-z_]\w*|'(?:[^'\\]|\\.)+')"
@@ -103,6 +103,7 @@ class Scan(msgspec.Struct, frozen=True):
 
 
 State = dict[str, dict[str, str]]  # key -> attribute -> expression, as written (names keep their case)
+Records = dict[str, dict[str, str]]  # an ad as a compaction writes it, in many lines -> attribute -> expression
 
 
 class Scanner:
@@ -237,53 +238,116 @@ def read_untrusted(data: bytes) -> State:
     return replay_untrusted(data, verify_untrusted(data).closed_length)
 
 
-def replay_untrusted(data: bytes, closed_length: int) -> State:
+def replay_untrusted(data: bytes, closed_length: int, alike: Records | None = None) -> State:
     """Replay what a scan of the same `data` has found to be closed: for callers that want the scan as well.
 
     Attributes have one spelling each, that of their first mention: HTCondor takes no notice of their case.
+
+    Args:
+        data: a file, or the head of one.
+        closed_length: of a scan of it.
+        alike: records of the files before, of which this one has most as well; those that are new are added. The states
+            share such records: whoever changes one exchanges it for another. None: nothing is shared.
     """
-    state: State = {}
-    spelled: dict[str, str] = {}  # also: one string for each name, not one for each record
-    names: dict[str, str] = {}
-    known: str | None = None  # the key of `ad`: most records say something of the same as the one before
-    ad: dict[str, str] | None = None
-    for words in itertools.chain.from_iterable(_words(data, closed_length)):
-        kind = words[0]
-        if kind == "103":
-            _, key, word, value = words
-            if key != known:
-                known, ad = key, state.get(key)
-            if ad is not None:  # HTCondor ignores what is said of an ad that does not exist
-                name = names.get(word)
-                if name is None:
-                    name = names[word] = spelled.setdefault(word.lower(), word)
-                ad[name] = value
-        elif kind == "101":
-            known = words[1]
-            ad = state.setdefault(known, {})  # of two the first is kept
-        elif kind == "102":
-            state.pop(words[1], None)
-            known = None
-        elif kind == "104":
-            state.get(words[1], {}).pop(spelled.get(words[2].lower(), ""), None)
-    return state
-
-
-def _words(data: bytes, closed_length: int) -> Iterator[list[list[str]]]:
-    """Yield the words of each record, number, key, attribute, value, as many as it has; many records at a time."""
+    replay = _Replay(alike)
     position = 0
     while position < closed_length:  # a piece of whole lines at a time
         end = data.rfind(b"\n", position, min(position + _PIECE_BYTES, closed_length)) + 1
         end = end or data.index(b"\n", position, closed_length) + 1
-        piece = data[position:end]
+        replay.take(data[position:end])
         position = end
-        if not _OTHER_BLANKS.search(piece):
-            yield [line.split(" ", 3) for line in _text(piece).split("\n")]
-            continue
-        yield [
-            [_text(word) for word in (record[0][:3], *record.groups()[:_WORDS_OF_RECORDS]) if word is not None]
-            for record in _RECORD.finditer(piece)
-        ]
+    return replay.state
+
+
+class _Replay:
+    """A state that grows by pieces of a file. Records of it may be shared: they are copied before they are changed."""
+
+    def __init__(self, alike: Records | None) -> None:
+        self.state: State = {}
+        self._alike = alike
+        self._spelled: dict[str, str] = {}  # in lower case -> as first written
+        self._names: dict[str, str] = {}  # as written -> as spelled: one string for each, not one for each record
+        self._rows: dict[tuple[str, ...], tuple[str, ...]] = {}  # the same for all the names of a record at once
+
+    def take(self, piece: bytes) -> None:
+        """Take some whole lines, which a scan has found to be records."""
+        if any(blanks in piece for blanks in _OTHER_BLANKS):
+            self._take_records(
+                [_text(word) for word in (record[0][:3], *record.groups()[:_WORDS_OF_RECORDS]) if word is not None]
+                for record in _RECORD.finditer(piece)
+            )
+            return
+        first, *others = f"\n{_text(piece[:-1])}".split("\n101 ")
+        self._take_lines(first[1:])
+        for text in others:
+            if not self._take_ad(text):
+                self._take_lines(f"101 {text}")
+
+    def _take_ad(self, text: str) -> bool:
+        """Take an ad with all its attributes, as a compaction writes them; return False where it is not so written.
+
+        Args:
+            text: "key mytype targettype", and behind it the lines up to the next 101.
+        """
+        key = text[: text.index(" ")]
+        if key in self.state:
+            return False
+        ad = None if self._alike is None else self._alike.get(text)
+        if ad is not None and self._row(names := tuple(ad)) == names:
+            self.state[key] = ad
+            return True
+        plain = text.replace(f"\n103 {key} ", " ")
+        words = plain.split(" ")
+        if len(words) != 3 + 2 * text.count("\n") or "\n" in plain:
+            return False  # another record's line, or a value of more than one word
+        names = tuple(words[3::2])
+        row = self._row(names)
+        ad = self.state[key] = dict(zip(row, words[4::2], strict=True))
+        if self._alike is not None and row == names:
+            self._alike[text] = ad
+        return True
+
+    def _take_lines(self, text: str) -> None:
+        self._take_records(line.split(" ", 3) for line in text.split("\n"))
+
+    def _take_records(self, records: Iterable[list[str]]) -> None:
+        """Take records one by one: number, key, attribute, value, as many as it has."""
+        known: str | None = None  # the key of `ad`: most records say something of the same as the one before
+        ad: dict[str, str] | None = None
+        for words in records:
+            kind = words[0]
+            if kind == "103":
+                _, key, word, value = words
+                if key != known:
+                    known, ad = key, self._own(key)
+                if ad is not None:  # HTCondor ignores what is said of an ad that does not exist
+                    ad[self._names.get(word) or self._name(word)] = value
+            elif kind == "101":
+                self.state.setdefault(words[1], {})  # of two the first is kept
+                known, ad = words[1], self._own(words[1])
+            elif kind == "102":
+                self.state.pop(words[1], None)
+                known = None
+            elif kind == "104":
+                known, ad = words[1], self._own(words[1])
+                if ad is not None:
+                    ad.pop(self._spelled.get(words[2].lower(), ""), None)
+
+    def _own(self, key: str) -> dict[str, str] | None:
+        ad = self.state.get(key)
+        if ad is not None:
+            ad = self.state[key] = dict(ad)
+        return ad
+
+    def _row(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        row = self._rows.get(names)
+        if row is None:
+            row = self._rows[names] = tuple(map(self._name, names))
+        return row
+
+    def _name(self, word: str) -> str:
+        name = self._names[word] = self._spelled.setdefault(word.lower(), word)
+        return name
 
 
 def _text(word: bytes) -> str:

@@ -31,18 +31,18 @@ def compact(state: State, sequence: int, birthdate_s: int) -> Iterator[bytes]:
     length = 0
     known: set[str] = set()
     for key, ad in state.items():
-        if _NO_WORD.search(key):
-            raise ValueError(f"a record can't have the key {key!r}")
-        lines.append(f"101 {key} * *\n")  # three words: HTCondor's reader takes the next line for the third
-        for name, value in ad.items():
-            if name not in known:
-                if _NO_WORD.search(name):
-                    raise ValueError(f"record {key!r} can't have the attribute {name!r}")
-                known.add(name)
-            if _NO_VALUE.search(value):
-                raise ValueError(f"attribute {name!r} of {key!r} can't have the value {value!r}")
-            lines.append(f"103 {key} {name} {value}\n")
-        length += len(ad) * (len(key) + 40)
+        _check(key, _NO_WORD, "a record can't have the key")
+        if not known.issuperset(ad):
+            for name in ad:
+                _check(name, _NO_WORD, f"record {key!r} can't have the attribute")
+            known.update(ad)
+        # Three words: HTCondor's reader takes the next line for the third.
+        text = f"101 {key} * *\n" + "".join([f"103 {key} {name} {value}\n" for name, value in ad.items()])
+        if text.count("\n") != len(ad) + 1 or "\0" in text or not all(map(str.strip, ad.values())):
+            for name, value in ad.items():  # some value is to be looked at
+                _check(value, _NO_VALUE, f"attribute {name!r} of {key!r} can't have the value")
+        lines.append(text)
+        length += len(text)
         if length > CHUNK_BYTES:
             yield _encoded(lines)
             lines, length = [], 0
