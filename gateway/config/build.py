@@ -38,6 +38,7 @@ def build(tree: Tree) -> Settings:
         key_file=_argument(node, "key-file", str),
         state_dir=_argument(node, "state-dir", str),
         log_format=LogFormat(_option(node, "log", "format", str)),
+        relay_workers=_argument(node, "relay-workers", int),
         peers_name=_name(peers),
         heartbeat_ms=_argument(peers, "heartbeat", int),
         lease_ms=_argument(peers, "lease", int),
@@ -77,6 +78,10 @@ def _frontend(section: Section) -> Frontend:
         name=_name(section),
         binds=tuple(_bind(statement) for statement in section.all("bind")),
         backend=_argument(section, "default_backend", str),
+        client_ms=_argument(section, "timeout client", int),
+        hello_ms=_argument(section, "timeout client-hello", int),
+        maxconn=_argument(section, "maxconn", int),
+        maxconn_source=_argument(section, "maxconn-per-source", int),
     )
 
 
@@ -87,14 +92,16 @@ def _bind(statement: Statement) -> Bind:
 
 
 def _backend(section: Section) -> Backend:
-    standby = section.first("warm-standby")
+    forward, standby = section.first("forward"), section.first("warm-standby")
     return Backend(
         name=_name(section),
         servers=_servers(section),
         forward=Forward(_argument(section, "forward", str)),
+        transparent=forward is not None and "transparent" in forward.options,
         condor_check=section.first("option condor-check") is not None,
         connect_ms=_argument(section, "timeout connect", int),
         queue_ms=_argument(section, "timeout queue", int),
+        drain_ms=_argument(section, "timeout drain", int),
         negotiator_on_elected=section.first("negotiator") is not None,
         warm_standby=standby is not None and _given(standby, "switch", str) == "on",
         replicate_accounting=section.first("replicate accounting") is not None,

@@ -10,13 +10,15 @@ from types import MappingProxyType
 import msgspec
 
 from gateway.config.foreign import BALANCES, FORWARDS, LOG_TARGETS
-from gateway.config.settings import OnPartition, Role
+from gateway.config.settings import Forward, OnPartition, Role
 
 PEERS_MAX = 9  # quorum arithmetic is tested exhaustively up to here
 ADDRESSES_MAX = 16  # each has a fence and its own announcements; a pool needs one
 FRONTENDS_MAX = 32  # a pool needs one or two
 BACKENDS_MAX = 16
 BINDS_MAX = 16  # of one frontend
+CONNECTIONS_MAX = 500_000  # of a frontend, in file descriptors: two each, and fs.nr_open allows a process 1,048,576
+WORKERS_MAX = 64  # more than that cost more memory than a host with so many cores gains by them
 REPLICATED_FILES_MAX = 16  # of one backend: each is watched, and copied in whole when it changes
 
 
@@ -28,6 +30,7 @@ class Kind(enum.Enum):
     PATH = "an absolute path"
     DURATION = "a time"
     COUNT = "a whole number"
+    AUTO_COUNT = "auto or a whole number"
     ENDPOINT = "an address and port, as in 10.0.0.1:9619"
     PREFIX = "an address with its prefix length, as in 10.0.0.100/32"
     DEVICE = "a network interface"
@@ -37,6 +40,8 @@ class Kind(enum.Enum):
 
 class Argument(msgspec.Struct, frozen=True, kw_only=True):
     """One argument. `low` and `high` bound a COUNT, or a DURATION in milliseconds, for these reasons.
+
+    An AUTO_COUNT is 0 for `auto`.
 
     `choices` are the words that are taken; `refused` those known elsewhere, each with the answer to give.
     """
@@ -159,6 +164,21 @@ _GLOBAL = _table(
             ),
         ),
     ),
+    Keyword(
+        name="relay-workers",
+        help="processes that relay connections side by side; auto: one for each core, at most 8",
+        arguments=(
+            Argument(
+                name="auto|count",
+                kind=Kind.AUTO_COUNT,
+                low=1,
+                high=WORKERS_MAX,
+                low_reason="the relay holds connections during an election whatever 'forward' says; or write 'auto'",
+                high_reason="each has memory and file descriptors of its own, and more than the cores gain nothing",
+                default="auto",
+            ),
+        ),
+    ),
 )
 
 _PEERS = _table(
@@ -276,6 +296,65 @@ _FRONTEND = _table(
         arguments=(Argument(name="backend", kind=Kind.NAME),),
         required=True,
     ),
+    Keyword(
+        name="maxconn",
+        help="connections that the relay has open for these clients at a time; one more is refused at once",
+        arguments=(
+            Argument(
+                name="count",
+                kind=Kind.COUNT,
+                low=1,
+                high=CONNECTIONS_MAX,
+                low_reason="nobody would be served",
+                high_reason="a connection takes two file descriptors, and a process has about a million at most",
+                default="4000",
+            ),
+        ),
+    ),
+    Keyword(
+        name="maxconn-per-source",
+        help="of these, connections from one client address; 0: no limit but maxconn",
+        arguments=(
+            Argument(
+                name="count",
+                kind=Kind.COUNT,
+                low=0,
+                high=CONNECTIONS_MAX,
+                high_reason="a connection takes two file descriptors, and a process has about a million at most",
+                default="0",
+            ),
+        ),
+    ),
+    Keyword(
+        name="timeout client",
+        help="a connection is closed on which neither side moved a byte, or one takes nothing, for so long",
+        arguments=(
+            Argument(
+                name="time",
+                kind=Kind.DURATION,
+                low=1_000,
+                high=86_400_000,
+                low_reason="a busy collector is silent for a second in the middle of an answer",
+                high_reason="the pool's daemons say something every few minutes, whoever is silent for a day is gone",
+                default="1h",
+            ),
+        ),
+    ),
+    Keyword(
+        name="timeout client-hello",
+        help="a connection is closed whose client has said nothing for so long since it connected",
+        arguments=(
+            Argument(
+                name="time",
+                kind=Kind.DURATION,
+                low=1_000,
+                high=300_000,
+                low_reason="a first packet that is lost is sent again after a second",
+                high_reason="HTCondor's clients speak first and at once, and floods of silent ones are to cost little",
+                default="10s",
+            ),
+        ),
+    ),
 )
 
 _BACKEND = _table(
@@ -288,8 +367,17 @@ _BACKEND = _table(
     ),
     Keyword(
         name="forward",
-        help="how traffic is carried to the elected manager",
-        arguments=(Argument(name="way", kind=Kind.CHOICE, choices=("proxy",), refused=FORWARDS, default="proxy"),),
+        help="how traffic is carried to the elected manager: by the relay, by address translation, by its MAC address",
+        arguments=(
+            Argument(
+                name="way",
+                kind=Kind.CHOICE,
+                choices=tuple(way.value for way in Forward),
+                refused=FORWARDS,
+                default=Forward.PROXY.value,
+            ),
+        ),
+        options=(Option(word="transparent", help="managers see the client's address (direct: always)"),),
     ),
     Keyword(name="option condor-check", help="check the collector by a query of HTCondor's own protocol"),
     Keyword(
@@ -318,6 +406,20 @@ _BACKEND = _table(
                 high=20_000,
                 high_reason="HTCondor's tools give up after 20 s",
                 default="5s",
+            ),
+        ),
+    ),
+    Keyword(
+        name="timeout drain",
+        help="how long connections to the old manager may go on at a planned switch; 0: they are closed at once",
+        arguments=(
+            Argument(
+                name="time",
+                kind=Kind.DURATION,
+                low=0,
+                high=600_000,
+                high_reason="daemons keep their connections, and a collector drops what it has not heard of for 15 min",
+                default="30s",
             ),
         ),
     ),

@@ -4,8 +4,6 @@ A misspelt word is reported and then read as the word it was probably meant to b
 seem to be missing as well.
 """
 
-from collections.abc import Mapping
-
 from gateway.config import foreign
 from gateway.config.diagnostics import Place, Reporter, closest, did_you_mean, listing, quote
 from gateway.config.keywords import SECTIONS, Argument, Keyword, Option, SectionKind
@@ -125,7 +123,7 @@ class _Parser:
             return keywords[word.text]
         seconds = [name.split()[1] for name in keywords if name.startswith(f"{word.text} ")]
         if seconds:
-            return self._second_word(keywords, words, seconds)
+            return self._second_word(section.kind, words, seconds)
         answer = foreign.KEYWORDS.get(word.text)
         if answer is not None:
             self._report.error(word, f"{quote(word.text)} {answer}")
@@ -141,16 +139,19 @@ class _Parser:
         self._report.close(word.line)
         return keywords.get(closest(word.text, firsts) or "")
 
-    def _second_word(
-        self, keywords: Mapping[str, Keyword], words: tuple[Word, ...], seconds: list[str]
-    ) -> Keyword | None:
-        first = words[0].text
+    def _second_word(self, kind: str, words: tuple[Word, ...], seconds: list[str]) -> Keyword | None:
+        keywords, first = SECTIONS[kind].keywords, words[0].text
         if len(words) < 2:
             self._report.error(_after(words[0]), f"{quote(first)} needs {listing(seconds)} after it")
             return None
         second = words[1]
         if second.text in seconds:
             return keywords[f"{first} {second.text}"]
+        homes = [kind for kind in SECTIONS if f"{first} {second.text}" in SECTIONS[kind].keywords]
+        if homes:
+            told = f"is a keyword of {listing(homes)}, not of {quote(kind)}: move it there"
+            self._report.error(words[0], f"{quote(f'{first} {second.text}')} {told}")
+            return None
         answer = foreign.SECOND_WORDS.get(first, {}).get(second.text)
         if answer is not None:
             self._report.error(second, f"{quote(f'{first} {second.text}')} {answer}")

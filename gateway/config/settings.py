@@ -31,11 +31,11 @@ class Protocol(enum.StrEnum):
 
 
 class Forward(enum.StrEnum):
-    """How a backend's traffic is carried."""
+    """How a backend's traffic is carried while a server is elected; until then the relay holds it."""
 
-    PROXY = "proxy"
-    NAT = "nat"
-    DIRECT = "direct"
+    PROXY = "proxy"  # by the relay: two connections, bytes copied between them
+    NAT = "nat"  # by the kernel: destination rewritten, replies come back through the gateway
+    DIRECT = "direct"  # by the kernel: Ethernet address rewritten, replies go straight to the client
 
 
 class LogFormat(enum.StrEnum):
@@ -87,6 +87,10 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     binds: tuple[Bind, ...]
     backend: str
+    client_ms: int = 3_600_000  # neither side moved a byte, or one takes nothing, for so long
+    hello_ms: int = 10_000  # connected and said nothing for so long
+    maxconn: int = 4_000  # connections of clients at a time
+    maxconn_source: int = 0  # of one client address; 0: no limit but `maxconn`
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,9 +110,11 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     servers: tuple[Server, ...]
     forward: Forward = Forward.PROXY
+    transparent: bool = False  # managers see the client's address; False with `direct`, which can't do otherwise
     condor_check: bool = False
     connect_ms: int = 2000
     queue_ms: int = 5000  # how long a new connection is held while no server is elected
+    drain_ms: int = 30_000  # how long old connections may go on at a planned switch
     negotiator_on_elected: bool = False
     warm_standby: bool = False
     replicate_accounting: bool = False
@@ -122,6 +128,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     key_file: str
     state_dir: str
     log_format: LogFormat
+    relay_workers: int = 0  # processes of the relay; 0: one for each core, at most 8
     peers_name: str
     heartbeat_ms: int
     lease_ms: int

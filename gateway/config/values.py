@@ -51,8 +51,11 @@ def read_value(argument: Argument, text: str) -> Value:
 
 
 def format_ms(time_ms: int) -> str:
-    """Return a time as an operator would write it: `300ms`, `5s`."""
-    return f"{time_ms // 1000}s" if time_ms % 1000 == 0 and time_ms > 0 else f"{time_ms}ms"
+    """Return a time as an operator would write it: `300ms`, `5s`, `15m`, `24h`."""
+    for unit_ms, unit, least in ((3_600_000, "h", 1), (60_000, "m", 3), (1_000, "s", 1)):
+        if time_ms % unit_ms == 0 and time_ms >= least * unit_ms:
+            return f"{time_ms // unit_ms}{unit}"
+    return f"{time_ms}ms"
 
 
 def _name(_argument: Argument, text: str) -> str:
@@ -104,9 +107,23 @@ def _duration(argument: Argument, text: str) -> int:
 
 
 def _count(argument: Argument, text: str) -> int:
-    if _DIGITS.fullmatch(text) is None or not argument.low <= int(text) <= argument.high:
-        raise Refused(f"{quote(text)} is not a whole number from {argument.low} to {argument.high}")
-    return int(text)
+    count = int(text) if _DIGITS.fullmatch(text) is not None else None
+    if count is None or not argument.low <= count <= argument.high:
+        why = "" if count is None else argument.low_reason if count < argument.low else argument.high_reason
+        told = f"{quote(text)} is not a whole number from {argument.low} to {argument.high}"
+        raise Refused(f"{told}: {why}" if why else told)
+    return count
+
+
+def _auto_count(argument: Argument, text: str) -> int:
+    if text == "auto":
+        return 0
+    if _DIGITS.fullmatch(text) is None:
+        raise Refused(
+            f"must be 'auto' or a whole number from {argument.low} to {argument.high}, not {quote(text)}"
+            f"{did_you_mean(text, ('auto',))}"
+        )
+    return _count(argument, text)
 
 
 def _endpoint(_argument: Argument, text: str) -> Endpoint:
@@ -189,6 +206,7 @@ _READERS: dict[Kind, Callable[[Argument, str], Value]] = {
     Kind.PATH: _path,
     Kind.DURATION: _duration,
     Kind.COUNT: _count,
+    Kind.AUTO_COUNT: _auto_count,
     Kind.ENDPOINT: _endpoint,
     Kind.PREFIX: _prefix,
     Kind.DEVICE: _device,

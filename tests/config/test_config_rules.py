@@ -94,13 +94,6 @@ def test_a_frontend_has_at_most_sixteen_binds():
     assert errors(load_sample(binds(17))) == ["frontend 'matchmaker': more than 16 binds"]
 
 
-@pytest.mark.parametrize("way", ["nat", "direct"])
-def test_other_ways_of_forwarding_are_refused_as_not_in_this_version(way):
-    assert errors(load_sample(("forward proxy", f"forward {way}"))) == [
-        f"forward: '{way}' is not in this version: write 'forward proxy'"
-    ]
-
-
 def test_a_lease_is_longer_than_a_heartbeat_and_should_be_three():
     assert warnings(load_sample(("heartbeat 50ms", "heartbeat 100ms"))) == []
     assert "may end when one packet is lost" in warnings(load_sample(("heartbeat 50ms", "heartbeat 101ms")))[0]
@@ -244,9 +237,9 @@ def test_a_second_value_of_an_option_on_one_line_is_refused():
 
 
 def test_a_word_of_haproxy_is_answered_wherever_it_stands_and_ends_no_section():
-    for written in ("    maxconn 4000", "maxconn 4000"):
+    for written in ("    fullconn 4000", "fullconn 4000"):
         (message,) = errors(load_sample(("    lease", f"{written}\n    lease")))
-        assert message == "'maxconn' is known in HAProxy, not here: the relay has a limit of its own"
+        assert message == "'fullconn' is known in HAProxy, not here: write 'maxconn' in the frontend"
 
 
 def test_a_keyword_of_another_section_is_sent_home():

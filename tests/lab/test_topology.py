@@ -2,7 +2,9 @@
 
 import pytest
 
+from gateway.config import load
 from gateway.config.settings import Forward
+from gateway.lab.cluster import gateway_config
 from gateway.lab.errors import LabError
 from gateway.lab.topology import Kind, System, Topology, lab_of_namespace
 
@@ -82,7 +84,10 @@ def test_only_the_labs_own_namespaces_are_taken_for_its_own():
         assert lab_of_namespace(foreign) is None
 
 
-@pytest.mark.parametrize("forward", ["nat", "direct"])
-def test_a_way_to_forward_that_is_yet_to_come_is_refused_before_anything_is_made(forward):
-    with pytest.raises(LabError, match="is not in this version"):
-        Topology(forward=Forward(forward)).checked()
+@pytest.mark.parametrize("forward", list(Forward))
+def test_a_lab_forwards_in_any_way_that_the_language_has(forward):
+    asked = Topology(forward=forward)
+    assert asked.checked() is asked
+    found = load(gateway_config(asked), "gateway.cfg", {})
+    assert found.diagnostics == ()
+    assert found.require().backends[0].forward is forward
