@@ -2,23 +2,7 @@
 
 from gateway.relay.messages import ListenerStats
 
-_COUNTED = (
-    "connections_total",
-    "held_total",
-    "hold_expired_total",
-    "refused_total",
-    "accept_paused_total",
-    "connect_failed_total",
-    "reset_at_switch_total",
-    "first_byte_missed_total",
-    "bytes_to_server_total",
-    "bytes_to_client_total",
-    "flows_total",
-    "datagrams_to_server_total",
-    "datagrams_to_client_total",
-    "datagrams_dropped_total",
-    "unreachable_total",
-)
+_COUNTED = tuple(field for field in ListenerStats.__struct_fields__ if field.endswith("_total"))
 
 
 class Counters:
@@ -26,26 +10,58 @@ class Counters:
 
     __slots__ = _COUNTED
 
-    def __init__(self) -> None:
-        self.connections_total = 0
-        self.held_total = 0
-        self.hold_expired_total = 0
-        self.refused_total = 0
-        self.accept_paused_total = 0
-        self.connect_failed_total = 0
-        self.reset_at_switch_total = 0
-        self.first_byte_missed_total = 0
-        self.bytes_to_server_total = 0
-        self.bytes_to_client_total = 0
-        self.flows_total = 0
-        self.datagrams_to_server_total = 0
-        self.datagrams_to_client_total = 0
-        self.datagrams_dropped_total = 0
-        self.unreachable_total = 0
+    accept_paused_total: int
+    bytes_to_client_total: int
+    bytes_to_server_total: int
+    client_idle_total: int
+    connect_failed_total: int
+    connections_total: int
+    datagrams_dropped_total: int
+    datagrams_to_client_total: int
+    datagrams_to_server_total: int
+    descriptors_missed_total: int
+    drained_total: int
+    first_byte_missed_total: int
+    flows_total: int
+    hello_expired_total: int
+    held_refused_total: int
+    held_total: int
+    hold_expired_total: int
+    maxconn_refused_total: int
+    refused_total: int
+    replayed_total: int
+    reset_at_switch_total: int
+    reset_by_client_total: int
+    reset_by_server_total: int
+    silent_evicted_total: int
+    source_refused_total: int
+    spliced_bytes_total: int
+    transparent_busy_total: int
+    transparent_refused_total: int
+    unreachable_total: int
 
-    def stats(self, name: str, *, connections_now: int, held_now: int, flows_now: int) -> ListenerStats:
+    def __init__(self) -> None:
+        for field in _COUNTED:
+            setattr(self, field, 0)
+
+    def stats(
+        self,
+        name: str,
+        *,
+        connections_now: int = 0,
+        silent_now: int = 0,
+        held_now: int = 0,
+        draining_now: int = 0,
+        flows_now: int = 0,
+    ) -> ListenerStats:
         """Return the figures of this moment as a value."""
         counted = {field: getattr(self, field) for field in _COUNTED}
         return ListenerStats(
-            name=name, connections_now=connections_now, held_now=held_now, flows_now=flows_now, **counted
+            name=name,
+            connections_now=connections_now,
+            silent_now=silent_now,
+            held_now=held_now,
+            draining_now=draining_now,
+            flows_now=flows_now,
+            **counted,
         )

@@ -7,7 +7,7 @@ import enum
 
 import msgspec
 
-MESSAGE_BYTES_MAX = 60_000  # one datagram; a report of 100 listeners is some 20 kB
+MESSAGE_BYTES_MAX = 120_000  # one datagram; a report of 100 listeners is some 60 kB, 120 with every counter in use
 
 
 class WhenDown(enum.StrEnum):
@@ -27,12 +27,19 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     freebind: bool = False  # listen on an address that this host does not hold yet (IP_FREEBIND)
     when_down: WhenDown = WhenDown.HOLD
+    reuse_port: bool = False  # SO_REUSEPORT: several workers listen on it, the kernel deals the clients out
+    transparent: bool = False  # TCP: connect from the client's own address (IP_TRANSPARENT)
     hold_ms: int = 5_000
+    hello_ms: int = 10_000  # HOLD: a client that says nothing is closed after this; 0: do not wait for its first bytes
+    client_ms: int = 3_600_000  # neither side moved a byte, or takes nothing: closed, up to a quarter late; 0: never
     connect_ms: int = 2_000
     user_timeout_ms: int = 0  # TCP_USER_TIMEOUT towards the server; 0 leaves the kernel's default
     first_byte_ms: int = 0  # reset when the server has sent nothing this long after our first byte; 0: never
     flow_idle_ms: int = 900_000  # UDP: a client's flow is forgotten after this silence
-    connections_max: int = 4_000
+    connections_max: int = 4_000  # that have spoken; two descriptors each
+    silent_max: int = 2_000  # that have not: one descriptor each; beyond it the oldest is reset
+    held_max: int = 4_000  # that wait for a server
+    source_max: int = 0  # of one client address, silent ones too; 0: no limit but the others
     flows_max: int = 4_000
 
 
@@ -48,12 +55,16 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route"):
     A greater `epoch` is a switch: every connection and flow of an older epoch is closed at once (TCP by RST),
     even when the server stays the same. With an equal epoch existing connections go on. With server None and the
     same epoch, established connections are left alone and new ones are held (or refused): an election is under way.
+
+    With `drain_ms` a switch lets TCP connections of older epochs go on for so long, and resets what is left of them
+    then; new ones go to the new server from the start. A later switch without it ends them at once.
     """
 
     route: str
     server_host: str | None
     server_port: int
     epoch: int
+    drain_ms: int = 0
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
@@ -82,22 +93,38 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True, tag="switched"):
     took_us: int
 
 
-class ListenerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counters of one listener since the start of the relay; `now` figures are gauges."""
+class ListenerStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Counters of one listener since the start of the relay; `now` figures are gauges. Zeros are not sent."""
 
     name: str
-    connections_now: int = 0
+    connections_now: int = 0  # all: silent, held, connecting, open
     connections_total: int = 0
-    held_now: int = 0
+    silent_now: int = 0  # connected, and have said nothing yet
+    held_now: int = 0  # have spoken and have no server yet
+    draining_now: int = 0  # go on with the server before the last switch
     held_total: int = 0
     hold_expired_total: int = 0
-    refused_total: int = 0  # above connections_max, or no server and nothing to hold for
+    refused_total: int = 0  # every refusal at the door: the five below, and no server where nobody waits (REFUSE)
+    maxconn_refused_total: int = 0  # above connections_max
+    source_refused_total: int = 0  # above source_max
+    held_refused_total: int = 0  # above held_max
+    transparent_refused_total: int = 0  # the client's address could not be used: no CAP_NET_ADMIN, other IP version
+    transparent_busy_total: int = 0  # the client's address has no free port towards the server (EADDRINUSE)
+    silent_evicted_total: int = 0  # said nothing, and made room for a younger one (silent_max)
+    hello_expired_total: int = 0  # said nothing for hello_ms
+    client_idle_total: int = 0  # no byte moved for client_ms
     accept_paused_total: int = 0  # no file descriptor was left: accept paused for 100 ms
+    descriptors_missed_total: int = 0  # no file descriptor was left for the way to the server; tried again
     connect_failed_total: int = 0
+    replayed_total: int = 0  # first bytes given to a server again: the one before had died without an answer
+    reset_by_client_total: int = 0
+    reset_by_server_total: int = 0
     reset_at_switch_total: int = 0
+    drained_total: int = 0  # ended by themselves while draining
     first_byte_missed_total: int = 0
     bytes_to_server_total: int = 0
     bytes_to_client_total: int = 0
+    spliced_bytes_total: int = 0  # of both: moved by the kernel through a pipe, not copied by us
     flows_now: int = 0
     flows_total: int = 0
     datagrams_to_server_total: int = 0

@@ -53,6 +53,8 @@ def bind(settings: Listener) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BYTES)
         if family is socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if settings.reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if settings.freebind:
             if family is socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)

@@ -158,5 +158,5 @@ def _same_socket(one: Settings, other: Settings) -> bool:
     """Whether `other` can take over the socket and the clients of `one`."""
     return all(
         getattr(one, field) == getattr(other, field)
-        for field in ("route", "protocol", "host", "port", "freebind", "when_down")
+        for field in ("route", "protocol", "host", "port", "freebind", "reuse_port", "when_down")
     )

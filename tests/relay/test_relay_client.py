@@ -232,7 +232,7 @@ async def test_older_epoch_is_refused():
 
 async def test_too_many_listeners_are_refused():
     relay = Relay()
-    with pytest.raises(ValueError, match="at most 60000"):
+    with pytest.raises(ValueError, match="at most 120000"):
         relay.configure([listener(name=f"front {number}", port=1) for number in range(1000)])
 
 
