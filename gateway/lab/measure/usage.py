@@ -14,7 +14,8 @@ set by the first change, is due when the next second of the clock begins, and go
 itself a second after the change, or sooner for anything else. Seen: 0.03 s to 1.8 s. And as a claim follows its cycle
 at once, and the next cycle comes little more than a second later, a hundredth decides whether that one sees the claim
 or takes the match away. So the startd's log says when it sent (it has to be kept at D_FULLDEBUG), and the negotiator's
-when it asked for the ads and when it counted: then the replay is the Accountant's to the second, match by match.
+when it asked for the ads and when it counted: then the replay is the Accountant's to the second, match by match, but
+for what is logged within a tick (4 ms) after a whole second: there time() may still give the second before.
 """
 
 import bisect
