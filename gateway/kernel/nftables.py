@@ -29,6 +29,7 @@ _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _GENERIC = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
+GENERIC_BYTES = _GENERIC.size  # where the attributes of a message's body begin
 _NESTED = 0x8000
 _REGISTER_1, _VERDICT_REGISTER = 1, 0
 _NETWORK_HEADER = 1
@@ -138,6 +139,38 @@ class Nftables:
     def has_chain(self, table: str, chain: str, family: int = NFPROTO_NETDEV) -> bool:
         """Return whether the table has that chain; chains vanish with their device."""
         return self._ask(GETCHAIN, string(1, table) + string(3, chain), family) is not None
+
+    def dump(self, kind: int, attributes: bytes, family: int = NFPROTO_NETDEV) -> list[Message]:
+        """Return all that the kernel lists for a GET request; nothing where the table does not exist.
+
+        Raises:
+            KernelRefused: no permission, or the tables would not stand still.
+        """
+        for _ in range(netlink.DUMP_TRIES_MAX):
+            listed = self._dump_once(kind, attributes, family)
+            if listed is not None:
+                return listed
+        raise KernelRefused("read the kernel's tables", errno.EINTR, "they change without pause; try again")
+
+    def _dump_once(self, kind: int, attributes: bytes, family: int) -> list[Message] | None:
+        self._answers()  # what is left of an earlier exchange
+        self._sequence = (self._sequence + 1) & 0x3FFFFFFF
+        request = bytearray(message(kind, netlink.NLM_F_DUMP, attributes, family))
+        struct.pack_into("=I", request, 8, self._sequence)
+        try:
+            self._socket.send(request)
+        except OSError as error:
+            raise KernelRefused("read the kernel's tables", error.errno or 0, "nothing was changed") from error
+        parts = [part for part in self._answers() if part.sequence == self._sequence]
+        for part in parts:
+            if part.kind == netlink.NLMSG_ERROR:
+                (code,) = struct.unpack_from("=i", part.body)
+                if code == -errno.ENOENT:
+                    return []
+                raise KernelRefused("read the kernel's tables", -code, "run as root or give the service CAP_NET_ADMIN")
+        if not parts or any(part.flags & netlink.NLM_F_DUMP_INTR for part in parts):
+            return None
+        return [part for part in parts if part.kind != netlink.NLMSG_DONE]
 
     def _ask(self, kind: int, attributes: bytes, family: int) -> Message | None:
         self._answers()  # what is left of an earlier exchange
