@@ -15,28 +15,23 @@ must judge its lease by CLOCK_BOOTTIME before anything else and `revoke`.
 """
 
 import errno
-import hashlib
 import ipaddress
 import struct
-import time
 
 from gateway.kernel import fence_rules, netlink, nftables
-from gateway.kernel.fence_rules import Layout
 from gateway.kernel.netlink import KernelRefused
-from gateway.kernel.nftables import Batch, Nftables, Refusal
+from gateway.kernel.nftables import Batch, Refusal
+from gateway.kernel.tables import Layout, OwnTables
 
 LEASE_MS_MIN = 10  # one jiffy at HZ 100; some kernels take a timeout of less than one as "never"
 LEASE_MS_MAX = 60_000  # a lease that outlives a minute protects nobody
-OWNER_WAIT_S = 2.0  # a killed predecessor holds its table until its memory is torn down
-OWNER_LOOK_S = 0.05
 
 _COMMENT = "condor-gateway lease"  # how every table of ours begins its comment
-_FAMILIES = {
-    nftables.NFPROTO_NETDEV: "netdev",
-    nftables.NFPROTO_ARP: "arp",
-    nftables.NFPROTO_IPV4: "ip",
-    nftables.NFPROTO_IPV6: "ip6",
+_REMEDIES = {
+    errno.EEXIST: "a lease still lives: renew it or revoke it first",
+    errno.ENOENT: "the fence is gone: install it again",
 }
+_TOO_OLD = "the kernel cannot hold the lease: it needs nf_tables with netdev chains (Linux 4.2 or later, better 5.16)"
 
 
 class Fence:
@@ -54,19 +49,22 @@ class Fence:
         self.ip = str(address)
         self.device = device
         self.table = f"condor-gateway-{name}"
-        self.owned = False  # whether the kernel refuses changes of the table by others
         self.sees_raw_frames = True
         self._key = address.packed
-        self._nftables = Nftables()
+        self._tables = OwnTables(self.table, _COMMENT, "the fence")
+        self._nftables = self._tables.nftables
         self._take(fence_rules.strong(self.table, device, self.ip))
 
     def _take(self, layout: Layout) -> None:
         self._layout = layout
-        # A table of another version, device or address is not adopted but rebuilt.
-        self._comment = f"{_COMMENT} {hashlib.sha256(b''.join(layout.filling)).hexdigest()[:12]}"
         self._renewal = self._elements(nftables.DELSETELEM, nftables.NEWSETELEM)
         self._first = self._elements(nftables.NEWSETELEM)
         self._end = self._elements(nftables.DELSETELEM)
+
+    @property
+    def owned(self) -> bool:
+        """Whether the kernel refuses changes of the table by others."""
+        return self._tables.owned
 
     @property
     def state(self) -> str:
@@ -78,7 +76,7 @@ class Fence:
     def install(self, *, keep_lease: bool = False) -> None:
         """Build the fence, closed, in one transaction; replaces what an earlier process of ours has left.
 
-        Takes milliseconds, and up to `OWNER_WAIT_S` while a predecessor dies: call it at start, in a thread. With
+        Takes milliseconds, and two seconds while a predecessor dies: call it at start, in a thread. With
         `keep_lease` an intact fence of a predecessor is adopted as it is, a live lease included. Call it again when
         `intact` is false: a device that vanishes may take the chains with it.
 
@@ -86,11 +84,11 @@ class Fence:
             KernelRefused: no permission, another process holds the table, the table is not ours, or the kernel is
                 too old. Nothing was changed then.
         """
-        refusal = self._build_patiently(keep_lease=keep_lease)
+        refusal = self._tables.build(self._layout, keep=keep_lease)
         if refusal is not None and refusal.errno == errno.EOPNOTSUPP and self.sees_raw_frames:
             self._take(fence_rules.weak(self.table, self.device, self.ip))
             self.sees_raw_frames = False
-            refusal = self._build_patiently(keep_lease=keep_lease)
+            refusal = self._tables.build(self._layout, keep=keep_lease)
         if refusal is not None:
             raise self._refused("build the fence", refusal)
 
@@ -135,13 +133,7 @@ class Fence:
 
     def intact(self) -> bool:
         """Return whether the tables and all their chains are there."""
-        for family, chains in self._layout.chains.items():
-            table = self._nftables.table(self.table, family)
-            if table is None or table.comment != self._comment:
-                return False
-            if not all(self._nftables.has_chain(self.table, chain, family) for chain in chains):
-                return False
-        return True
+        return self._tables.intact(self._layout)
 
     def remove(self) -> None:
         """Take the fence away, for a clean stop: afterwards frames pass. Remove the address first.
@@ -158,52 +150,6 @@ class Fence:
     def close(self) -> None:
         """Close the socket. The fence stays, shut at the end of its lease, for the next process to adopt."""
         self._nftables.close()
-
-    # -- building ------------------------------------------------------------------------------------------------
-
-    def _build_patiently(self, *, keep_lease: bool) -> Refusal | None:
-        deadline = time.monotonic() + OWNER_WAIT_S
-        refusal = self._build(keep_lease=keep_lease)
-        while refusal is not None and self._owned_by_other() and time.monotonic() < deadline:
-            time.sleep(OWNER_LOOK_S)
-            refusal = self._build(keep_lease=keep_lease)
-        return refusal
-
-    def _build(self, *, keep_lease: bool) -> Refusal | None:
-        adopt, clear = self._leftovers()
-        if keep_lease and self.intact():
-            refusal = self._nftables.transact(Batch(adopt)) if adopt else None
-            self.owned = refusal is None and bool(adopt)
-            return refusal
-        refusal = self._nftables.transact(Batch([*adopt, *clear, *self._tables(owned=True)]))
-        if refusal is None or refusal.errno != errno.EOPNOTSUPP:
-            self.owned = refusal is None
-            return refusal
-        # Before Linux 6.9 a table with an owner dies with it, so it must do without one.
-        self.owned = False
-        return self._nftables.transact(Batch([*adopt, *clear, *self._tables(owned=False)]))
-
-    def _leftovers(self) -> tuple[list[bytes], list[bytes]]:
-        """Return the messages that make the tables of a predecessor ours, and those that delete them."""
-        adopt, clear = [], []
-        flags = nftables.TABLE_OWNER | nftables.TABLE_PERSIST
-        for family, nft_name in _FAMILIES.items():
-            before = self._nftables.table(self.table, family)
-            if before is None:
-                continue
-            if not before.comment.startswith(_COMMENT):
-                remedy = f"a table of that name is there that is not ours: `nft delete table {nft_name} {self.table}`"
-                raise KernelRefused(f"build the fence {self.table!r}", errno.EEXIST, remedy)
-            if before.flags & nftables.TABLE_PERSIST:  # its owner is gone or is this process: become the owner first
-                adopt.append(nftables.new_table(self.table, flags, "", nftables.CREATE, family=family))
-            clear.append(nftables.delete_table(self.table, family=family))
-        return adopt, clear
-
-    def _tables(self, *, owned: bool) -> list[bytes]:
-        """Return the messages that make the tables and fill them."""
-        flags = nftables.TABLE_OWNER | nftables.TABLE_PERSIST if owned else 0
-        made = [nftables.new_table(self.table, flags, self._comment, family=family) for family in self._layout.chains]
-        return [*made, *self._layout.filling]
 
     # -- the lease -----------------------------------------------------------------------------------------------
 
@@ -226,22 +172,5 @@ class Fence:
             struct.pack_into("!Q", batch.data, batch.starts[following] - 8, min(lease_ms, LEASE_MS_MAX))
         return self._nftables.transact(batch)
 
-    def _owned_by_other(self) -> bool:
-        tables = (self._nftables.table(self.table, family) for family in self._layout.chains)
-        return any(table is not None and table.owner not in (0, self._nftables.port) for table in tables)
-
     def _refused(self, operation: str, refusal: Refusal) -> KernelRefused:
-        return KernelRefused(f"{operation} {self.table!r}", refusal.errno, self._remedy(refusal))
-
-    def _remedy(self, refusal: Refusal) -> str:
-        if refusal.errno == errno.EPERM and refusal.place < 0:
-            return "run as root or give the service CAP_NET_ADMIN"
-        if refusal.errno == errno.EPERM:
-            return "another process holds it: is another condor-gateway running here?"
-        if refusal.errno == errno.EEXIST:
-            return "a lease still lives: renew it or revoke it first"
-        if refusal.errno == errno.ENOENT:
-            return "the fence is gone: install it again"
-        return (
-            "the kernel cannot hold the lease: it needs nf_tables with netdev chains (Linux 4.2 or later, better 5.16)"
-        )
+        return self._tables.refused(operation, refusal, _REMEDIES, _TOO_OLD)

@@ -7,11 +7,10 @@ between its look at the clock and its `send`.
 """
 
 import ipaddress
-from collections.abc import Mapping
-from typing import NamedTuple
 
 from gateway.kernel import nftables
 from gateway.kernel.nftables import NFPROTO_ARP, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV
+from gateway.kernel.tables import Layout
 
 SET = "lease"
 PRIORITY = -500  # before every other chain of the device, forwarding rules of our own among them
@@ -22,13 +21,6 @@ _ICMPV6 = b"\x3a"
 _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = b"\x87", b"\x88"
 _KEY_TYPE_IPV4, _KEY_TYPE_IPV6 = 7, 8  # what `nft` calls ipv4_addr and ipv6_addr
 _HOOK_OUTPUT = {NFPROTO_ARP: 1, NFPROTO_IPV4: 3, NFPROTO_IPV6: 3}  # NF_ARP_OUT, NF_INET_LOCAL_OUT
-
-
-class Layout(NamedTuple):
-    """A fence in one of its forms: its chains by family, and the messages that fill its tables, one in each family."""
-
-    chains: Mapping[int, tuple[str, ...]]
-    filling: tuple[bytes, ...]
 
 
 def strong(table: str, device: str, ip: str) -> Layout:
