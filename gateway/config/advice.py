@@ -40,6 +40,11 @@ def something_takes_over(tree: Tree, report: Reporter) -> None:
         having = [peer for peer in peers if _has_role(peer, role)]
         if len(having) == 1:
             report.warning(having[0].word, f"{having[0].subject()} is the only {role}: nothing takes over from it")
+    for section in tree.all("backend"):
+        servers = list(section.all("server"))
+        if len(servers) == 1 and len([peer for peer in peers if _has_role(peer, Role.MANAGER)]) > 1:
+            told = f"{servers[0].subject()} is alone in {section.subject()}: nothing takes over from it"
+            report.warning(servers[0].word, told)
 
 
 def sections_are_used(tree: Tree, report: Reporter) -> None:

@@ -6,7 +6,8 @@ What was not written takes the default of the keyword table.
 from typing import TypeVar
 
 from gateway.config.advice import is_checked
-from gateway.config.keywords import SECTIONS, Argument
+from gateway.config.keywords import SECTIONS
+from gateway.config.schema import Argument
 from gateway.config.settings import (
     Address,
     Backend,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from gateway.config.advice import advise
 from gateway.config.check_files import FILE_RULES
+from gateway.config.check_forwarding import FORWARDING_RULES
 from gateway.config.check_references import REFERENCE_RULES
 from gateway.config.check_times import TIME_RULES
 from gateway.config.diagnostics import WHOLE_FILE, Reporter, quote
@@ -19,7 +20,7 @@ from gateway.config.values import BindPoint, Prefix
 
 def check(tree: Tree, report: Reporter) -> None:
     """Apply every rule to `tree`."""
-    for rule in RULES + TIME_RULES + REFERENCE_RULES + FILE_RULES:
+    for rule in RULES + TIME_RULES + REFERENCE_RULES + FORWARDING_RULES + FILE_RULES:
         rule(tree, report)
     if not report.has_errors:
         advise(tree, report)

@@ -41,12 +41,12 @@ def files_are_written_plainly(tree: Tree, report: Reporter) -> None:
 
 
 def files_are_distinct(tree: Tree, report: Reporter) -> None:
-    """A file is replicated once, by one backend."""
-    taken: dict[str, tuple[Section, Statement]] = {}
+    """A file is replicated once in a backend; another backend has other managers, with files of their own."""
+    taken: dict[tuple[int, str], Statement] = {}
     for section, statement, given, path in _files(tree):
-        first, line = taken.setdefault(path, (section, statement))
-        if line is not statement:
-            told = f"{quote(path)} is already replicated by {first.subject()} on line {line.word.line}"
+        first = taken.setdefault((section.word.line, path), statement)
+        if first is not statement:
+            told = f"{quote(path)} is already replicated by {section.subject()} on line {first.word.line}"
             report.error(given.word, f"replicate file: {told}")
 
 

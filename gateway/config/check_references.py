@@ -54,26 +54,50 @@ def frontends_lead_somewhere(tree: Tree, report: Reporter) -> None:
             _is_section(tree, "backend", str(given.value), section, given, report)
 
 
-def one_negotiator(tree: Tree, report: Reporter) -> None:
-    """A manager runs one negotiator, so that one backend may say when."""
-    first: Statement | None = None
+def managers_serve_one_pool(tree: Tree, report: Reporter) -> None:
+    """A manager's host has one HTCondor with one negotiator, so that one election may say when it runs."""
+    first: dict[str, tuple[Section, Statement]] = {}
     for section in tree.all("backend"):
-        negotiator = section.first("negotiator")
-        if negotiator is not None and first is not None:
+        for server in section.all("server"):
+            given = server.argument("name")
+            if given is None:
+                continue
+            other, line = first.setdefault(str(given.value), (section, server))
+            if _are_two(other, section):
+                report.error(
+                    given.word,
+                    f"{section.subject()}: {server.subject()} is already one of {other.subject()}, on line "
+                    f"{line.word.line}, and a manager runs one negotiator, for one pool: let each pool have managers "
+                    "of its own, or several frontends lead to one backend",
+                )
+                break  # the others are the same mistake
+
+
+def elections_have_names_of_their_own(tree: Tree, report: Reporter) -> None:
+    """Every address and every backend is an election; votes are kept, sent and logged by its name."""
+    addresses = {str(section.name.value): section for section in tree.all("address") if section.name is not None}
+    for section in tree.all("backend"):
+        address = addresses.get(str(section.name.value)) if section.name is not None else None
+        if address is not None and section.name is not None:
             report.error(
-                negotiator.word,
-                f"{section.subject()}: second backend with a negotiator: the first is on line {first.word.line}, "
-                "and a cluster has one",
+                section.name.word,
+                f"{section.subject()} has the name of the address on line {address.word.line}, and each is an "
+                "election, known by its name: rename one",
             )
-        first = first or negotiator
 
 
 REFERENCE_RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     holders_are_gateways,
     servers_are_managers,
     frontends_lead_somewhere,
-    one_negotiator,
+    managers_serve_one_pool,
+    elections_have_names_of_their_own,
 )
+
+
+def _are_two(one: Section, other: Section) -> bool:
+    """Return whether two sections are meant as two; of the second one of a name that was said already."""
+    return one.name is None or other.name is None or one.name.value != other.name.value
 
 
 def _peers(tree: Tree) -> dict[str, Statement]:

@@ -3,103 +3,21 @@
 A default is written as it would be in the file, and passes through the same parser.
 """
 
-import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import msgspec
-
 from gateway.config.foreign import BALANCES, FORWARDS, LOG_TARGETS
+from gateway.config.schema import Argument, Keyword, Kind, Option, SectionKind
 from gateway.config.settings import Forward, OnPartition, Role
 
 PEERS_MAX = 9  # quorum arithmetic is tested exhaustively up to here
 ADDRESSES_MAX = 16  # each has a fence and its own announcements; a pool needs one
 FRONTENDS_MAX = 32  # a pool needs one or two
-BACKENDS_MAX = 16
+BACKENDS_MAX = PEERS_MAX  # each has managers of its own
 BINDS_MAX = 16  # of one frontend
 CONNECTIONS_MAX = 500_000  # of a frontend, in file descriptors: two each, and fs.nr_open allows a process 1,048,576
 WORKERS_MAX = 64  # more than that cost more memory than a host with so many cores gains by them
 REPLICATED_FILES_MAX = 16  # of one backend: each is watched, and copied in whole when it changes
-
-
-class Kind(enum.Enum):
-    """How an argument is read; `gateway.config.values` has one reader for each."""
-
-    NAME = "a name"
-    CHOICE = "one of a few words"
-    PATH = "an absolute path"
-    DURATION = "a time"
-    COUNT = "a whole number"
-    AUTO_COUNT = "auto or a whole number"
-    ENDPOINT = "an address and port, as in 10.0.0.1:9619"
-    PREFIX = "an address with its prefix length, as in 10.0.0.100/32"
-    DEVICE = "a network interface"
-    BIND = "the name of an address section and a port, as in pool-vip:9618"
-    PROTOCOLS = "tcp, udp or tcp,udp"
-
-
-class Argument(msgspec.Struct, frozen=True, kw_only=True):
-    """One argument. `low` and `high` bound a COUNT, or a DURATION in milliseconds, for these reasons.
-
-    An AUTO_COUNT is 0 for `auto`.
-
-    `choices` are the words that are taken; `refused` those known elsewhere, each with the answer to give.
-    """
-
-    name: str
-    kind: Kind
-    choices: tuple[str, ...] = ()
-    refused: Mapping[str, str] = MappingProxyType({})
-    low: int = 0
-    high: int = 0
-    low_reason: str = ""
-    high_reason: str = ""
-    many: bool = False  # takes the rest of the line, at least one word
-    default: str | None = None
-
-
-class Option(msgspec.Struct, frozen=True, kw_only=True):
-    """A word that may follow the arguments in any order: a flag, or with `argument` a word and its value."""
-
-    word: str
-    help: str
-    argument: Argument | None = None
-    required: bool = False
-
-
-class Keyword(msgspec.Struct, frozen=True, kw_only=True):
-    """One keyword; a name of two words, such as `timeout connect`, is written as two words."""
-
-    name: str
-    help: str
-    arguments: tuple[Argument, ...] = ()
-    options: tuple[Option, ...] = ()
-    once: bool = True  # in its section
-    required: bool = False
-
-    def usage(self) -> str:
-        """Return how the keyword is written, as in `peer NAME ADDRESS:PORT ROLE...`."""
-        words = [self.name]
-        words += [argument.name.upper() + ("..." if argument.many else "") for argument in self.arguments]
-        for option in self.options:
-            written = f"{option.word} {option.argument.name.upper()}" if option.argument else option.word
-            words.append(written if option.required else f"[{written}]")
-        return " ".join(words)
-
-
-class SectionKind(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of section.
-
-    `named` ones have a name after the section word; a `single` one may stand only once, a `required` one stands.
-    """
-
-    word: str
-    help: str
-    named: bool
-    single: bool
-    count_max: int
-    required: bool = True
-    keywords: Mapping[str, Keyword]
 
 
 def _table(*keywords: Keyword) -> Mapping[str, Keyword]:

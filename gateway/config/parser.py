@@ -6,8 +6,9 @@ seem to be missing as well.
 
 from gateway.config import foreign
 from gateway.config.diagnostics import Place, Reporter, closest, did_you_mean, listing, quote
-from gateway.config.keywords import SECTIONS, Argument, Keyword, Option, SectionKind
+from gateway.config.keywords import SECTIONS
 from gateway.config.lexer import Word
+from gateway.config.schema import Argument, Keyword, Option, SectionKind
 from gateway.config.tree import Given, Section, Statement, Tree
 from gateway.config.values import Refused, Value, read_value
 
@@ -130,8 +131,7 @@ class _Parser:
             return None
         homes = [kind for kind in SECTIONS if word.text in _first_words(kind)]
         if homes:
-            told = f"is a keyword of {listing(homes)}, not of {quote(section.kind)}: move it there"
-            self._report.error(word, f"{quote(word.text)} {told}")
+            self._elsewhere(section.kind, words, homes)
             return None
         firsts = _first_words(section.kind)
         hint = did_you_mean(word.text, firsts) or f"; its keywords are {listing(firsts, 'and')}"
@@ -147,19 +147,27 @@ class _Parser:
         second = words[1]
         if second.text in seconds:
             return keywords[f"{first} {second.text}"]
-        homes = [kind for kind in SECTIONS if f"{first} {second.text}" in SECTIONS[kind].keywords]
-        if homes:
-            told = f"is a keyword of {listing(homes)}, not of {quote(kind)}: move it there"
-            self._report.error(words[0], f"{quote(f'{first} {second.text}')} {told}")
-            return None
-        answer = foreign.SECOND_WORDS.get(first, {}).get(second.text)
-        if answer is not None:
-            self._report.error(second, f"{quote(f'{first} {second.text}')} {answer}")
+        if self._elsewhere(kind, words, []):
             return None
         hint = did_you_mean(second.text, seconds) or f": write {listing(seconds)}"
         self._report.error(second, f"unknown {first} {quote(second.text)}{hint}")
         self._report.close(second.line)
         return keywords.get(f"{first} {closest(second.text, seconds)}")
+
+    def _elsewhere(self, kind: str, words: tuple[Word, ...], homes: list[str]) -> bool:
+        """Report a line that belongs to another section, or another program; `homes` have its first word at least."""
+        first = words[0].text
+        second = words[1].text if len(words) > 1 else ""
+        both = f"{first} {second}"
+        homes_of_both = [kind for kind in SECTIONS if both in SECTIONS[kind].keywords]
+        answer = foreign.SECOND_WORDS.get(first, {}).get(second)
+        if answer is not None and not homes_of_both:
+            self._report.error(words[1], f"{quote(both)} {answer}")
+        elif homes_of_both or homes:
+            written, there = (both, homes_of_both) if homes_of_both else (first, homes)
+            told = f"is a keyword of {listing(there)}, not of {quote(kind)}: move it there"
+            self._report.error(words[0], f"{quote(written)} {told}")
+        return answer is not None or homes_of_both != [] or homes != []
 
 
 class _StatementReader:

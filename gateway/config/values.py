@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from gateway.config.diagnostics import did_you_mean, listing, quote
-from gateway.config.keywords import Argument, Kind
+from gateway.config.schema import Argument, Kind
 from gateway.config.settings import Endpoint, Protocol
 
 NAME_CHARACTERS_MAX = 64  # names go into every heartbeat's associated data and every log line

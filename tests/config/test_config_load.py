@@ -108,11 +108,46 @@ def test_every_shipped_configuration_is_valid_says_when_to_use_it_and_is_listed(
         ("serve-on-partition", 2, OnPartition.SERVE, 1),
         ("ipv4-and-ipv6", 5, OnPartition.HOLD, 2),
         ("address-alone", 3, OnPartition.HOLD, 1),
+        ("direct", 5, OnPartition.HOLD, 1),
+        ("nat", 5, OnPartition.HOLD, 1),
+        ("two-pools", 7, OnPartition.HOLD, 2),
     ],
 )
 def test_a_shipped_configuration_says_what_its_comment_promises(name, voters, policy, addresses):
     found = load((EXAMPLES / f"{name}.cfg").read_text(), "x.cfg", {}).require()
     assert (len(found.peers), found.on_partition, len(found.addresses)) == (voters, policy, addresses)
+
+
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [("minimal", [Forward.PROXY]), ("direct", [Forward.DIRECT]), ("nat", [Forward.NAT]), ("two-pools", ["proxy"] * 2)],
+)
+def test_a_shipped_configuration_forwards_as_its_name_says(name, ways):
+    found = load((EXAMPLES / f"{name}.cfg").read_text(), "x.cfg", {}).require()
+    assert [backend.forward for backend in found.backends] == ways
+    assert all(backend.negotiator_on_elected for backend in found.backends)
+
+
+def test_the_data_plane_has_its_settings():
+    found = settings(
+        ("    log stdout", "    relay-workers 3\n    log stdout"),
+        (
+            "    default_backend",
+            "    maxconn 900\n    maxconn-per-source 90\n    timeout client 2h\n    timeout client-hello 5s\n"
+            "    default_backend",
+        ),
+        ("forward proxy", "forward nat transparent\n    timeout drain 1m"),
+    )
+    assert found.relay_workers == 3
+    frontend, backend = found.frontends[0], found.backends[0]
+    assert (frontend.client_ms, frontend.hello_ms) == (7_200_000, 5_000)
+    assert (frontend.maxconn, frontend.maxconn_source) == (900, 90)
+    assert (backend.forward, backend.transparent, backend.drain_ms) == (Forward.NAT, True, 60_000)
+
+
+def test_as_many_relays_as_suit_the_host_is_the_default():
+    assert settings(("    log stdout", "    relay-workers auto\n    log stdout")) == settings()
+    assert settings().relay_workers == 0
 
 
 def test_what_is_left_out_takes_its_default():
@@ -157,9 +192,20 @@ def test_every_default_is_a_value_of_its_keyword():
 def test_defaults_of_the_language_are_those_of_the_values():
     fields = {field.name: field.default for field in msgspec.structs.fields(Backend)}
     options = {option.word: option.argument for option in SECTIONS["backend"].keywords["server"].options}
-    connect, queue = (SECTIONS["backend"].keywords[f"timeout {word}"].arguments[0] for word in ("connect", "queue"))
-    assert read_value(connect, connect.default) == fields["connect_ms"]
-    assert read_value(queue, queue.default) == fields["queue_ms"]
+    for word in ("connect", "queue", "drain"):
+        argument = SECTIONS["backend"].keywords[f"timeout {word}"].arguments[0]
+        assert read_value(argument, argument.default) == fields[f"{word}_ms"]
+    forward = SECTIONS["backend"].keywords["forward"].arguments[0]
+    assert read_value(forward, forward.default) == fields["forward"]
+    fields = {field.name: field.default for field in msgspec.structs.fields(Frontend)}
+    for keyword, field in (
+        ("timeout client", "client_ms"),
+        ("timeout client-hello", "hello_ms"),
+        ("maxconn", "maxconn"),
+        ("maxconn-per-source", "maxconn_source"),
+    ):
+        argument = SECTIONS["frontend"].keywords[keyword].arguments[0]
+        assert read_value(argument, argument.default) == fields[field]
     fields = {field.name: field.default for field in msgspec.structs.fields(Server)}
     for word, field in (("inter", "inter_ms"), ("fall", "fall"), ("rise", "rise")):
         assert read_value(options[word], options[word].default) == fields[field]

@@ -24,6 +24,35 @@ from gateway.core.timing import Timing
         ),
         ("connect 2s", ["connect 10ms", "connect 20s"], ["connect 9ms", "connect 20001", "connect 0"]),
         ("connect 2s", ["connect 2s\n    timeout queue 20s"], ["connect 2s\n    timeout queue 20001"]),
+        (
+            "connect 2s",
+            ["connect 2s\n    timeout drain 0", "connect 2s\n    timeout drain 10m"],
+            ["connect 2s\n    timeout drain 600001"],
+        ),
+        (
+            "    default_backend",
+            [
+                "    maxconn 1\n    default_backend",
+                "    maxconn 500000\n    maxconn-per-source 500000\n    default_backend",
+                "    maxconn-per-source 0\n    default_backend",
+                "    timeout client 1s\n    timeout client-hello 1s\n    default_backend",
+                "    timeout client 24h\n    timeout client-hello 5m\n    default_backend",
+            ],
+            [
+                "    maxconn 0\n    default_backend",
+                "    maxconn 500001\n    default_backend",
+                "    maxconn-per-source 500001\n    default_backend",
+                "    timeout client 999\n    default_backend",
+                "    timeout client 86400001\n    default_backend",
+                "    timeout client-hello 999\n    default_backend",
+                "    timeout client-hello 300001\n    default_backend",
+            ],
+        ),
+        (
+            "    log stdout",
+            ["    relay-workers 1\n    log stdout", "    relay-workers 64\n    log stdout"],
+            [f"    relay-workers {word}\n    log stdout" for word in ("0", "65", "Auto", "-1", "1.5", "''")],
+        ),
         ("inter 100ms", ["inter 10ms", "inter 60s"], ["inter 9ms", "inter 61s"]),
         ("fall 3", ["fall 1", "fall 100"], ["fall 0", "fall 101", "fall +3", "fall ³", "fall " + "9" * 2000]),
         ("rise 2", ["rise 1", "rise 100"], ["rise 0", "rise 101"]),
@@ -75,7 +104,6 @@ def test_a_cluster_has_at_most_nine_peers():
     [
         ("address", 16, "    ip 10.77.1.{n}/32 dev eth0\n    holder gw1\n"),
         ("frontend", 32, "    bind pool-vip:{n}\n    default_backend managers\n"),
-        ("backend", 16, "    server cm1 10.77.0.11:9618\n"),
     ],
 )
 def test_sections_of_a_kind_are_limited(section, count, lines):
@@ -84,6 +112,16 @@ def test_sections_of_a_kind_are_limited(section, count, lines):
 
     assert errors(load(SAMPLE + extra(count - 1), "x.cfg", {})) == []
     assert errors(load(SAMPLE + extra(count), "x.cfg", {})) == [f"more than {count} sections '{section}'"]
+
+
+def test_there_are_no_more_backends_than_peers_could_serve():
+    def extra(number):
+        peers = "".join(f"    peer m{n} 10.77.1.{n}:9619 manager\n" for n in range(1, 4))
+        servers = "".join(f"backend extra{n}\n    server m{n} 10.77.1.{n}:9618\n" for n in range(1, number + 1))
+        return SAMPLE.replace("    peer gw1", f"{peers}    peer gw1") + servers
+
+    assert errors(load(extra(3), "x.cfg", {})) == []
+    assert "more than 9 sections 'backend'" in errors(load(extra(9), "x.cfg", {}))
 
 
 def test_a_frontend_has_at_most_sixteen_binds():
