@@ -31,17 +31,14 @@ class _Path(msgspec.Struct, frozen=True, kw_only=True):
 def direct_leads_to_another_host(tree: Tree, report: Reporter) -> None:
     """A gateway can't hand packets to itself: no server of a direct backend may hold an address that leads there."""
     hosts = _hosts_of_peers(tree)
-    told: set[int] = set()  # lines
+    told: set[int] = set()  # lines of servers
     for path in _paths(tree, Forward.DIRECT):
-        holders = _holders(path.address)
-        on_hosts = {hosts[name] for name in holders if name in hosts}
+        holding = {hosts[name] for name in _holders(path.address) if name in hosts}
         for server, endpoint in _servers(path.backend):
-            name = server.argument("name")
-            own = name is not None and str(name.value) in holders
-            if (own or endpoint.host in on_hosts) and server.word.line not in told:
+            if endpoint.host in holding and server.word.line not in told:
                 told.add(server.word.line)
                 report.error(
-                    (name.word if name is not None else server.word),
+                    server.arguments["address:port"][0].word,
                     f"{server.subject()} may hold {_of(path.address)}, and 'forward direct' would send its packets to "
                     "the host that they came to: write 'forward nat' or 'forward proxy', or let other hosts hold it",
                 )
