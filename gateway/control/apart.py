@@ -3,11 +3,15 @@
 Their ads would stay there for CLASSAD_LIFETIME, 15 minutes. The negotiator would try every submitter of theirs anew in
 each cycle (seen: 50 s in the first, 9 s in each of the others), match their slots again and again, and charge their
 users for it, as the other side does. Rule: only what this host can't reach is withdrawn, and only while some node of
-the cluster is silent; who is withdrawn is asked for its ads as soon as all nodes are heard again.
+the cluster is silent; who is withdrawn is asked for its ads as soon as it answers again, or all nodes are heard.
+
+What no gateway can help: a startd or a schedd reads a request to its end before it does anything else. Where the cut
+falls into a request of the other side's, it stands still until it gives up, 20 s later (seen: an ACTIVATE_CLAIM).
 """
 
 import errno
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -25,15 +29,18 @@ from gateway.matchmaker.invalidate import invalidate
 from gateway.matchmaker.prime import ask_for_updates
 
 LOOK_S = 0.2  # between two looks at who is heard
-# A host of the same network answers within milliseconds; the kernel sends a lost SYN again after 1 s.
-CONNECT_S = 0.5
-TRIES = 2
-TRY_AGAIN_S = 0.3
-CONNECTIONS_MAX = 64  # at once
+# A host of the same network answers within milliseconds. The kernel sends a lost SYN again after 1 s: too late here, so
+# several connections are begun, one after the other, and any of them will do.
+CONNECT_S = 0.8
+TRIES = 3
+TRY_AGAIN_S = 0.2
+HOSTS_MAX = 128  # at once; each takes TRIES descriptors
 QUERY_MS = 5_000
-# While somebody is silent: hosts may follow one by one. A manager that is merely dead costs this, and no more.
-AGAIN_S_MIN, AGAIN_S_MAX = 5.0, 60.0
-ASKED_TIMES_MAX = 5  # after the heal; what does not come then comes with its next update
+# While somebody is silent: hosts may follow one by one, and one that was given up wrongly is to be back soon. A manager
+# that is merely dead costs these looks, and no more.
+AGAIN_S_MIN, AGAIN_S_MAX = 2.0, 60.0
+FAILED_AGAIN_S = 1.0  # a collector that gave no answer: until then its negotiator may stand still
+ASKED_TIMES_MAX = 5  # what does not come then comes with its next update
 ASK_AGAIN_S = 3.0
 
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT)
@@ -55,6 +62,7 @@ class Apart:
         self._silent_ms = silent_ms
         self._restart = restart
         self._withdrawn: dict[Key, Ad] = {}
+        self._asked: Counter[str] = Counter()  # address -> how often, since it was withdrawn
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self.withdrawn_total = 0
 
@@ -64,18 +72,21 @@ class Apart:
 
     async def run(self, node: Node) -> None:
         """Watch who is heard, and act on it; ends by cancellation, with the leadership."""
-        again_s = AGAIN_S_MIN
-        due_s = trio.current_time()
         self._withdrawn.clear()
+        was_silent, due_s, again_s = False, trio.current_time(), AGAIN_S_MIN
         while True:
-            if not self._somebody_is_silent(node):
-                again_s, due_s = AGAIN_S_MIN, trio.current_time()
-                if self._withdrawn:
-                    await self._ask_back()
-            elif trio.current_time() >= due_s:
-                if await self._look():
-                    again_s = AGAIN_S_MIN
-                due_s, again_s = trio.current_time() + again_s, min(2 * again_s, AGAIN_S_MAX)
+            silent = self._somebody_is_silent(node)
+            if silent != was_silent:
+                was_silent, due_s, again_s = silent, trio.current_time(), AGAIN_S_MIN
+            if trio.current_time() >= due_s and (silent or self._withdrawn):
+                try:
+                    changed = await (self._look() if silent else self._ask_all())
+                    again_s = AGAIN_S_MIN if changed else again_s
+                    due_s = trio.current_time() + (again_s if silent else ASK_AGAIN_S)
+                    again_s = min(2 * again_s, AGAIN_S_MAX)
+                except ToolFailed as failure:
+                    self._log.warning("apart.put-off", reason=str(failure))
+                    due_s = trio.current_time() + FAILED_AGAIN_S
             await trio.sleep(LOOK_S)
 
     def _somebody_is_silent(self, node: Node) -> bool:
@@ -87,49 +98,63 @@ class Apart:
         )
 
     async def _look(self) -> bool:
-        """Withdraw the ads of hosts that can't be reached; return whether there were any."""
-        try:
-            ads = await census.take(self._own, timeout_ms=QUERY_MS)
-        except ToolFailed as failure:
-            self._log.warning("apart.not-looked", reason=str(failure))
-            return False
-        hosts = _hosts_of(ads, self._ours)
-        gone = await unreachable(hosts)
-        if not gone or len(gone) == len(hosts):
-            return False  # nobody at all: it is this host that is cut off, and an empty collector helps nobody
-        chosen = {key: ad for endpoint in gone for key, ad in hosts[endpoint].items()}
-        try:
-            await invalidate(self._own, chosen, timeout_ms=QUERY_MS)
-        except ToolFailed as failure:
-            self._log.warning("apart.not-withdrawn", reason=str(failure))
-            return False
-        self._withdrawn |= chosen
+        """Withdraw the ads of hosts that can't be reached, ask back who can be; return whether there was any such.
+
+        Raises:
+            ToolFailed: the collector gave no answer, or refused.
+        """
+        ads = await census.take(self._own, timeout_ms=QUERY_MS)
+        hosts, before = _hosts_of(ads, self._ours), _hosts_of(self._withdrawn, self._ours)
+        gone = await unreachable(hosts.keys() | before.keys())
+        # Nobody at all: it is this host that is cut off, and an empty collector helps nobody.
+        doomed = {endpoint: found for endpoint, found in hosts.items() if endpoint in gone}
+        if len(doomed) == len(hosts):
+            doomed = {}
+        if doomed:
+            await self._withdraw(doomed)
+        back = {key: ad for endpoint, found in before.items() if endpoint not in gone for key, ad in found.items()}
+        asked = await self._ask_back(back, ads)
+        return asked or bool(doomed.keys() - before.keys())  # whoever sends to us, and can't be reached, comes again
+
+    async def _withdraw(self, hosts: Mapping[Endpoint, Mapping[Key, Ad]]) -> None:
+        chosen = {key: ad for found in hosts.values() for key, ad in found.items()}
+        self._withdrawn |= chosen  # first: of many some may go before it fails, and are to come back
+        for ad in chosen.values():
+            self._asked.pop(ad.address, None)
+        await invalidate(self._own, chosen, timeout_ms=QUERY_MS)
         self.withdrawn_total += len(chosen)
-        self._log.warning("apart.withdrawn", hosts=sorted(map(str, gone)), ads=len(chosen))
+        self._log.warning("apart.withdrawn", hosts=sorted(map(str, hosts)), ads=len(chosen))
         try:
             await self._restart()
         except SwapAbandoned:
             self._log.info("apart.not-restarted")  # the leadership ends
-        return True
 
-    async def _ask_back(self) -> None:
-        """Have those that were withdrawn send their ads again: the network is whole."""
-        wanted, self._withdrawn = self._withdrawn, {}
-        for _ in range(ASKED_TIMES_MAX):
-            startds = {ad.address for key, ad in wanted.items() if key.kind in ("slot", "startd")}
-            schedds = {ad.address for key, ad in wanted.items() if key.kind in ("schedd", "submitter")}
-            report = await ask_for_updates(startds, schedds)
-            await trio.sleep(ASK_AGAIN_S)
-            try:
-                there = await census.take(self._own, timeout_ms=QUERY_MS)
-            except ToolFailed as failure:
-                self._log.warning("apart.not-looked", reason=str(failure))
-                continue
-            # Of submitters and masters nobody knows whether there are any now.
-            wanted = {key: ad for key, ad in wanted.items() if key not in there and key.kind in ("slot", "schedd")}
-            self._log.info("apart.asked", asked=report.asked, failed=len(report.failed), lacking=len(wanted))
-            if not wanted:
-                return
+    async def _ask_all(self) -> bool:
+        """Have those that were withdrawn send their ads again: the network is whole.
+
+        Raises:
+            ToolFailed: the collector gave no answer.
+        """
+        return await self._ask_back(dict(self._withdrawn), await census.take(self._own, timeout_ms=QUERY_MS))
+
+    async def _ask_back(self, wanted: Mapping[Key, Ad], there: Mapping[Key, Ad]) -> bool:
+        """Have those of `wanted` that are not `there` send their ads again; return whether there were any."""
+        lacking = {}
+        for key, ad in wanted.items():
+            # Of submitters and masters nobody knows whether there are any now: once is enough.
+            times = ASKED_TIMES_MAX if key.kind in ("slot", "schedd") else 1
+            if key not in there and self._asked[ad.address] < times:
+                lacking[key] = ad
+            else:
+                self._withdrawn.pop(key, None)
+        if not lacking:
+            return False
+        startds = {ad.address for key, ad in lacking.items() if key.kind in ("slot", "startd")}
+        schedds = {ad.address for key, ad in lacking.items() if key.kind in ("schedd", "submitter")}
+        report = await ask_for_updates(startds, schedds)
+        self._asked.update({ad.address for ad in lacking.values()})
+        self._log.info("apart.asked", asked=report.asked, failed=len(report.failed), lacking=len(lacking))
+        return True
 
 
 def _hosts_of(ads: Mapping[Key, Ad], ours: frozenset[str]) -> dict[Endpoint, dict[Key, Ad]]:
@@ -153,29 +178,37 @@ def endpoint_of(address: str) -> Endpoint | None:
 async def unreachable(endpoints: Iterable[Endpoint]) -> frozenset[Endpoint]:
     """Return those to which no connection can be had; a host that refuses one is reached."""
     left = set(endpoints)
-    limit = trio.CapacityLimiter(CONNECTIONS_MAX)
+    limit = trio.CapacityLimiter(HOSTS_MAX)
 
     async def try_one(endpoint: Endpoint) -> None:
         async with limit:
             if await _is_reached(endpoint):
                 left.discard(endpoint)
 
-    for attempt in range(TRIES):
-        if attempt and left:
-            await trio.sleep(TRY_AGAIN_S)
-        async with trio.open_nursery() as nursery:
-            for endpoint in tuple(left):
-                nursery.start_soon(try_one, endpoint)
+    async with trio.open_nursery() as nursery:
+        for endpoint in tuple(left):
+            nursery.start_soon(try_one, endpoint)
     return frozenset(left)
 
 
 async def _is_reached(endpoint: Endpoint) -> bool:
-    with trio.move_on_after(CONNECT_S):
+    reached = False
+
+    async def connect(after_s: float) -> None:
+        nonlocal reached
+        await trio.sleep(after_s)
         family = trio.socket.AF_INET6 if ":" in endpoint.host else trio.socket.AF_INET
         with trio.socket.socket(family, trio.socket.SOCK_STREAM) as connection:
             try:
                 await connection.connect((endpoint.host, endpoint.port))
             except OSError as error:
-                return error.errno not in _UNREACHABLE
-            return True
-    return False
+                if error.errno in _UNREACHABLE:
+                    return
+        reached = True
+        nursery.cancel_scope.cancel()
+
+    with trio.move_on_after(CONNECT_S):
+        async with trio.open_nursery() as nursery:
+            for number in range(TRIES):
+                nursery.start_soon(connect, number * TRY_AGAIN_S)
+    return reached

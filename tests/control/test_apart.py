@@ -13,6 +13,7 @@ from gateway.core.node import ElectionPlan, Node
 from gateway.core.timing import Timing
 from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.census import Ad, Key
+from gateway.matchmaker.condor import ToolFailed
 from gateway.matchmaker.prime import AskReport
 
 OWN = Endpoint("127.0.0.1", 9618)
@@ -49,6 +50,24 @@ async def test_a_host_that_never_answers_is_not_reached(monkeypatch: pytest.Monk
             assert await unreachable([there]) == frozenset({there})
 
 
+async def test_a_host_whose_first_answer_is_lost_is_reached() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        there = Endpoint(*full.getsockname())
+        with socket.create_connection(full.getsockname()), socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(full.getsockname())  # the queue is full now: the kernel drops what comes
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_accept_soon, full)
+                assert await unreachable([there]) == frozenset()
+
+
+async def _accept_soon(listener: socket.socket) -> None:
+    await trio.sleep(apart.TRY_AGAIN_S / 2)
+    listener.accept()[0].close()  # room for one
+
+
 class Pool:
     """One manager's collector, and which of its hosts answer."""
 
@@ -63,6 +82,7 @@ class Pool:
         self.lost = {FAR}
         self.asked: list[set[str]] = []
         self.restarts = 0
+        self.fails = 0  # so many times the collector gives no answer
         monkeypatch.setattr(apart.census, "take", self._take)
         monkeypatch.setattr(apart, "invalidate", self._invalidate)
         monkeypatch.setattr(apart, "unreachable", self._unreachable)
@@ -84,6 +104,9 @@ class Pool:
         self.node.heard_ms["cm2"] = boot_ms() - 10 * LEASE_MS
 
     async def _take(self, collector: Endpoint, *, timeout_ms: int) -> dict[Key, Ad]:
+        if self.fails:
+            self.fails -= 1
+            raise ToolFailed("condor_status", "no answer")
         return dict(self.ads)
 
     async def _invalidate(self, collector: Endpoint, ads: dict[Key, Ad], *, timeout_ms: int) -> int:
@@ -169,3 +192,66 @@ async def test_who_was_withdrawn_is_asked_for_its_ads_when_all_nodes_are_heard_a
 
     await _while_running(pool, heal)
     assert pool.asked[0] == {f"<{FAR}?sock=x>"}
+
+
+async def test_a_host_that_answers_again_gets_its_ads_back_while_others_are_still_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = Pool(monkeypatch)
+    monkeypatch.setattr(apart, "AGAIN_S_MIN", 0.05)
+    other = Endpoint("127.0.0.4", 1)
+    pool.ads[Key("slot", "slot1@other")] = _ad(other)
+    pool.lost = {FAR, other}
+    pool.lose()
+
+    async def come_back() -> None:
+        await _until(lambda: pool.restarts == 1)
+        pool.lost = {other}
+        await _until(lambda: bool(pool.asked))
+        pool.ads |= {Key("slot", "slot1@far"): _ad(FAR), Key("schedd", "far"): _ad(FAR)}
+        await _until(lambda: pool.apart.status()["ads_apart"] == 1)
+
+    await _while_running(pool, come_back)
+    assert set().union(*pool.asked) == {f"<{FAR}?sock=x>"}
+    assert pool.restarts == 1
+
+
+async def test_a_host_that_never_sends_its_ads_again_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(monkeypatch)
+    pool.lose()
+
+    async def heal() -> None:
+        await _until(lambda: pool.restarts == 1)
+        pool.hear()
+        await _until(lambda: pool.apart.status()["ads_apart"] == 0)
+
+    await _while_running(pool, heal)
+    assert len(pool.asked) == apart.ASKED_TIMES_MAX
+
+
+async def test_a_collector_that_gave_no_answer_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(monkeypatch)
+    monkeypatch.setattr(apart, "AGAIN_S_MIN", 3_600.0)
+    monkeypatch.setattr(apart, "FAILED_AGAIN_S", 0.01)
+    pool.fails = 2
+    pool.lose()
+    await _while_running(pool, lambda: _until(lambda: pool.restarts == 1))
+
+
+async def test_a_cut_is_seen_while_hosts_of_the_one_before_it_are_asked_for_their_ads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = Pool(monkeypatch)
+    monkeypatch.setattr(apart, "ASK_AGAIN_S", 3_600.0)
+    pool.lose()
+
+    async def heal_and_cut() -> None:
+        await _until(lambda: pool.restarts == 1)
+        pool.hear()
+        await _until(lambda: bool(pool.asked))
+        pool.ads[Key("slot", "slot1@far")] = _ad(FAR)
+        pool.lose()
+        await _until(lambda: pool.restarts == 2)
+
+    await _while_running(pool, heal_and_cut)
+    assert Key("slot", "slot1@far") not in pool.ads
