@@ -28,19 +28,29 @@ class _Path(msgspec.Struct, frozen=True, kw_only=True):
     backend: Section
 
 
-def direct_leads_to_another_host(tree: Tree, report: Reporter) -> None:
-    """A gateway can't hand packets to itself: no server of a direct backend may hold an address that leads there."""
+def addresses_lead_to_other_hosts(tree: Tree, report: Reporter) -> None:
+    """A gateway can't hand a packet to itself, nor take the answer to a client's address off its own way out.
+
+    So no server of a direct backend, or of a proxy that shows the client's address, may hold an address leading there.
+    """
     hosts = _hosts_of_peers(tree)
     told: set[int] = set()  # lines of servers
-    for path in _paths(tree, Forward.DIRECT):
+    for path in _paths(tree):
+        way = _way(path.backend)
+        if way is Forward.DIRECT:
+            why = "'forward direct' would send its packets to the host that they came to: write 'forward nat' or"
+        elif way is Forward.PROXY and _transparent(path.backend) is not None:
+            why = "with 'forward proxy transparent' its answers would go to the client, past the relay beside it: write"
+        else:
+            continue
         holding = {hosts[name] for name in _holders(path.address) if name in hosts}
         for server, endpoint in _servers(path.backend):
             if endpoint.host in holding and server.word.line not in told:
                 told.add(server.word.line)
                 report.error(
                     server.arguments["address:port"][0].word,
-                    f"{server.subject()} may hold {_of(path.address)}, and 'forward direct' would send its packets to "
-                    "the host that they came to: write 'forward nat' or 'forward proxy', or let other hosts hold it",
+                    f"{server.subject()} may hold {_of(path.address)}, and {why} 'forward proxy', or let other hosts "
+                    "hold it",
                 )
 
 
@@ -142,7 +152,7 @@ def silent_clients_are_let_go(tree: Tree, report: Reporter) -> None:
 
 
 FORWARDING_RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
-    direct_leads_to_another_host,
+    addresses_lead_to_other_hosts,
     direct_has_an_address_to_itself,
     direct_keeps_the_port,
     transparent_is_a_choice,

@@ -78,6 +78,15 @@ def test_direct_is_refused_where_a_server_may_hold_the_address_itself():
     assert errors(load_sample(both, held)) == []
 
 
+def test_a_transparent_proxy_is_refused_where_a_server_may_hold_the_address_itself():
+    """Tried: the SYN-ACK to the client's address leaves the host, and the relay's connect times out."""
+    both = ("10.77.0.12:9619 manager", "10.77.0.12:9619 manager gateway")
+    held = ("holder gw1 gw2", "holder gw1 cm2 gw2")
+    (message,) = errors(load_sample(both, held, ("forward proxy", "forward proxy transparent")))
+    assert "past the relay beside it: write 'forward proxy', or let other hosts hold it" in message
+    assert errors(load_sample(both, held, ("forward proxy", "forward nat transparent"))) == []
+
+
 def test_direct_is_refused_where_another_peer_of_the_servers_host_holds_the_address():
     (message,) = errors(load_sample(DIRECT, ("gw2 10.77.0.92:9619", "gw2 10.77.0.12:9629")))
     assert "server 'cm2' may hold address 'pool-vip'" in message
