@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def report(name: str, table: Table, chosen: argparse.Namespace) -> None:
     """Print a result, and save it where that was asked for."""
     print_table(name, table)
+    save(name, table, chosen)
+
+
+def save(name: str, table: Table, chosen: argparse.Namespace) -> None:
+    """Save a result where that was asked for."""
     if chosen.save is not None:
         chosen.save.parent.mkdir(parents=True, exist_ok=True)
         machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
