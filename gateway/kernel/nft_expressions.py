@@ -32,6 +32,7 @@ CHECKSUM_NONE, CHECKSUM_INET = 0, 1
 DYNSET_ADD, DYNSET_UPDATE, DYNSET_DELETE = 0, 1, 2
 OBJECT_COUNTER = 1
 GETSETELEM, NEWOBJ, GETOBJ, DELOBJ = 13, 18, 19, 20
+DELRULE = 8
 
 # What the `nft` command calls the types of keys and data; the kernel only keeps the number. A concatenated type is its
 # parts' numbers, six bits each (`concatenated`).
@@ -364,3 +365,8 @@ def _expression(name: str, *attributes: bytes) -> bytes:
 def joined(parts: Sequence[bytes]) -> bytes:
     """Return a concatenated key or data: each part padded to four bytes."""
     return b"".join(part + bytes(-len(part) % 4) for part in parts)
+
+
+def flush_rules(table: str, chain: str, *, family: int) -> bytes:
+    """Return the message that deletes all rules of a chain."""
+    return message(DELRULE, 0, string(1, table) + string(2, chain), family)
