@@ -216,7 +216,7 @@ def available(wanted: Iterable[str]) -> tuple[list[type[Contender]], dict[str, s
 
 
 def parse() -> argparse.Namespace:
-    every = [kind.name for kind in contenders.ALL]
+    every = [kind.name for kind in contenders.ALL if kind is not contenders.Before]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(every), metavar="NAMES", help=f"of {','.join(every)}")
     known = ", ".join(load.name for load in loads.loads(1)) + ", bulk, rate, udp, idle, switch"
@@ -228,11 +228,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--idle", default="", metavar="COUNTS", help="open connections (default 1000,10000)")
     parser.add_argument("--switches", type=int, default=3, help="of each contender, in each mode")
     parser.add_argument("--quick", action="store_true", help="a short look: 2 rounds, pinned, half a second each")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="beside the proxy of this other checkout")
     parser.add_argument("--markdown", type=Path, default=MARKDOWN, help="the tables go here, too")
     results.add_arguments(parser)
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.rounds, chosen.seconds, chosen.modes, chosen.switches = 2, 0.5, "pinned", 1
+    if chosen.before is not None:
+        contenders.Before.source = chosen.before.resolve()
+        every.append(contenders.Before.name)
+        chosen.only += f",{contenders.Before.name}"
     chosen.only, chosen.modes = chosen.only.split(","), chosen.modes.split(",")
     chosen.idle = [int(count) for count in chosen.idle.split(",")] if chosen.idle else IDLE_COUNTS
     named = [name for name in chosen.loads.split(",") if name]

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.bench.plane import programs
-from tests.bench.plane.segment import Segment
+from tests.bench.plane.loadgen import ROOT
+from tests.bench.plane.segment import DEVICE, Segment
 
 PORT = 9618
 SERVERS = {1: "be1", 2: "be2"}  # by their number, as the load generator's server says it
@@ -182,7 +183,8 @@ class Nginx(Contender):
             f"error_log stderr warn;\nworker_rlimit_nofile {nofile};\nworker_shutdown_timeout 10ms;\n"
             f"events {{ worker_connections {nofile}; }}\n"
             "stream {\n"
-            f" server {{ listen {self.address}:{PORT} backlog=4096; proxy_pass {to}; proxy_timeout 1h; }}\n"
+            f" server {{ listen {self.address}:{PORT} backlog=4096; proxy_pass {to}; proxy_timeout 1h;"
+            " proxy_half_close on; }\n"
             f" server {{ listen {self.address}:{PORT} udp; proxy_pass {to}; proxy_timeout 60s; }}\n}}\n"
         )
 
@@ -217,7 +219,8 @@ class Socat(Contender):
 class Ours(Contender):
     """A process that runs ours in the gateway's namespace, and is told to switch: `tests.bench.plane.host`."""
 
-    extra: ClassVar[Sequence[str]] = ()
+    kind: ClassVar[str] = ""  # what the process is; "": as the contender's name
+    source: ClassVar[Path] = ROOT  # the checkout that it runs
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -232,31 +235,46 @@ class Ours(Contender):
         }
 
     def start(self) -> None:
-        argv = [sys.executable, "-m", "tests.bench.plane.host", self.name, json.dumps(self.arguments)]
-        self._process = self._spawn(argv)
-        self._told()
+        self._process = self._host(self.host, self.kind or self.name)
+
+    def _host(self, host: str, kind: str) -> subprocess.Popen[str]:
+        # -P and the path: from the checkout that is meant, and the relay below it as well.
+        argv = [sys.executable, "-P", "-m", "tests.bench.plane.host", kind, json.dumps(self.arguments)]
+        environment = {**os.environ, "PYTHONPATH": f"{self.source}:{ROOT}"}
+        process = self.segment.spawn(host, argv, log=self._log, env=environment)
+        self._told(process)
+        return process
 
     def stop(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()  # its sign to take its rules away
-        try:
-            self._process.wait(START_S_MAX)
-        except subprocess.TimeoutExpired:
-            print(f"{self.name} did not end by itself", file=sys.stderr)
+        self._end(self._process)
         super().stop()
 
-    def switch(self, number: int) -> int:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{number}\n")
-        self._process.stdin.flush()
-        return int(self._told()["decided_ns"])
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        if process.stdin is not None:
+            process.stdin.close()  # its sign to take its rules away
+        try:
+            process.wait(START_S_MAX)
+        except subprocess.TimeoutExpired:
+            print(f"{self.name} did not end by itself", file=sys.stderr)
 
-    def _told(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+    def switch(self, number: int) -> int:
+        return int(self._ask(self._process, number)["decided_ns"])
+
+    def _ask(self, process: subprocess.Popen[str], number: int) -> dict[str, Any]:
+        assert process.stdin is not None
+        process.stdin.write(f"{number}\n")
+        process.stdin.flush()
+        return self._told(process)
+
+    def _told(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        assert process.stdout is not None
+        line = process.stdout.readline()
         if not line:
-            raise ContenderError(f"{self.name} has ended: see {self._log.name}")
+            raise ContenderError(f"{self.name} has ended: see {self._log.name}:\n{self._last_words()}")
         return json.loads(line)
+
+    def _last_words(self) -> str:
+        return Path(self._log.name).read_text()[-2_000:]
 
 
 class Proxy(Ours):
@@ -270,6 +288,14 @@ class Proxy(Ours):
         return [
             pid for pid in super().pids() if b"gateway.relay" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         ]
+
+
+class Before(Proxy):
+    """The same of another checkout: what a change has brought."""
+
+    name = "before"
+    title = "proxy, before"
+    kind = "proxy"
 
 
 class Nat(Ours):
@@ -293,7 +319,6 @@ class Direct(Ours):
 
     name = "direct"
     title = "**direct**"
-    notices = False
     own_address = "10.77.0.200"
 
     @property
@@ -301,20 +326,31 @@ class Direct(Ours):
         return self.own_address
 
     def start(self) -> None:
+        # The server holds the address as well, and neither answers nor asks for it by ARP.
+        names = [f"net/ipv4/conf/{of}/arp_" for of in ("all", DEVICE)]
         for host in SERVERS.values():
-            # The address of all, heard of by nobody: the server neither answers nor asks for it by ARP.
-            quiet = {f"net/ipv4/conf/{each}/arp_ignore": "1" for each in ("all", "lan0")}
-            quiet |= {f"net/ipv4/conf/{each}/arp_announce": "2" for each in ("all", "lan0")}
-            self.segment.set_sysctls(host, quiet)
+            self.segment.set_sysctls(host, {f"{name}ignore": "1" for name in names})
+            self.segment.set_sysctls(host, {f"{name}announce": "2" for name in names})
             self.segment.run(host, ["ip", "addr", "replace", f"{self.address}/32", "dev", "lo"])
-        self.segment.run(self.host, ["ip", "addr", "replace", f"{self.address}/32", "dev", "lan0"])
+        self.segment.run(self.host, ["ip", "addr", "replace", f"{self.address}/32", "dev", DEVICE])
         super().start()
+        self._managers = {number: self._host(host, "destroy") for number, host in SERVERS.items()}
+
+    def stop(self) -> None:
+        for process in self._managers.values():
+            self._end(process)
+        super().stop()
+
+    def switch(self, number: int) -> int:
+        decided_ns = super().switch(number)
+        self._ask(self._managers[3 - number], number)  # a heartbeat tells the old one, some milliseconds later
+        return decided_ns
 
     def pids(self) -> list[int]:
         return []
 
 
-ALL: tuple[type[Contender], ...] = (Connection, Haproxy, Nginx, Socat, Proxy, Nat, Direct)
+ALL: tuple[type[Contender], ...] = (Connection, Haproxy, Nginx, Socat, Before, Proxy, Nat, Direct)
 
 
 def _said_version(name: str, arguments: Sequence[str], pattern: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.plane.host proxy|nat|direct ARGUMENTS`: ours, in the namespace of a gateway.
+"""`python -m tests.bench.plane.host proxy|nat|direct|destroy ARGUMENTS`: ours, in the namespace of a gateway.
 
 Reads the number of a server a line and goes there; answers each with when that was decided. Ends with its input.
 """
@@ -13,10 +13,14 @@ from typing import Any
 import trio
 
 from gateway.config.settings import Endpoint
+from gateway.kernel.realtime import CONTROL_PRIORITY, prefer_realtime
+from gateway.kernel.sock_destroy import destroy_connections
 from gateway.relay.client import open_relay
 from gateway.relay.messages import Listener, ListenFailed, Ready, Switched
 
+DEVICE = "lan0"
 ROUTE = "pool"
+LEASE_MS, RENEWAL_MS = 1_000, 50
 Arguments = dict[str, Any]
 
 
@@ -89,31 +93,52 @@ table ip cgbench {{
 }}
 """
 
-DIRECT_RULES = """\
-table netdev cgbench {{
-    map servers {{ type ipv4_addr : ether_addr; elements = {{ {address} : {mac} }} }}
-    chain ingress {{
-        type filter hook ingress device lan0 priority 0;
-        ether daddr != {own_mac} accept
-        ip daddr {address} ether saddr set {own_mac} ether daddr set ip daddr map @servers fwd to lan0
-    }}
-}}
-"""
+
+async def run_direct(arguments: Arguments) -> None:
+    """Have the kernel send the frames on, under a lease as the control process renews it."""
+    from gateway.kernel.direct import Direct
+
+    direct = Direct(arguments["address"], DEVICE, "bench")
+    direct.install()
+    direct.switch(arguments["macs"]["1"])
+    direct.grant(LEASE_MS)
+    prefer_realtime(CONTROL_PRIORITY)  # as the control process
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_renew, direct)
+        say(ready=True)
+        async for number in orders():
+            decided_ns = time.monotonic_ns()
+            direct.switch(arguments["macs"][str(number)])
+            say(decided_ns=decided_ns, closed=0, took_us=(time.monotonic_ns() - decided_ns) / 1000)
+        nursery.cancel_scope.cancel()
+    direct.remove()
 
 
-async def run_rules(kind: str, arguments: Arguments) -> None:
-    """Have the kernel do it, by rules like ours that the nft command makes."""
-    address, port = arguments["address"], arguments["port"]
-    if kind == "nat":
-        _run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
-    own_mac = json.loads(_run("ip", "-j", "link", "show", "lan0"))[0]["address"]
+async def _renew(direct: Any) -> None:
+    while True:
+        await trio.sleep(RENEWAL_MS / 1000)
+        if not direct.extend(LEASE_MS):
+            direct.grant(LEASE_MS)
+            print("the lease has run out", file=sys.stderr)
+
+
+async def run_destroy(arguments: Arguments) -> None:
+    """Be the node of a manager: destroy the connections that it has lost, as often as it is told to."""
+    say(ready=True)
+    async for _ in orders():
+        begun_ns = time.monotonic_ns()
+        done = destroy_connections(arguments["address"], arguments["port"])
+        say(decided_ns=begun_ns, closed=done.destroyed, took_us=(time.monotonic_ns() - begun_ns) / 1000)
+
+
+async def run_nat(arguments: Arguments) -> None:
+    """Have the kernel translate, by rules like ours that the nft command makes."""
+    _run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 
     def rules(number: int) -> str:
-        server, mac = arguments["servers"][str(number)], arguments["macs"][str(number)]
-        text = NAT_RULES if kind == "nat" else DIRECT_RULES
-        family = "ip" if kind == "nat" else "netdev"
-        filled = text.format(address=address, port=port, server=server, mac=mac, number=number, own_mac=own_mac)
-        return f"table {family} cgbench\ndelete table {family} cgbench\n{filled}"
+        server = arguments["servers"][str(number)]
+        filled = NAT_RULES.format(address=arguments["address"], port=arguments["port"], server=server, number=number)
+        return f"table ip cgbench\ndelete table ip cgbench\n{filled}"
 
     _run("nft", "-f", "-", input_text=rules(1))
     say(ready=True)
@@ -129,11 +154,8 @@ def _run(*argv: str, input_text: str = "") -> str:
 
 
 def main() -> None:
-    kind, arguments = sys.argv[1], json.loads(sys.argv[2])
-    if kind == "proxy":
-        trio.run(run_proxy, arguments)
-    else:
-        trio.run(run_rules, kind, arguments)
+    kinds = {"proxy": run_proxy, "nat": run_nat, "direct": run_direct, "destroy": run_destroy}
+    trio.run(kinds[sys.argv[1]], json.loads(sys.argv[2]))
 
 
 if __name__ == "__main__":

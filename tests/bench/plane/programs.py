@@ -65,20 +65,23 @@ def _fetch(packages: list[str]) -> None:
     if shutil.which("apt-get") is None:
         raise OSError("this is no Debian machine")
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    archives = FOLDER / "archives"
+    archives, empty = FOLDER / "archives", FOLDER / "empty"
     archives.mkdir(parents=True, exist_ok=True)
-    lacking = ["apt-get", "-qq", "-y", "--no-install-recommends", "--print-uris", "install", *packages]
-    # What this machine lacks, dependencies included: 'URI' FILE SIZE HASH, a line each.
-    asked = functools.partial(
-        subprocess.run, lacking, capture_output=True, text=True, timeout=FETCH_S_MAX, env=environment
-    )
-    if asked(check=False).returncode:  # a machine whose package lists were never fetched, or are too old
-        subprocess.run(
-            ["apt-get", "-qq", "update"], capture_output=True, timeout=FETCH_S_MAX, env=environment, check=True
+    (empty / "partial").mkdir(parents=True, exist_ok=True)
+    # What this machine lacks, dependencies included; apt names only what is still to fetch, so its archive is empty.
+    lacking = ["apt-get", "-qq", "-y", "--no-install-recommends", "--print-uris", f"-oDir::Cache::archives={empty}"]
+
+    def run(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv, cwd=archives, capture_output=True, text=True, timeout=FETCH_S_MAX, env=environment, check=check
         )
-    said = asked(check=True).stdout
-    names = [line.split()[1].split("_")[0] for line in said.splitlines() if line.startswith("'")]
-    fetch = ["apt-get", "-qq", "download", *sorted({*names, *packages})]
-    subprocess.run(fetch, cwd=archives, capture_output=True, timeout=FETCH_S_MAX, env=environment, check=True)
+
+    asked = run(*lacking, "install", *packages, check=False)
+    if asked.returncode:  # the package lists were never fetched, or are too old
+        run("apt-get", "-qq", "update")
+        asked = run(*lacking, "install", *packages)
+    # 'URI' FILE SIZE HASH, a line each
+    names = [line.split()[1].split("_")[0] for line in asked.stdout.splitlines() if line.startswith("'")]
+    run("apt-get", "-qq", "download", *sorted({*names, *packages}))
     for archive in archives.glob("*.deb"):
         subprocess.run(["dpkg-deb", "--extract", archive, FOLDER], capture_output=True, timeout=60, check=True)
