@@ -44,6 +44,7 @@ _RECORD: Final = re.compile(
 _WORDS_OF_RECORDS: Final = 7  # the first groups: keys, attributes, the value
 _OTHER_BLANKS: Final = (b"  ", b"\t", b"\v", b"\f", b"\r")  # than one space between two words
 _PIECE_BYTES: Final = 64 * 1024
+_VALUES_MAX: Final = 1_000  # the first ones: "0" and "0.000000", factors, times; no others come as often
 # What HTCondor's reader takes for the end of a transaction once it has met a corrupt record: sscanf "%d ".
 _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
 
@@ -52,10 +53,14 @@ _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
 _NUMBER: Final = rb"(?:0|[1-9]\d*)(?:\.\d+)?"
 _LITERAL: Final = re.compile(rb"-?" + _NUMBER + rb"|\"(?:[^\"\\]|\\.)*\\?\"")
 # Most of a file: many at once, and never looked at again (possessive), for a second look costs memory. W is a word as
-# above; sets of bytes written out are looked up in a table, which takes half the time of a class (\s, \d).
+# above; sets of bytes written out are looked up in a table, which takes half the time of a class (\s, \d), and a key
+# that comes again (\1) is only compared.
 _PLAIN_RECORDS: Final = re.compile(
-    rb"""(?:10(?:3[ ]W[ ]W[ ](?:-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+|\"[^\"\\\n\0]*+\")|1[ ]W[ ]W[ ]W)\n){1,1000}+
-    """.replace(b"W", rb"[^ \t\n\v\f\r\0]++"),
+    rb"""(?: 101[ ](W)[ ]W[ ]W\n (?: 103[ ]\1[ ]W[ ]V\n )*+ ){1,100}
+       | (?: 103[ ]W[ ]W[ ]V\n ){1,1000}+
+    """.replace(b"V", rb"(?: -?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+ | \"[^\"\\\n\0]*+\" )").replace(
+        b"W", rb"[^ \t\n\v\f\r\0]++"
+    ),
     re.VERBOSE,
 )
 _RESERVED: Final = rb"(?i:true|false|undefined|error)\b"
@@ -176,7 +181,7 @@ class Scanner:
         is_literal = _LITERAL.fullmatch
         plain_at = _PLAIN_RECORDS.match
         while position < end:  # or what is no record
-            if plain := plain_at(data, position):
+            while plain := plain_at(data, position, end):
                 records += data.count(b"\n", position, plain.end())
                 position = plain.end()
                 if open_at is None:
@@ -268,6 +273,7 @@ class _Replay:
         self._spelled: dict[str, str] = {}  # in lower case -> as first written
         self._names: dict[str, str] = {}  # as written -> as spelled: one string for each, not one for each record
         self._rows: dict[tuple[str, ...], tuple[str, ...]] = {}  # the same for all the names of a record at once
+        self._values: dict[str, str] = {}  # those that most records have are held once, too
 
     def take(self, piece: bytes) -> None:
         """Take some whole lines, which a scan has found to be records."""
@@ -300,9 +306,11 @@ class _Replay:
         words = plain.split(" ")
         if len(words) != 3 + 2 * text.count("\n") or "\n" in plain:
             return False  # another record's line, or a value of more than one word
-        names = tuple(words[3::2])
+        names, values = tuple(words[3::2]), words[4::2]
         row = self._row(names)
-        ad = self.state[key] = dict(zip(row, words[4::2], strict=True))
+        if len(self._values) < _VALUES_MAX:
+            self._values.update(zip(values, values, strict=True))
+        ad = self.state[key] = dict(zip(row, map(self._values.get, values, values), strict=True))
         if self._alike is not None and row == names:
             self._alike[text] = ad
         return True

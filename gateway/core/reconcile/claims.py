@@ -37,8 +37,10 @@ def claims_of(state: State) -> dict[str, Claim]:
     """Return the claims by Resource key. A record without a user is a partitionable slot's placeholder."""
     found = {}
     for key, ad in state.items():
+        if not key.startswith(RESOURCE):
+            continue
         user = ad.get("RemoteUser", "")
-        if key.startswith(RESOURCE) and len(user) > 2 and user[0] == user[-1] == '"':
+        if len(user) > 2 and user[0] == user[-1] == '"':
             weight = to_micro(ad.get("SlotWeight"))
             found[key] = Claim(user[1:-1], MICRO if weight is None else max(weight, 0), seconds(ad.get("StartTime")))
     return found
@@ -100,6 +102,11 @@ def uses_of(claims: dict[str, Claim], groups: Groups) -> dict[str, Use]:
     return {name: Use(slots.get(name, 0), weights.get(name, 0), hiers.get(name, 0)) for name in names}
 
 
-def customers_of(state: State) -> set[str]:
-    """Return the customers' names in a state."""
-    return {key[len(CUSTOMER) :] for key in state if key.startswith(CUSTOMER)}
+def customers_of(keys: Iterable[str]) -> set[str]:
+    """Return the customers' names among the keys of a state, or of several."""
+    return {key[len(CUSTOMER) :] for key in keys if key.startswith(CUSTOMER)}
+
+
+def groups_of(state: State) -> set[str]:
+    """Return the groups' names in a state: of the customers without "@"."""
+    return {key[len(CUSTOMER) :] for key in state if "@" not in key and key.startswith(CUSTOMER)}

@@ -46,7 +46,7 @@ class Course:
         self._names = [side.name for side in sides]
         self.usage, self.weighted = (Tally(charged=dict.fromkeys(self._names, 0)) for _ in range(2))
         self._others = [others_of(side.state) for side in (base, *sides)]
-        customers = set[str]().union(*(customers_of(side.state) for side in (base, *sides)))
+        customers = customers_of(set[str]().union(*(side.state for side in (base, *sides))))
         self._groups = {name for name in customers if "@" not in name}
         self._context = self._look()
         for customer in sorted(customers):
@@ -135,12 +135,12 @@ class Course:
     def _put(self, customer: str, outcome: Outcome) -> None:
         if outcome.ad is not None:
             self.state[CUSTOMER + customer] = outcome.ad
-        if outcome.report is not None:
-            self.lines[customer] = outcome.report
-        if outcome.edits:
-            self.edits[customer] = outcome.edits
         if not outcome.at_rest:
             self._tallies[customer] = outcome.usage, outcome.weighted
+            if outcome.report is not None:
+                self.lines[customer] = outcome.report
+            if outcome.edits:
+                self.edits[customer] = outcome.edits
         if "@" in customer:  # a group's record counts its users' usage again
             self.usage.add(outcome.usage)
             self.weighted.add(outcome.weighted)

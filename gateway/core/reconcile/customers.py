@@ -13,7 +13,7 @@ from gateway.core.reconcile.claims import NO_USE, Use
 from gateway.core.reconcile.edits import UNCHANGED, Ad, Choice, edit_of, merge_settings
 from gateway.core.reconcile.overlap import NO_EXCESS, Overlap
 from gateway.core.reconcile.report import CustomerReport, Edit, Fate, Tally
-from gateway.core.reconcile.settle import EMPTY, PRIORITY_MIN, Account, History, next_priority
+from gateway.core.reconcile.settle import EMPTY, PRIORITY_MIN, Account, History, amounts_of, next_priority
 from gateway.core.reconcile.sides import CUSTOMER, Pool
 from gateway.core.reconcile.usage import (
     Entry,
@@ -34,7 +34,7 @@ _CORRECTIONS: Final = (
     "WeightedUnchargedTime",
 )
 _LOWEST: Final = f"{PRIORITY_MIN:f}"
-_ZEROS: Final = frozenset({"0", "0.0", "0.000000"})
+_ZEROS: Final = frozenset({None, "0", "0.0", "0.000000"})
 # What a record at rest has: nothing that runs out, and nothing that is left out.
 _AT_REST: Final = frozenset(
     {
@@ -80,8 +80,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def merge_customer(customer: str, context: Context) -> Outcome:
     """Merge one customer's records."""
-    base_ad = context.base.side.state.get(CUSTOMER + customer)
-    ads = [side.side.state.get(CUSTOMER + customer) for side in context.sides]
+    key = CUSTOMER + customer
+    base_ad = context.base.side.state.get(key)
+    ads = [side.side.state.get(key) for side in context.sides]
     if base_ad is not None and customer not in context.busy:
         idle = _merge_idle(customer, base_ad, ads, context)
         if idle is not None:
@@ -124,30 +125,31 @@ def merge_customer(customer: str, context: Context) -> Outcome:
     return Outcome(ad, usage, weighted, report, edits)
 
 
-def _merge_idle(customer: str, base_ad: Ad, ads: Sequence[Ad | None], context: Context) -> Outcome | None:
+def _merge_idle(customer: str, base_ad: dict[str, str], ads: Sequence[Ad | None], context: Context) -> Outcome | None:
     """Let a record age to which nothing else happened on any side: nearly all records of a large pool.
 
     A short cut: where it can be taken, the long way leads to the same. None where it can't.
     """
-    if not base_ad.keys() <= _AT_REST or not {base_ad.get(name, "0") for name in _CORRECTIONS} <= _ZEROS:
-        return None
     before = base_ad.get("Priority", "")
+    others = [ad for ad in ads if ad is not base_ad]  # few: what several files write alike, they share
+    if any(ad is None or (ad != base_ad and {**ad, "Priority": before} != base_ad) for ad in others):
+        return None
+    if not base_ad.keys() <= _AT_REST or not _ZEROS.issuperset(map(base_ad.get, _CORRECTIONS)):
+        return None
+    amount, weighted_amount = amounts_of(base_ad)
+    usage = Tally(base=amount, merged=amount)
+    weighted = Tally(base=weighted_amount, merged=weighted_amount)
+    if before == _LOWEST and not others:
+        return Outcome(base_ad, usage, weighted, None, [], at_rest=True)
+    priorities = [max((to_micro(ad and ad.get("Priority")) or 0) / MICRO, PRIORITY_MIN) for ad in ads]
+    at_rest = max(priorities) == PRIORITY_MIN
     half_life_s = context.pool.half_life_s
     base = context.base.account(customer, base_ad, half_life_s)
     assert base is not None, "the base has the record"
-    aged = []
-    at_rest = True
-    for side, ad in zip(context.sides, ads, strict=True):
-        if ad is None or (ad != base_ad and {**ad, "Priority": before} != base_ad):
-            return None
-        now = max((to_micro(ad.get("Priority")) or 0) / MICRO, PRIORITY_MIN)
-        if now == PRIORITY_MIN:
-            aged.append(now)
-            continue
-        at_rest = False
-        aged.append(next_priority(now, NO_USE, 0, side.settled_s - side.updated_s, half_life_s))
-    usage = Tally(base=base.usage, merged=base.usage)
-    weighted = Tally(base=base.weighted, merged=base.weighted)
+    aged = [
+        next_priority(priority, NO_USE, 0, side.settled_s - side.updated_s, half_life_s)
+        for priority, side in zip(priorities, context.sides, strict=True)
+    ]
     if base.priority == PRIORITY_MIN == max(aged):
         return Outcome({**base_ad, "Priority": _LOWEST}, usage, weighted, None, [], at_rest)
     none = [NO_EXCESS] * len(ads)

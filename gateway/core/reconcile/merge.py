@@ -8,7 +8,7 @@ import msgspec
 from gateway.core.reconcile.course import Changes, Course, changed
 from gateway.core.reconcile.report import Report, SideReport, Tally
 from gateway.core.reconcile.settle import History, history
-from gateway.core.reconcile.sides import Pool, Side, check, common_spellings, ranked, respelled
+from gateway.core.reconcile.sides import Pool, Side, check, ranked, respelled, spelled_alike
 from gateway.wire.accountant import State
 
 SIDES_MAX: Final = 16  # managers of a pool; the views of all pairs are looked at
@@ -52,9 +52,9 @@ class Reconciliation:
             )
         check(base, sides, pool)
         self._pool = pool
-        self._spelled = common_spellings([base.state, *(side.state for side in sides)])
-        self._base = base = self._spell(base)
-        self._ordered = ranked([self._spell(side) for side in sides])
+        self._spelled, (base, *sides) = spelled_alike([base, *sides])
+        self._base = base
+        self._ordered = ranked(sides)
         self._same_as = _equals(base, self._ordered)
         moved = [side for side in self._ordered if side.name not in self._same_as]
         sequence = max(base.sequence, *(side.sequence for side in sides)) + 1
@@ -109,9 +109,6 @@ class Reconciliation:
         """Return a side, settled as it was merged."""
         known = self._course.histories.get(name) if self._course is not None else None
         return known or history(self.side(name), self._pool)
-
-    def _spell(self, side: Side) -> Side:
-        return msgspec.structs.replace(side, state=respelled(side.state, self._spelled))
 
     def _report(self, course: Course) -> Report:
         edits = [edit for customer in sorted(course.edits) for edit in course.edits[customer]]

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gateway.core.reconcile.amounts import MICRO, to_int, to_micro
-from gateway.core.reconcile.claims import NO_USE, Claim, Groups, Use, claims_of, customers_of, uses_of
+from gateway.core.reconcile.claims import NO_USE, Claim, Groups, Use, claims_of, groups_of, uses_of
 from gateway.core.reconcile.sides import Pool, Side, seconds
 
 PRIORITY_MIN: Final = 0.5  # Accountant.cpp, MinPriority
@@ -50,7 +50,7 @@ class History(msgspec.Struct, frozen=True):
 def history(side: Side, pool: Pool) -> History:
     """Read a side and find until when it is known to have gone on."""
     claims = claims_of(side.state)
-    groups = Groups(customers_of(side.state))
+    groups = Groups(groups_of(side.state))
     return History(side, claims, uses_of(claims, groups), side.updated_s, _last_sign_s(side, claims, pool))
 
 
@@ -76,10 +76,7 @@ def extended(one: History, until_s: int, pool: Pool) -> History:
 def settle(ad: Mapping[str, str], use: Use, gap_s: int, now_s: int, half_life_s: float) -> Account:
     """Charge `use` for `gap_s` seconds until `now_s`, and what was put aside as uncharged."""
     get = ad.get
-    usage = to_micro(get("AccumulatedUsage")) or 0
-    weighted = to_micro(get("WeightedAccumulatedUsage"))
-    if weighted is None:
-        weighted = usage  # as UpdateOnePriority
+    usage, weighted = amounts_of(ad)
     priority = (to_micro(get("Priority")) or 0) / MICRO
     priority = min(max(priority, PRIORITY_MIN), PRIORITY_MAX)
     begin_s, last_s = seconds(get("BeginUsageTime")), seconds(get("LastUsageTime"))
@@ -95,6 +92,13 @@ def settle(ad: Mapping[str, str], use: Use, gap_s: int, now_s: int, half_life_s:
         if added > 0:
             last_s = now_s
     return Account(usage, weighted, priority, begin_s, last_s)
+
+
+def amounts_of(ad: Mapping[str, str]) -> tuple[int, int]:
+    """Return both accumulators of a customer's record, in millionths of a slot-second, as they are written."""
+    usage = to_micro(ad.get("AccumulatedUsage")) or 0
+    weighted = to_micro(ad.get("WeightedAccumulatedUsage"))
+    return usage, usage if weighted is None else weighted  # as UpdateOnePriority
 
 
 def next_priority(priority: float, use: Use, weighted_aside: int, gap_s: int, half_life_s: float) -> float:

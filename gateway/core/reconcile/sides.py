@@ -130,15 +130,19 @@ def check(base: Side, sides: Sequence[Side], pool: Pool) -> None:
 Spellings = dict[str, str]  # an attribute's name in lower case -> as it is spelled here
 
 
-def common_spellings(states: Sequence[State]) -> Spellings:
-    """Find one spelling for each attribute: HTCondor takes no notice of their case; of keys it does.
+def spelled_alike(sides: Sequence[Side]) -> tuple[Spellings, Sequence[Side]]:
+    """Find one spelling for each attribute, and spell all sides so: HTCondor takes no notice of their case.
 
-    ClassAds hash attribute names without case; the log's table hashes keys as they are (classad_log.h).
+    Of that of keys it does: ClassAds hash attribute names without case; the log's table hashes keys as they are
+    (classad_log.h).
     """
     spelled = {name.lower(): name for name in ATTRIBUTES}
-    for name in sorted(set[str]().union(*map(_names_in, states))):
+    names = set[str]().union(*(_names_in(side.state) for side in sides))
+    for name in sorted(names):
         spelled.setdefault(name.lower(), name)
-    return spelled
+    if any(spelled[name.lower()] != name for name in names):
+        sides = [msgspec.structs.replace(side, state=respelled(side.state, spelled)) for side in sides]
+    return spelled, sides
 
 
 def respelled(state: State, spelled: Spellings) -> State:
