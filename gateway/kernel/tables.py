@@ -28,10 +28,14 @@ _FAMILIES = {
 
 
 class Layout(NamedTuple):
-    """What the tables of one name hold: their chains by family, and the messages that fill them, one table a family."""
+    """What the tables of one name hold: their chains by family, and the messages that fill them, one table a family.
+
+    `purpose` is whatever else must be the same where tables are adopted as they are.
+    """
 
     chains: Mapping[int, tuple[str, ...]]
     filling: tuple[bytes, ...]
+    purpose: bytes = b""
 
 
 class OwnTables:
@@ -53,21 +57,24 @@ class OwnTables:
         self._prefix = comment
         self._what = what
 
-    def build(self, layout: Layout, *, keep: bool, carried: Sequence[bytes] = ()) -> Refusal | None:
+    def build(
+        self, layout: Layout, *, keep: bool, before: Sequence[bytes] = (), after: Sequence[bytes] = ()
+    ) -> Refusal | None:
         """Build the tables in one transaction, in place of what an earlier process of ours has left.
 
         Takes milliseconds, and up to `OWNER_WAIT_S` while a predecessor dies: call it in a thread. With `keep` tables
-        of exactly this layout are adopted as they are; `carried` (elements, that change by and by and are no part of
-        the layout) is then not used.
+        of exactly this layout are adopted as they are. What changes by and by is no part of the layout: what stands
+        `before` it (counters) and `after` it (elements) is made only with new tables.
 
         Raises:
             KernelRefused: a table of that name is not ours. Nothing was changed then.
         """
         deadline = time.monotonic() + OWNER_WAIT_S
-        refusal = self._build(layout, keep, carried)
+        contents = [*before, *layout.filling, *after]
+        refusal = self._build(layout, keep, contents)
         while refusal is not None and self._owned_by_other(layout) and time.monotonic() < deadline:
             time.sleep(OWNER_LOOK_S)
-            refusal = self._build(layout, keep, carried)
+            refusal = self._build(layout, keep, contents)
         return refusal
 
     def intact(self, layout: Layout) -> bool:
@@ -112,19 +119,18 @@ class OwnTables:
             remedy = remedies.get(refusal.errno, otherwise)
         return KernelRefused(f"{operation} {self.name!r}", refusal.errno, remedy)
 
-    def _build(self, layout: Layout, keep: bool, carried: Sequence[bytes]) -> Refusal | None:
+    def _build(self, layout: Layout, keep: bool, contents: Sequence[bytes]) -> Refusal | None:
         adopt, clear = self._leftovers()
         if keep and self.intact(layout):
             refusal = self.nftables.transact(Batch(adopt)) if adopt else None
             self.owned = refusal is None and bool(adopt)
             return refusal
-        filling = [*layout.filling, *carried]
-        refusal = self.nftables.transact(Batch([*adopt, *clear, *self._made(layout, owned=True), *filling]))
+        refusal = self.nftables.transact(Batch([*adopt, *clear, *self._made(layout, owned=True), *contents]))
         if refusal is None or refusal.errno != errno.EOPNOTSUPP:
             self.owned = refusal is None
             return refusal
         self.owned = False
-        return self.nftables.transact(Batch([*adopt, *clear, *self._made(layout, owned=False), *filling]))
+        return self.nftables.transact(Batch([*adopt, *clear, *self._made(layout, owned=False), *contents]))
 
     def _leftovers(self) -> tuple[list[bytes], list[bytes]]:
         """Return the messages that make the tables of a predecessor ours, and those that delete them."""
@@ -155,7 +161,7 @@ class OwnTables:
 
     def _comment(self, layout: Layout) -> str:
         # A table of another version or configuration is not adopted but rebuilt.
-        return f"{self._prefix} {hashlib.sha256(b''.join(layout.filling)).hexdigest()[:12]}"
+        return f"{self._prefix} {hashlib.sha256(b''.join(layout.filling) + layout.purpose).hexdigest()[:12]}"
 
     def _owned_by_other(self, layout: Layout) -> bool:
         tables = (self.nftables.table(self.name, family) for family in layout.chains)

@@ -1,0 +1,291 @@
+"""Nat: new flows to a virtual address go to the elected server, by address translation in the kernel.
+
+Rule: a switch is one transaction; a flow goes on to the server that it began with until `expel` drops it.
+
+While no server is elected there is no rule, and packets go up to the listener of this host (the relay), which holds
+them. A connection that it has accepted stays with it when a server is there again: conntrack knows the flow and does
+not translate it. What a crash leaves behind goes on translating, and is adopted by the next process as it is.
+"""
+
+import errno
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from gateway.kernel import nat_rules
+from gateway.kernel.conntrack import Conntrack
+from gateway.kernel.nat_leftovers import Leftovers, counters_of, suited
+from gateway.kernel.nat_rules import MARK_MASK, PROTOCOL_BIT, PROTOCOLS, SERVICES_MAX, Service
+from gateway.kernel.netlink import KernelRefused
+from gateway.kernel.nftables import Batch, Refusal
+from gateway.kernel.rouse import rouse
+from gateway.kernel.tables import OwnTables
+
+_COMMENT: Final = "condor-gateway translation"
+_REMEDIES: Final = {
+    errno.ENOENT: "the table is not as it was left: install it again",
+    errno.EEXIST: "the table is not as it was left: install it again",
+}
+_TOO_OLD: Final = "the kernel cannot translate by maps: it needs nf_tables with NAT (Linux 5.6 or later)"
+
+
+class Server(Protocol):
+    """Where a service's flows go: an address literal and a port, as `gateway.config.settings.Endpoint`."""
+
+    @property
+    def host(self) -> str:
+        """The address."""
+
+    @property
+    def port(self) -> int:
+        """The port."""
+
+
+class Expelled(NamedTuple):
+    """What became of the flows of former servers: connections that were open, clients that were told."""
+
+    connections: int
+    roused: int
+
+
+class Nat:
+    """Translation for the services of one cluster, in the tables `condor-gateway-<cluster>-nat`.
+
+    `switch`, `counters` and `intact` are synchronous and take microseconds; call `install`, `expel` and `remove` in a
+    thread, and none of them beside another.
+
+    Raises:
+        KernelRefused: the kernel has no nftables, or no connection tracking.
+        ValueError: more services than marks, or two of one name or listener.
+    """
+
+    def __init__(self, cluster: str, services: Sequence[Service]) -> None:
+        listeners = [at.key for one in services for at in one.listeners]
+        if len(services) > SERVICES_MAX:
+            raise ValueError(f"{len(services)} services, but at most {SERVICES_MAX} can be told apart")
+        if len(set(listeners)) != len(listeners) or len({one.name for one in services}) != len(services):
+            raise ValueError("two services of one name, or for one address, protocol and port")
+        self.table = f"condor-gateway-{cluster}-nat"
+        self.services = tuple(services)
+        self._tables = OwnTables(self.table, _COMMENT, "the translation")
+        self._conntrack = Conntrack()
+        self._forget()
+
+    @property
+    def state(self) -> str:
+        """How far the kernel keeps the translation: "kernel", and what this kernel is too old for."""
+        return "kernel" if self._tables.owned else "kernel, others may change it (before Linux 6.9)"
+
+    def install(self, *, keep: bool = False) -> None:
+        """Build the tables in one transaction; replaces what an earlier process of ours has left.
+
+        With `keep` flows go on, servers stay elected and counters go on counting, also where services have been added
+        or taken away. Without it there is no server until the first `switch`, and flows of former ones are dropped.
+
+        Raises:
+            KernelRefused: no permission, another process holds the tables, they are not ours, or the kernel is too
+                old. Nothing was changed then.
+        """
+        left = Leftovers(self._tables)
+        self._forget()
+        self._slots = left.slots(self.services)
+        if keep:
+            self._adopt(left)
+        by_slot = {self._slots[service.name]: service for service in self.services}
+        self._layout = nat_rules.layout(self.table, by_slot)
+        counters = nat_rules.counters(self.table, by_slot, left.counted if keep else {})
+        refusal = self._tables.build(self._layout, keep=keep, before=counters, after=self._elements())
+        if refusal is not None:
+            raise self._refused("build the translation", refusal)
+        gone = left.used_slots - by_slot.keys() if keep else left.used_slots | by_slot.keys()
+        self._drop(gone)
+
+    def switch(self, server: Server | None, service: str | None = None, *, drain: bool = False) -> bool:
+        """Let new flows of a service go to `server`; None: up to this host's own listener.
+
+        True: it is another server than the last one, and flows to that are left: UDP flows are dropped here at once;
+        call `expel` for the connections, at the end of the time that they have (`drain` only says that this is not
+        now: it is the next switch's at the latest). After None the last server may come back, and nothing is dropped.
+
+        Args:
+            server: of a service with listeners of both IP versions only those of its own get it.
+            service: its name; may be left away where there is but one.
+            drain: leave UDP flows alone as well.
+
+        Raises:
+            KernelRefused: the tables are gone, or belong to another process.
+        """
+        named = self._named(service)
+        name = named.name
+        place = (server.host, server.port) if server is not None else None
+        if place == self._servers.get(name):
+            return False
+        turns = place is not None and (name in self._unknown or self._last.get(name, place) != place)
+        if turns and name in self._lingering:  # its turn comes again: nobody of the last but one may be left
+            self._flush(named, self._former(name))
+        self._transact(named, place, turns)
+        self._servers[name] = place
+        if place is not None:
+            self._last[name] = place
+            self._unknown.discard(name)
+        if turns:
+            self._lingering.add(name)
+            if not drain:
+                self._flush(named, self._former(name), ("udp",))
+        return turns
+
+    def expel(self, service: str | None = None) -> Expelled:
+        """Drop the flows of a service to its former servers, and rouse the clients that wait for their answer.
+
+        Ten thousand connections take some 0.3 s, most of it to find out who they are.
+
+        Raises:
+            KernelRefused: no permission.
+        """
+        named = self._named(service)
+        if named.name not in self._lingering:
+            return Expelled(0, 0)
+        former = self._former(named.name)
+        mark = nat_rules.mark(self._slots[named.name], "tcp", former)
+        flows = [flow for flow in self._conntrack.flows(mark, MARK_MASK) if flow.established]
+        self._flush(named, former)
+        self._lingering.discard(named.name)
+        return Expelled(len(flows), rouse(flows, nat_rules.ROUSE_MARK))
+
+    @property
+    def lingering(self) -> frozenset[str]:
+        """The services that may have flows to former servers: `expel` them when their time is over."""
+        return frozenset(self._lingering)
+
+    def counters(self) -> dict[str, int]:
+        """Return what the kernel has counted since the tables were first built.
+
+        Keys are "<service>.<what>": tcp_opened and udp_opened (new flows), tcp_received_packets, tcp_received_bytes,
+        tcp_sent_..., and the same of UDP, whose packets are datagrams (put together from their fragments). "Received"
+        is from clients; bytes count IP headers. What the relay carries is not in them.
+
+        Raises:
+            KernelRefused: no permission.
+        """
+        names = {slot: name for name, slot in self._slots.items()}
+        found: dict[str, int] = {}
+        for family in self._layout.chains:
+            for counter, counted in counters_of(self._tables, family).items():
+                slot, what = nat_rules.of_counter(counter)
+                if what.endswith("opened"):
+                    numbers = {f"{names[slot]}.{what}": counted.packets}
+                else:
+                    key = f"{names[slot]}.{what}"
+                    numbers = {f"{key}_packets": counted.packets, f"{key}_bytes": counted.bytes}
+                for key, number in numbers.items():
+                    found[key] = found.get(key, 0) + number
+        return found
+
+    def intact(self) -> bool:
+        """Return whether the tables and all their chains are there."""
+        return self._tables.intact(self._layout)
+
+    def remove(self) -> None:
+        """Take the translation away, for a clean stop, and drop the flows that it has made.
+
+        Raises:
+            KernelRefused: the table belongs to another process.
+        """
+        refusal = self._tables.remove()
+        self._tables.close()
+        if refusal is not None and refusal.errno != errno.ENOENT:
+            raise self._refused("remove the translation", refusal)
+        self._drop(self._slots.values())
+        self._conntrack.close()
+
+    def close(self) -> None:
+        """Close the sockets. The tables stay as they are, for the next process to adopt."""
+        self._tables.close()
+        self._conntrack.close()
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._slots = {service.name: slot for slot, service in enumerate(self.services)}
+        self._layout = nat_rules.layout(self.table, dict(enumerate(self.services)))
+        self._generations = {service.name: 0 for service in self.services}
+        self._servers: dict[str, tuple[str, int] | None] = {}
+        self._last: dict[str, tuple[str, int]] = {}  # the server that the present generation's flows go to
+        self._unknown: set[str] = set()  # services whose last server is not known, but may have flows
+        self._lingering: set[str] = set()
+
+    def _adopt(self, left: Leftovers) -> None:
+        for service in self.services:
+            generation = left.generation(service)
+            if generation is None:
+                continue
+            self._generations[service.name] = generation
+            self._lingering.add(service.name)
+            server = left.server(service)
+            self._servers[service.name] = server
+            if server is None:
+                self._unknown.add(service.name)
+            else:
+                self._last[service.name] = server
+
+    def _named(self, service: str | None) -> Service:
+        for one in self.services:
+            if one.name == service or (service is None and len(self.services) == 1):
+                return one
+        raise ValueError(f"there is no service {service!r}, only {', '.join(one.name for one in self.services)}")
+
+    def _former(self, name: str) -> int:
+        return 1 - self._generations[name]
+
+    # -- elements --------------------------------------------------------------------------------------------------
+
+    def _elements(self) -> list[bytes]:
+        made = []
+        for service in self.services:
+            made += [self._generation_element(service, at) for at in service.listeners]
+            made += self._with_server(service, self._servers.get(service.name))
+        return made
+
+    def _transact(self, service: Service, place: tuple[str, int] | None, turns: bool) -> None:
+        messages = self._without_server(service)
+        before = self._generations[service.name]
+        if turns:
+            self._generations[service.name] = 1 - before
+            for at in service.listeners:
+                messages.append(nat_rules.no_generation_element(self.table, at))
+                messages.append(self._generation_element(service, at))
+        messages += self._with_server(service, place)
+        refusal = self._tables.nftables.transact(Batch(messages)) if messages else None
+        if refusal is not None:
+            self._generations[service.name] = before
+            raise self._refused("switch to another server", refusal)
+
+    def _generation_element(self, service: Service, at: nat_rules.Listener) -> bytes:
+        generation = self._generations[service.name]
+        return nat_rules.generation_element(self.table, at, self._slots[service.name], generation)
+
+    def _with_server(self, service: Service, place: tuple[str, int] | None) -> list[bytes]:
+        if place is None:
+            return []
+        return [nat_rules.server_element(self.table, at, *place) for at in suited(service, place)]
+
+    def _without_server(self, service: Service) -> list[bytes]:
+        place = self._servers.get(service.name)
+        if place is None:
+            return []
+        return [nat_rules.no_server_element(self.table, at) for at in suited(service, place)]
+
+    # -- flows -----------------------------------------------------------------------------------------------------
+
+    def _flush(self, service: Service, generation: int, protocols: Sequence[str] = PROTOCOLS) -> None:
+        for protocol in protocols:
+            mark = nat_rules.mark(self._slots[service.name], protocol, generation)
+            self._conntrack.flush(mark, MARK_MASK)
+
+    def _drop(self, slots: Iterable[int]) -> None:
+        """Drop all flows of these services."""
+        for slot in slots:
+            both = nat_rules.GENERATION_BIT | PROTOCOL_BIT
+            self._conntrack.flush(nat_rules.mark(slot, "tcp", 0), MARK_MASK & ~both)
+
+    def _refused(self, operation: str, refusal: Refusal) -> KernelRefused:
+        return self._tables.refused(operation, refusal, _REMEDIES, _TOO_OLD)
