@@ -29,7 +29,7 @@ from tests.bench.plane.segment import Segment, SegmentError
 MARKDOWN = ROOT / "build/bench/plane.md"
 IDLE_COUNTS = [1_000, 10_000]
 LOAD_S_BEYOND = 45  # a load that takes this much longer is stuck
-SWITCH_S = 2.0
+SWITCH_S = 4.0  # silent clients behind nat are told one after another
 
 
 class Bench:
@@ -222,7 +222,7 @@ def parse() -> argparse.Namespace:
     known = ", ".join(load.name for load in loads.loads(1)) + ", bulk, rate, udp, idle, switch"
     parser.add_argument("--loads", default="", metavar="NAMES", help=f"of {known} (default: all)")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=0.8, help="of each load in each round (default 0.8)")
+    parser.add_argument("--seconds", type=float, default=0.6, help="of each load in each round (default 0.6)")
     parser.add_argument("--modes", default="pinned,unpinned", help="pinned: all on one core; unpinned: on all")
     parser.add_argument("--concurrent", type=int, default=32, help="connections at once in rate4k and rate64k")
     parser.add_argument("--idle", default="", metavar="COUNTS", help="open connections (default 1000,10000)")

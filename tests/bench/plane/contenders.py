@@ -53,7 +53,6 @@ class Contender(ABC):
     title: ClassVar[str]
     carries_udp: ClassVar[bool] = True
     can_switch: ClassVar[bool] = True
-    notices: ClassVar[bool] = True  # whether silent clients hear of a switch
     idle_max: ClassVar[int] = 10_000
 
     def __init__(self, segment: Segment, folder: Path) -> None:
@@ -303,7 +302,6 @@ class Nat(Ours):
 
     name = "nat"
     title = "**nat**"
-    notices = False
 
     def start(self) -> None:
         # Ended connections need not stay for minutes: a load generator makes what a pool makes in a day.

@@ -4,10 +4,10 @@ Reads the number of a server a line and goes there; answers each with when that 
 """
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -81,19 +81,6 @@ async def run_proxy(arguments: Arguments) -> None:
             say(decided_ns=decided_ns, closed=switched.connections_closed, took_us=switched.took_us)
 
 
-NAT_RULES = """\
-table ip cgbench {{
-    map servers {{ type ipv4_addr : ipv4_addr; elements = {{ {address} : {server} }} }}
-    chain before {{
-        type nat hook prerouting priority dstnat;
-        ip daddr {address} tcp dport {port} ct mark set {number} dnat to ip daddr map @servers
-        ip daddr {address} udp dport {port} ct mark set {number} dnat to ip daddr map @servers
-    }}
-    chain after {{ type nat hook postrouting priority srcnat; ct status dnat masquerade; }}
-}}
-"""
-
-
 async def run_direct(arguments: Arguments) -> None:
     """Have the kernel send the frames on, under a lease as the control process renews it."""
     from gateway.kernel.direct import Direct
@@ -132,25 +119,28 @@ async def run_destroy(arguments: Arguments) -> None:
 
 
 async def run_nat(arguments: Arguments) -> None:
-    """Have the kernel translate, by rules like ours that the nft command makes."""
-    _run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+    """Have the kernel translate."""
+    from gateway.kernel.nat import Nat
+    from gateway.kernel.nat_rules import Listener as Translated
+    from gateway.kernel.nat_rules import Service
 
-    def rules(number: int) -> str:
-        server = arguments["servers"][str(number)]
-        filled = NAT_RULES.format(address=arguments["address"], port=arguments["port"], server=server, number=number)
-        return f"table ip cgbench\ndelete table ip cgbench\n{filled}"
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")  # noqa: ASYNC240 (no file: the kernel's memory)
+    listeners = tuple(Translated(arguments["address"], each, arguments["port"]) for each in ("tcp", "udp"))
+    nat = Nat("bench", [Service(ROUTE, listeners)])
 
-    _run("nft", "-f", "-", input_text=rules(1))
+    def server(number: int) -> Endpoint:
+        return Endpoint(arguments["servers"][str(number)], arguments["port"])
+
+    nat.install()
+    nat.switch(server(1))
+    prefer_realtime(CONTROL_PRIORITY)  # as the control process
     say(ready=True)
     async for number in orders():
-        text = rules(number)
         decided_ns = time.monotonic_ns()
-        _run("nft", "-f", "-", input_text=text)
-        say(decided_ns=decided_ns, closed=0, took_us=(time.monotonic_ns() - decided_ns) / 1000)
-
-
-def _run(*argv: str, input_text: str = "") -> str:
-    return subprocess.run(argv, input=input_text, capture_output=True, text=True, check=True).stdout
+        nat.switch(server(number))
+        expelled = await trio.to_thread.run_sync(nat.expel)
+        say(decided_ns=decided_ns, closed=expelled.connections, took_us=(time.monotonic_ns() - decided_ns) / 1000)
+    nat.remove()
 
 
 def main() -> None:
