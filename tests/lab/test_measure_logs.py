@@ -24,6 +24,15 @@ def test_time_of_a_line_is_read_to_the_millisecond():
     assert logs.stamp("11/22/26 23:22:54.590 slot1: ...") == pytest.approx(at("23:22:54.590"))
 
 
+def test_requests_that_a_daemon_gave_up_reading_are_found_with_their_peer():
+    log = (
+        "11/22/26 23:22:34.100 slot4: Changing activity: Idle -> Busy\n"
+        "11/22/26 23:22:54.590 condor_read(): timeout reading 5 bytes from <10.77.0.21:45557>.\n"
+        "11/22/26 23:22:54.590 Can't read ClaimId\n"
+    )
+    assert logs.reads_given_up(log) == [(pytest.approx(at("23:22:54.590")), "10.77.0.21")]
+
+
 def test_time_without_a_fraction_and_unix_time_are_read_too():
     assert logs.stamp("11/22/26 23:22:54 (pid:13) ...") == at("23:22:54")
     assert logs.stamp("1795389774.590 slot1: ...") == pytest.approx(at("23:22:54.590"))

@@ -105,6 +105,11 @@ def test_lost_edits_are_named_beneath_their_repeat():
     assert "8/9" in partition_records.table([lost])
 
 
+def test_daemons_that_stood_still_in_a_partition_are_named_beneath_their_repeat():
+    stuck = msgspec.structs.replace(SIDE, stood_still=("exec2, for a request of submit1, until 20.0 s after the cut",))
+    assert "stood still: exec2, for" in partition_records.table([msgspec.structs.replace(HEALED, sides=(SIDE, stuck))])
+
+
 def test_json_line_of_a_partition_has_every_key_also_when_it_was_refused():
     refused = PartitionResult(system="had", repeat=2, healthy_before=False, refused=("why",))
     keys = [set(json.loads(partition_records.json_line(one))) for one in (HEALED, refused)]

@@ -32,6 +32,9 @@ _OTHER_COMMAND = "Failed to send RESCHEDULE to"
 # A datagram under an unknown session is dropped by the server, and only the server knows (daemon_command.cpp).
 _DROPPED = re.compile(r"DC_AUTHENTICATE: session \S+ NOT FOUND; this session was requested by (\S+)")
 
+# What a daemon writes when it gives up on a request that does not come to its end (20 s).
+_GAVE_UP = re.compile(r"condor_read\(\): timeout reading \d+ bytes from <([0-9.]+):\d+>")
+
 # A refused session makes its daemon write "Failed to ... update" as well, in the same breath: one event, not two.
 SAME_EVENT_S = 0.2
 
@@ -166,6 +169,14 @@ def matches(negotiator_log: str) -> list[Match]:
         if found := _MATCHED.search(line):
             found_matches.append(Match(at, int(found[1]), int(found[2]), found[3]))
     return found_matches
+
+
+def reads_given_up(log: str) -> list[tuple[float, str]]:
+    """Return (time, IP address) of every peer for whose data a daemon waited in vain.
+
+    A startd or a schedd that reads a request does nothing else until it has it, or gives up.
+    """
+    return [(at, found[1]) for at, line in _stamped(log, "timeout reading") if (found := _GAVE_UP.search(line))]
 
 
 def negotiator_starts(negotiator_log: str) -> list[float]:

@@ -4,7 +4,7 @@ Rule: the pool is edited and loaded as two sites would; nothing of the system un
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import trio
@@ -252,7 +252,8 @@ class Partition:
         side, cut = self.sides[number], seen.cut
         assert cut is not None, "a partition's witnesses know of the cut"
         own = {slot for host in side & seen.slots.keys() for slot in seen.slots[host]}
-        texts = observe.Logs(self.lab).condor(Kind.EXECUTE, "StartLog")
+        read = observe.Logs(self.lab)
+        texts = read.condor(Kind.EXECUTE, "StartLog")
         begun = [start for host in side & texts.keys() for start in logs.job_starts(texts[host])]
         return SideFigures(
             leader=leader,
@@ -266,6 +267,20 @@ class Partition:
             # Of slots that were claimed in the cut: what was claimed before it needed no negotiator any more.
             starts=sum(1 for at, _, claimed in begun if claimed >= cut.since + led_s and at < healed),
             charged_s=None if apart is None else apart.usage_s - base.usage_s,
+            stood_still=self._stood_still(side, {**texts, **read.condor(Kind.SUBMIT, "SchedLog")}, cut),
+        )
+
+    def _stood_still(self, side: frozenset[str], texts: Mapping[str, str], cut: Cut) -> tuple[str, ...]:
+        """Say which hosts' daemons had begun to read a request of the other side's when it was cut off.
+
+        HTCondor waits 20 s for the rest, and its daemon does nothing else: no slot of its host is had meanwhile.
+        """
+        others = {host.address: host.name for host in self.lab.topology.hosts if host.name not in side}
+        return tuple(
+            f"{name}, for a request of {others[peer]}, until {at - cut.since:.1f} s after the cut"
+            for name in sorted(side & texts.keys())
+            for at, peer in logs.reads_given_up(texts[name])
+            if peer in others and at >= cut.since
         )
 
     def _reported(self, at: float) -> bool:

@@ -19,6 +19,7 @@ class SideFigures(msgspec.Struct, frozen=True, kw_only=True):
     matches: int  # of its own slots, by its own negotiator
     starts: int  # jobs that began on its slots
     charged_s: float | None  # slot-seconds, by its own accounts
+    stood_still: tuple[str, ...] = ()  # which of its daemons waited for the other side in vain, until when
 
 
 class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,7 @@ def table(results: Sequence[PartitionResult]) -> str:
         lines.append(_line((one.system, str(one.repeat)), _cells(one)))
         if one.refused:
             lines.append(f"    not measured: {'; '.join(one.refused)}")
+        lines += [f"    stood still: {text}" for side in one.sides for text in side.stood_still]
         lines += [f"    lost: condor_userprio {text}" for text in one.edits_lost or ()]
         lines += [
             f"    {user}: charged {used.charged_s:.0f} s of {used.seen_s:.0f} s; claimed {used.claimed_s:.0f} s"
