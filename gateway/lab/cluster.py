@@ -4,9 +4,9 @@ from gateway.lab.topology import (
     CONDOR_PORT,
     DOMAIN,
     PEER_PORT,
-    VIRTUAL_ADDRESS,
     Kind,
     Topology,
+    bracketed,
 )
 
 CONFIG_FILE = "/etc/condor-gateway/gateway.cfg"
@@ -30,7 +30,7 @@ peers lan
 {on_partition}{peers}
 
 address pool-vip
-    ip {virtual_address}/32 dev eth0
+    ip {virtual_address}/{bits} dev eth0
     holder {holders}
 
 frontend matchmaker
@@ -53,8 +53,8 @@ backend managers
 def gateway_config(topology: Topology) -> str:
     """The one file of all nodes. Its order is the order of preference: gateways and managers as they are numbered."""
     gateways, managers = topology.of_kind(Kind.GATEWAY), topology.of_kind(Kind.MANAGER)
-    peers = [f"    peer {host.name} {host.address}:{PEER_PORT} {host.kind}" for host in (*gateways, *managers)]
-    servers = [f"    server {host.name} {host.address}:{CONDOR_PORT}" for host in managers]
+    peers = [f"    peer {one.name} {bracketed(one.address)}:{PEER_PORT} {one.kind}" for one in (*gateways, *managers)]
+    servers = [f"    server {host.name} {bracketed(host.address)}:{CONDOR_PORT}" for host in managers]
     return _TEXT.format(
         cluster=topology.name,
         key_file=KEY_FILE,
@@ -63,10 +63,11 @@ def gateway_config(topology: Topology) -> str:
         lease=LEASE,
         on_partition=f"    on-partition {topology.on_partition}\n" if topology.on_partition else "",
         peers="\n".join(peers),
-        virtual_address=VIRTUAL_ADDRESS,
+        virtual_address=topology.virtual_address,
+        bits=32 if topology.ip_version == 4 else 128,
         holders=" ".join(host.name for host in gateways),
         port=CONDOR_PORT,
-        forward=topology.forward,
+        forward=f"{topology.forward} transparent" if topology.transparent else topology.forward,
         servers="\n".join(servers),
     )
 
@@ -79,6 +80,6 @@ def key_file(key: bytes) -> str:
 
 def hosts_file(topology: Topology) -> str:
     """`/etc/hosts` of every host: the lab has no name server."""
-    lines = ["127.0.0.1 localhost"]
+    lines = ["127.0.0.1 localhost" if topology.ip_version == 4 else "::1 localhost"]
     lines += [f"{host.address} {host.name}.{DOMAIN} {host.name}" for host in topology.hosts]
     return "\n".join(lines) + "\n"

@@ -44,6 +44,9 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     up.add_argument("--execute", type=int, default=2, metavar="N", help="execute hosts (default 2)")
     up.add_argument("--slots", type=int, default=8, metavar="N", help="slots on each execute host (default 8)")
     up.add_argument("--forward", choices=("proxy", "nat", "direct"), default="proxy")
+    up.add_argument("--transparent", action="store_true", help="managers see the clients' addresses")
+    up.add_argument("--ip-version", type=int, choices=(4, 6), default=4, help="of every address (default 4)")
+    up.add_argument("--updates", choices=("tcp", "udp"), default="tcp", help="how ads are sent (default tcp)")
     up.add_argument("--condor-suite", choices=("trixie", "sid"), default="trixie", help="whose HTCondor")
     up.add_argument("--with", dest="system", choices=("ours", "had", "plain"), default="ours",
                     help="what makes the matchmaker available: ours, HTCondor's own, nothing")  # fmt: skip
@@ -116,7 +119,7 @@ def _say(text: str) -> None:
 async def _up(chosen: argparse.Namespace) -> int:
     from gateway.config.settings import Forward, OnPartition
     from gateway.lab.pool import Lab
-    from gateway.lab.topology import System, Topology
+    from gateway.lab.topology import System, Topology, Updates
 
     topology = Topology(
         name=chosen.name,
@@ -129,6 +132,9 @@ async def _up(chosen: argparse.Namespace) -> int:
         suite=chosen.condor_suite,
         system=System(chosen.system),
         on_partition=None if chosen.on_partition is None else OnPartition(chosen.on_partition),
+        ip_version=chosen.ip_version,
+        updates=Updates(chosen.updates),
+        transparent=chosen.transparent,
     )
     lab = await Lab.up(topology, _say)
     try:

@@ -5,7 +5,7 @@ second, on submit and execute hosts, says where the matchmaker is and how to tru
 """
 
 from gateway.lab.measure import had
-from gateway.lab.topology import DOMAIN, Host, Kind, System, Topology
+from gateway.lab.topology import DOMAIN, Host, Kind, System, Topology, Updates
 from gateway.matchmaker.nodefile import SESSION_NAME, SESSION_S
 
 LAB_FILE = "/etc/condor/config.d/00-lab.config"
@@ -19,7 +19,8 @@ ENABLE_KERNEL_TUNING = False
 PREEN =
 DISCARD_SESSION_KEYRING_ON_STARTUP = False
 BASE_CGROUP =
-ENABLE_IPV6 = False
+ENABLE_IPV4 = {ipv4}
+ENABLE_IPV6 = {ipv6}
 NETWORK_INTERFACE = {address}
 UID_DOMAIN = {domain}
 FILESYSTEM_DOMAIN = {domain}
@@ -51,6 +52,10 @@ STARTD_DEBUG = D_FULLDEBUG
 CLAIM_WORKLIFE = 0
 """
 
+_UDP = """\
+UPDATE_COLLECTOR_WITH_TCP = False
+"""
+
 _SECURITY = """\
 use SECURITY : recommended_v9_0
 """
@@ -77,7 +82,15 @@ _DAEMONS = {
 
 def lab_config(topology: Topology, host: Host) -> str:
     """What a host in a namespace needs to run HTCondor. The matchmaker does not appear in it."""
-    text = _LAB.format(address=host.address, domain=DOMAIN, daemons=_DAEMONS[host.kind])
+    text = _LAB.format(
+        ipv4=topology.ip_version == 4,
+        ipv6=topology.ip_version == 6,
+        address=host.address,
+        domain=DOMAIN,
+        daemons=_DAEMONS[host.kind],
+    )
+    if topology.updates is Updates.UDP and host.kind in (Kind.SUBMIT, Kind.EXECUTE):
+        text += _UDP
     if host.kind is Kind.EXECUTE:
         text += _EXECUTE.format(slots=topology.slots, memory=128 * topology.slots)
     return text

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from gateway.lab.errors import LabError
-from gateway.lab.topology import PREFIX_LENGTH, SWITCH, Topology
+from gateway.lab.topology import SWITCH, Host, Topology
 
 NAMESPACES = Path("/run/netns")
 COMMAND_S_MAX = 30
@@ -81,8 +81,13 @@ async def build(topology: Topology) -> None:
     )
     async with trio.open_nursery() as nursery:
         for host in topology.hosts:
-            setting = f"link set lo up\naddr add {host.address}/{PREFIX_LENGTH} dev eth0\nlink set eth0 up\n"
-            nursery.start_soon(_configure, topology.namespace(host.name), setting)
+            nursery.start_soon(_configure, topology.namespace(host.name), _interfaces(topology, host))
+
+
+def _interfaces(topology: Topology, host: Host) -> str:
+    """What `ip -batch` must do on a host. Duplicate address detection would delay an IPv6 address by a second."""
+    flag = " nodad" if topology.ip_version == 6 else ""
+    return f"link set lo up\naddr add {host.address}/{topology.prefix_length} dev eth0{flag}\nlink set eth0 up\n"
 
 
 async def _configure(namespace: str, setting: str) -> None:

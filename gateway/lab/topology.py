@@ -1,6 +1,6 @@
 """The hosts of a lab: names, addresses, roles. Pure values; nothing here touches the machine.
 
-Every lab has the same addresses: each has a switch of its own, so several stand side by side.
+Every lab has the same addresses, of one IP version: each has a switch of its own, so several stand side by side.
 """
 
 import enum
@@ -16,6 +16,10 @@ DOMAIN = "lab.internal"
 NETWORK = "10.77.0"
 PREFIX_LENGTH = 24
 VIRTUAL_ADDRESS = f"{NETWORK}.100"
+# IP version -> where the hosts' numbers go, as they are written: host 91 is 10.77.0.91 or fd77::91.
+ADDRESSES = {4: f"{NETWORK}.{{}}", 6: "fd77::{}"}
+PREFIX_LENGTHS = {4: PREFIX_LENGTH, 6: 64}
+VIRTUAL_NUMBER = 100
 CONDOR_PORT = 9618
 PEER_PORT = 9619
 
@@ -42,6 +46,13 @@ class System(enum.StrEnum):
     PLAIN = "plain"  # nothing: one central manager
 
 
+class Updates(enum.StrEnum):
+    """How the pool's entities send their ads to the collector."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
 class Kind(enum.StrEnum):
     """What a host of the pool does."""
 
@@ -60,8 +71,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mac(self) -> str:
-        """Its Ethernet address: locally administered, the last byte that of the IP address."""
-        return f"02:63:67:00:00:{int(self.address.rpartition('.')[2]):02x}"
+        """Its Ethernet address: locally administered, the last byte the number that its IP address ends in."""
+        return f"02:63:67:00:00:{int(re.split('[.:]', self.address)[-1]):02x}"
 
 
 def _within(value: int, least: int, most: int, what: str) -> None:
@@ -74,7 +85,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     `managers`, `gateways` and `submit` count hosts; `slots` is the number of job slots of each of the `execute` hosts.
     The gateways of a system other than ours are not built. `on_partition` is what the gateway's file says; None:
-    nothing. Limits are checked by `checked`.
+    nothing. `ip_version` is 4 or 6, of everything. `transparent` is the word of `forward` of that name. Limits are
+    checked by `checked`.
     """
 
     name: str = "lab"
@@ -87,6 +99,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     suite: str = "trixie"
     system: System = System.OURS
     on_partition: OnPartition | None = None
+    ip_version: int = 4
+    updates: Updates = Updates.TCP
+    transparent: bool = False
 
     def checked(self) -> "Topology":
         """Return itself.
@@ -103,12 +118,19 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         _within(self.submit, 1, SUBMIT_MAX, "submit hosts")
         _within(self.execute, 1, EXECUTE_MAX, "execute hosts")
         _within(self.slots, 1, SLOTS_MAX, "slots on each execute host")
+        if self.ip_version not in ADDRESSES:
+            raise LabError(f"there is no IP version {self.ip_version}: a lab has 4 or 6")
+        if self.transparent and self.forward is Forward.DIRECT:
+            raise LabError("'forward direct' always lets managers see the clients' addresses: leave 'transparent' away")
+        if self.ip_version != 4 and self.system is System.HAD:
+            raise LabError("the lab's pool with HTCondor's own HAD speaks IPv4 alone: choose --ip-version 4")
         return self
 
     @property
     def hosts(self) -> tuple[Host, ...]:
         """Every host, managers first, then gateways, submit hosts, execute hosts."""
-        return _hosts(self.managers, self.gateways if self.system is System.OURS else 0, self.submit, self.execute)
+        gateways = self.gateways if self.system is System.OURS else 0
+        return _hosts(self.ip_version, self.managers, gateways, self.submit, self.execute)
 
     def host(self, name: str) -> Host:
         """Return the host called `name`.
@@ -139,13 +161,23 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(one), tuple(other)
 
     @property
+    def virtual_address(self) -> str:
+        """The pool's address."""
+        return ADDRESSES[self.ip_version].format(VIRTUAL_NUMBER)
+
+    @property
+    def prefix_length(self) -> int:
+        """Of the hosts' own addresses."""
+        return PREFIX_LENGTHS[self.ip_version]
+
+    @property
     def condor_host(self) -> str:
         """What the pool's entities have as their CONDOR_HOST: where they look for the matchmaker."""
         match self.system:
             case System.OURS:
-                return VIRTUAL_ADDRESS
+                return bracketed(self.virtual_address)
             case System.PLAIN:
-                return self.hosts[0].address
+                return bracketed(self.hosts[0].address)
             case System.HAD:
                 return ",".join(f"{host.name}.{DOMAIN}" for host in self.of_kind(Kind.MANAGER))
 
@@ -154,11 +186,16 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         return f"{PREFIX}-{self.name}-{host}"
 
 
+def bracketed(address: str) -> str:
+    """An address as it stands before a port and in HTCondor's configuration: IPv6 in brackets."""
+    return f"[{address}]" if ":" in address else address
+
+
 @functools.cache
-def _hosts(managers: int, gateways: int, submit: int, execute: int) -> tuple[Host, ...]:
+def _hosts(ip_version: int, managers: int, gateways: int, submit: int, execute: int) -> tuple[Host, ...]:
     def some(kind: Kind, prefix: str, base: int, count: int) -> list[Host]:
         return [
-            Host(name=f"{prefix}{number}", kind=kind, address=f"{NETWORK}.{base + number}")
+            Host(name=f"{prefix}{number}", kind=kind, address=ADDRESSES[ip_version].format(base + number))
             for number in range(1, count + 1)
         ]
 

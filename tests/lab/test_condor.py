@@ -3,7 +3,7 @@
 from gateway.config import load
 from gateway.config.settings import Forward, OnPartition, Role
 from gateway.lab import cluster, condor, network
-from gateway.lab.topology import Kind, System, Topology
+from gateway.lab.topology import Kind, System, Topology, Updates
 
 
 def settings(text):
@@ -53,6 +53,25 @@ def test_no_manager_of_ours_starts_a_negotiator_at_boot():
     for host in topology.of_kind(Kind.MANAGER):
         daemons = settings(condor.lab_config(topology, host) + condor.pool_config(topology, host))["DAEMON_LIST"]
         assert daemons.split() == ["MASTER", "SHARED_PORT", "COLLECTOR"]
+
+
+def test_a_pool_speaks_the_one_ip_version_that_was_asked_for():
+    for version, enabled in ((4, ("True", "False")), (6, ("False", "True"))):
+        topology = Topology(ip_version=version)
+        for name in ("cm1", "submit1", "exec1"):
+            text = settings(condor.lab_config(topology, topology.host(name)))
+            assert (text["ENABLE_IPV4"], text["ENABLE_IPV6"]) == enabled
+            assert text["NETWORK_INTERFACE"] == topology.host(name).address
+    assert "CONDOR_HOST = [fd77::100]" in pool_file(Topology(ip_version=6), "exec1")
+    assert "fd77::12 cm2.lab.internal cm2" in cluster.hosts_file(Topology(ip_version=6))
+
+
+def test_ads_go_by_udp_where_that_was_asked_for_and_managers_are_told_nothing_of_it():
+    for updates, entities in ((Updates.TCP, None), (Updates.UDP, "False")):
+        topology = Topology(updates=updates)
+        for name, wanted in (("submit1", entities), ("exec1", entities), ("cm1", None)):
+            text = settings(condor.lab_config(topology, topology.host(name)))
+            assert text.get("UPDATE_COLLECTOR_WITH_TCP") == wanted
 
 
 def test_a_plain_pool_has_one_negotiator():

@@ -30,6 +30,14 @@ def test_addresses_and_ethernet_addresses_are_never_given_twice():
     assert "10.77.0.100" not in {host.address for host in hosts}
 
 
+def test_a_lab_of_ipv6_gives_its_hosts_the_same_numbers_and_ethernet_addresses():
+    four, six = Topology(), Topology(ip_version=6).checked()
+    assert [host.address for host in six.hosts][:4] == ["fd77::11", "fd77::12", "fd77::13", "fd77::91"]
+    assert [host.mac for host in six.hosts] == [host.mac for host in four.hosts]
+    assert (six.virtual_address, six.condor_host) == ("fd77::100", "[fd77::100]")
+    assert Topology(ip_version=6, system=System.PLAIN).condor_host == "[fd77::11]"
+
+
 def test_both_halves_have_some_of_every_kind_and_together_every_host():
     one, other = Topology(managers=3, submit=2).halves
     assert one == ("cm1", "cm2", "gw1", "submit1", "exec1")
@@ -65,6 +73,9 @@ def test_a_name_that_could_be_taken_for_something_else_is_refused(name):
         ({"submit": 10}, "10 submit hosts: a lab has 1 to 9"),
         ({"execute": 51}, "51 execute hosts: a lab has 1 to 50"),
         ({"slots": 65}, "65 slots on each execute host: a lab has 1 to 64"),
+        ({"ip_version": 5}, "no IP version 5: a lab has 4 or 6"),
+        ({"ip_version": 6, "system": System.HAD}, "speaks IPv4 alone: choose --ip-version 4"),
+        ({"transparent": True, "forward": Forward.DIRECT}, "leave 'transparent' away"),
     ],
 )
 def test_a_number_out_of_its_limits_is_refused_with_the_limits(wrong, message):
@@ -84,10 +95,19 @@ def test_only_the_labs_own_namespaces_are_taken_for_its_own():
         assert lab_of_namespace(foreign) is None
 
 
+@pytest.mark.parametrize("ip_version", [4, 6])
 @pytest.mark.parametrize("forward", list(Forward))
-def test_a_lab_forwards_in_any_way_that_the_language_has(forward):
-    asked = Topology(forward=forward)
+def test_a_lab_forwards_in_any_way_that_the_language_has(forward, ip_version):
+    asked = Topology(forward=forward, ip_version=ip_version)
     assert asked.checked() is asked
     found = load(gateway_config(asked), "gateway.cfg", {})
     assert found.diagnostics == ()
     assert found.require().backends[0].forward is forward
+    assert found.require().addresses[0].ip == asked.virtual_address
+
+
+@pytest.mark.parametrize("forward", [Forward.PROXY, Forward.NAT])
+def test_a_transparent_lab_says_so_in_the_gateways_file(forward):
+    found = load(gateway_config(Topology(forward=forward, transparent=True).checked()), "gateway.cfg", {})
+    assert found.diagnostics == ()
+    assert found.require().backends[0].transparent

@@ -211,6 +211,11 @@ async def _lab(topology: "Topology", chosen: argparse.Namespace, say: Progress) 
             raise LabError(
                 f"lab {topology.name!r} has one manager and nobody to take over: there is nothing to measure"
             )
+        if lab.topology.ip_version != 4:
+            raise LabError(
+                f"lab {topology.name!r} speaks IPv6, and what measures sends and captures IPv4 alone: "
+                "bring a lab up without --ip-version 6"
+            )
         if topology.system is System.HAD and lab.topology.system is not System.HAD:
             raise LabError(f"lab {topology.name!r} is up, but without HTCondor's HAD: take it down first")
         yield lab
