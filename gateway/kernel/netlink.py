@@ -99,6 +99,21 @@ class RouteSocket:
                 if part.sequence == sequence and part.kind == NLMSG_ERROR:
                     return _answer(part)
 
+    def ask(self, message: bytearray) -> Message:
+        """Send one prebuilt request for one thing, without NLM_F_ACK, and return it.
+
+        Raises:
+            KernelRefused: the kernel answered with an error; its errno says which.
+        """
+        sequence = self._send(message)
+        while True:  # ends with the answer of this sequence number, or with an empty queue
+            for part in split(self._receive()):
+                if part.sequence == sequence:
+                    if part.kind == NLMSG_ERROR:
+                        number, said = _answer(part)
+                        raise KernelRefused("read the kernel's tables", number, said or "nothing was changed")
+                    return part
+
     def dump(self, message: bytearray) -> list[Message]:
         """Send one prebuilt dump request and return every message of the answer.
 
