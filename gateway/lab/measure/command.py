@@ -21,8 +21,6 @@ OK, REFUSED = 0, 1
 READY_S_MAX = 120.0
 DEMO = "demo"
 DEMO_SCENARIOS = ("manager-kill", "gateway-kill")
-DEMO_WINDOW_S = 30.0  # both scenarios within some three minutes; figures that are to be published take 60
-WINDOW_S = 60.0
 SLOTS = 8  # of each execute host: some two jobs a second, which two cores run beside the whole cluster
 HAD_SUFFIX = "had"
 NAME_MAX = 16
@@ -68,7 +66,7 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--had-repeat", type=int, default=1, metavar="N", help="how often with HAD (default 1)")
     parser.add_argument("--keep", action="store_true", help="leave the labs up that were brought up for this")
     parser.add_argument("--on-partition", choices=("hold", "serve"), help="what the lab's file is to say of partitions")
-    parser.add_argument("--window", type=float, metavar="S", help="seconds before and after the fault (default 60)")
+    parser.add_argument("--window", type=float, metavar="S", help="seconds before and after the fault (default 30; a cut 60)")
     sizes = parser.add_argument_group("the lab to bring up, where none of that name is up")
     sizes.add_argument("--managers", type=int, default=3, metavar="N", help="central managers (default 3)")
     sizes.add_argument("--gateways", type=int, default=2, metavar="N", help="gateways (default 2)")
@@ -105,6 +103,7 @@ async def measure(chosen: argparse.Namespace) -> int:
         LabError: a lab could not be had, or the arguments make no sense together.
     """
     from gateway.lab.errors import LabError
+    from gateway.lab.measure.scenarios import WINDOW_S
     from gateway.lab.measure.table import table
     from gateway.lab.measure.verdict import verdict
 
@@ -113,7 +112,7 @@ async def measure(chosen: argparse.Namespace) -> int:
     chosen.name = chosen.name or POOL_LAB
     chosen.repeat = 1 if chosen.repeat is None else chosen.repeat
     names = DEMO_SCENARIOS if chosen.scenario == DEMO else (chosen.scenario,)
-    window_s = chosen.window or (DEMO_WINDOW_S if chosen.scenario == DEMO else WINDOW_S)
+    window_s = chosen.window or WINDOW_S
     if chosen.repeat < 1 or chosen.had_repeat < 1:
         raise LabError("a measurement is repeated at least once: --repeat 1")
     if chosen.compare == "keepalived":
