@@ -66,7 +66,9 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--had-repeat", type=int, default=1, metavar="N", help="how often with HAD (default 1)")
     parser.add_argument("--keep", action="store_true", help="leave the labs up that were brought up for this")
     parser.add_argument("--on-partition", choices=("hold", "serve"), help="what the lab's file is to say of partitions")
-    parser.add_argument("--window", type=float, metavar="S", help="seconds before and after the fault (default 30; a cut 60)")
+    parser.add_argument(
+        "--window", type=float, metavar="S", help="seconds before and after the fault (default 30; a cut 60)"
+    )
     sizes = parser.add_argument_group("the lab to bring up, where none of that name is up")
     sizes.add_argument("--managers", type=int, default=3, metavar="N", help="central managers (default 3)")
     sizes.add_argument("--gateways", type=int, default=2, metavar="N", help="gateways (default 2)")
