@@ -5,7 +5,6 @@ One lab for all tests, in the order of the file: each test leaves the pool healt
 collector by UDP, the second by TCP.
 """
 
-import json
 import os
 
 import pytest
@@ -13,7 +12,8 @@ import trio
 
 from gateway.lab.pool import Lab
 from gateway.lab.topology import System, Topology
-from tests.support import labs
+from tests.support import labs, pools
+from tests.support.pools import RECOVERY_S_MAX, heard, run, status, wait_healthy, wait_leader
 
 pytestmark = [
     pytest.mark.pool,
@@ -29,7 +29,6 @@ JOBS = (
     "should_transfer_files = NO\nqueue {count}\n"
 )
 UDP = "UPDATE_COLLECTOR_WITH_TCP = False\n"
-RECOVERY_S_MAX = 60
 
 
 @pytest.fixture(scope="module")
@@ -39,45 +38,8 @@ def lab():
         yield made
 
 
-async def run(lab: Lab, host: str, *argv: str, user: str | None = None) -> str:
-    done = await lab.exec(host, list(argv), timeout_s=30, user=user)
-    assert done.returncode == 0, f"{argv} on {host}: {done.stdout}{done.stderr}"
-    return str(done.stdout)
-
-
-async def status(lab: Lab, host: str) -> dict:
-    return json.loads(await run(lab, host, "condor-gateway", "status", "--json"))
-
-
 async def leader(lab: Lab, election: str, asked: str = "gw2") -> str | None:
-    return (await status(lab, asked))["elections"][election]["leader"]
-
-
-async def wait_leader(lab: Lab, election: str, *, other_than: str, asked: str) -> str:
-    with trio.fail_after(RECOVERY_S_MAX):
-        while (found := await leader(lab, election, asked)) in (None, other_than):
-            await trio.sleep(0.1)
-    return found
-
-
-async def wait_healthy(lab: Lab) -> None:
-    """Wait until every node runs, and the first gateway hears every candidate to be fit and warm."""
-    with trio.move_on_after(RECOVERY_S_MAX):
-        while True:
-            seen = {host: await lab.gateway_status(host) for host in ("gw1", "gw2", *MANAGERS)}
-            elections = seen["gw1"]["elections"].values() if all(seen.values()) else ()
-            candidates = [found for election in elections for found in election["candidates"].values()]
-            if candidates and all(
-                one and one["fit"] and one["warm"] and one["heard_ms_ago"] < 300 for one in candidates
-            ):
-                return
-            await trio.sleep(0.3)
-    logs = [f"{host}: {line}" for host in MANAGERS for line in last_events(lab, host)]
-    pytest.fail("\n".join((f"not healthy after {RECOVERY_S_MAX} s", str(candidates), *logs)))
-
-
-def last_events(lab: Lab, host: str) -> list[str]:
-    return lab.file(host, "/var/log/condor-gateway.log").read_text().splitlines()[-12:]
+    return await pools.leader(lab, election, asked)
 
 
 def configuration(lab: Lab) -> dict[tuple[str, str], bytes]:
@@ -113,12 +75,6 @@ async def negotiators(lab: Lab) -> list[str]:
         if lab.is_up(host) and "condor_negotiat" in await run(lab, host, "ps", "-eo", "comm"):
             found.append(host)
     return found
-
-
-async def heard(lab: Lab) -> dict[str, str]:
-    """For each slot: how many updates of it the pool's collector has counted by the slot's own number."""
-    out = await run(lab, "submit1", "condor_status", "-af", "Name", "UpdateSequenceNumber", "DaemonStartTime")
-    return {line.split()[0]: line for line in out.splitlines()}
 
 
 async def test_the_pools_hosts_know_the_address_and_nothing_else(lab: Lab) -> None:

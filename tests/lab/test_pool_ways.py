@@ -1,0 +1,148 @@
+# ruff: noqa: ASYNC110, ASYNC240 (what is waited for happens in other processes; their output is short)
+"""A real pool on each way to forward, over IPv4 and IPv6: its hosts fail, its jobs run on.
+
+One small lab for each, and the tests of a lab in the order of the file. Over IPv4 the execute host sends its ads by
+UDP and the submit host by TCP; over IPv6 all send by TCP.
+"""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from gateway.config.settings import Forward
+from gateway.lab.pool import Lab
+from gateway.lab.rootfs import LIBRARY
+from gateway.lab.topology import CONDOR_PORT, Topology, Updates
+from tests.support import labs
+from tests.support.pools import heard, leader, run, wait_done, wait_healthy, wait_leader
+
+pytestmark = [
+    pytest.mark.pool,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+MANAGERS = ("cm1", "cm2")
+SECONDS_MAX = 30
+TCP_AFTER_ALL = {"submit1": {"/etc/condor/config.d/60-tcp.config": "UPDATE_COLLECTOR_WITH_TCP = True\n"}}
+JOBS = "executable = /usr/bin/sleep\narguments = {seconds}\nshould_transfer_files = NO\nqueue {count}\n"
+
+WAYS = {
+    "proxy-ipv4-udp": Topology(forward=Forward.PROXY, updates=Updates.UDP),
+    "proxy-ipv6": Topology(forward=Forward.PROXY, ip_version=6),
+}
+
+ON, AFTER = "/tmp/ways-go-on", 13  # bytes of the question's second message
+# A question to the pool's collector in two halves: the second one, and the answer, need the connection to live.
+IN_HALVES = f"""
+import pathlib, socket, sys, time
+sys.path.insert(0, {LIBRARY!r})
+from gateway.wire.cedar import query_instance_request
+question = query_instance_request()
+asking = socket.create_connection((sys.argv[1], {CONDOR_PORT}), 5)
+asking.sendall(question[:-{AFTER}])
+print("open", flush=True)
+while not pathlib.Path({ON!r}).exists():
+    time.sleep(0.05)
+try:
+    asking.sendall(question[-{AFTER}:])
+    print("answered" if len(asking.recv(100)) == 21 else "closed")
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module", params=list(WAYS))
+def lab(request):
+    asked = WAYS[request.param]
+    topology = msgspec.structs.replace(asked, name=f"ways{os.getpid()}", managers=2, execute=1, slots=4)
+    files = TCP_AFTER_ALL if asked.updates is Updates.UDP else {}
+    with labs.running(topology, files=files) as made:
+        yield made
+
+
+@asynccontextmanager
+async def question_in_halves(lab: Lab, output: Path) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+    """Ask half a question from the submit host; call what is yielded for the other half, and how it ended."""
+    argv = ["/usr/bin/python3", "-S", "-c", IN_HALVES, lab.topology.virtual_address]
+    asking = await lab.spawn("submit1", argv, stdout=output)
+
+    async def go_on() -> str:
+        await run(lab, "submit1", "touch", ON)
+        with trio.fail_after(SECONDS_MAX):
+            await asking.wait()
+        return output.read_text().splitlines()[-1]
+
+    try:
+        with trio.fail_after(SECONDS_MAX):
+            while "open" not in output.read_text():
+                await trio.sleep(0.05)
+        yield go_on
+    finally:
+        with trio.CancelScope(shield=True):
+            await asking.stop()
+
+
+async def submit(lab: Lab, count: int, seconds: int) -> str:
+    return (await lab.submit(JOBS.format(count=count, seconds=seconds))).split(".")[0]
+
+
+async def wait_new_ads(lab: Lab, before: dict[str, str]) -> None:
+    """Wait until the pool's collector has a younger ad of every slot."""
+    with trio.fail_after(SECONDS_MAX):
+        while True:
+            now = await heard(lab)
+            if all(now.get(slot, line) != line for slot, line in before.items()):
+                return
+            await trio.sleep(0.3)
+
+
+async def test_its_hosts_see_the_pool_and_tell_it_of_themselves_through_the_address(lab: Lab) -> None:
+    assert len(await heard(lab)) == 4
+    log = lab.file("exec1", "/var/log/condor/StartLog").read_text()
+    way = "UDP" if lab.topology.updates is Updates.UDP else "TCP"
+    assert f"Attempting to send update via {way} to collector <{lab.topology.condor_host}:{CONDOR_PORT}>" in log
+
+
+async def test_managers_advertise_themselves_at_their_own_addresses(lab: Lab) -> None:
+    """Whatever stands on their loopback devices. The negotiator alone is to be found at the virtual address."""
+    for manager in MANAGERS:
+        found = await run(lab, manager, "condor_status", "-pool", manager, "-any", "-af", "MyType", "MyAddress")
+        ads = {line for line in found.splitlines() if line.split()[0] in ("Collector", "DaemonMaster")}
+        assert len(ads) >= 2, found
+        assert not [line for line in ads if lab.topology.condor_host in line]
+
+
+async def test_jobs_run_on_after_the_elected_manager_is_killed(lab: Lab) -> None:
+    await wait_healthy(lab)
+    elected = await leader(lab, "managers", asked="gw1")
+    running = await submit(lab, 4, 2)
+    before = await heard(lab)
+    await lab.kill(elected)
+    await wait_leader(lab, "managers", other_than=elected, asked="gw1")
+    later = await submit(lab, 4, 1)
+    assert await wait_done(lab, running) == ["4 1"] * 4
+    assert await wait_done(lab, later) == ["4 1"] * 4
+    await wait_new_ads(lab, before)
+    await lab.revive(elected)
+    await wait_healthy(lab)
+
+
+async def test_jobs_run_on_after_the_gateway_is_killed_and_with_direct_connections_live_on(
+    lab: Lab, tmp_path: Path
+) -> None:
+    holder = await leader(lab, "pool-vip", asked="cm1")
+    running = await submit(lab, 4, 2)
+    async with question_in_halves(lab, tmp_path / "answer") as go_on:
+        await lab.kill(holder)
+        await wait_leader(lab, "pool-vip", other_than=holder, asked="cm1")
+        ended = await go_on()
+    assert (ended == "answered") is (lab.topology.forward is Forward.DIRECT), ended
+    later = await submit(lab, 4, 1)
+    assert await wait_done(lab, running) == ["4 1"] * 4
+    assert await wait_done(lab, later) == ["4 1"] * 4
