@@ -20,6 +20,7 @@ PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 # Connections are freed by reference counting; the cycle collector would only stop us, longest when we hold most.
 GC_THRESHOLD = 50_000
+LINGER_MS = 20  # the engine is our only task: it may keep trio waiting for what comes next
 
 
 def die_with_parent() -> None:
@@ -46,7 +47,7 @@ async def serve(control: socket.socket) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
-    await engine.run()
+    await engine.run(linger_ms=LINGER_MS)
 
 
 def main(arguments: list[str]) -> int:

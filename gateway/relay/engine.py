@@ -13,23 +13,23 @@ import trio
 
 from gateway.relay.timers import Timer, Timers
 
-EVENTS_MAX = (
-    128  # of one poll: bounds the wait of a newly ready one behind the rest (128 x 4 x 64 KiB at the very most)
-)
+EVENTS_MAX = 64  # of one poll: bounds the wait of a newly ready one behind the rest
 POLLS_PER_TURN_MAX = 8  # then trio gets a turn: its signals and cancellation must not starve under load
+TURN_MS_MAX = 50  # the same where the engine has trio to itself
 
 READABLE = select.EPOLLIN
 WRITABLE = select.EPOLLOUT
 PEER_SHUT = select.EPOLLRDHUP
 HANG_UP = select.EPOLLHUP
 BROKEN = select.EPOLLERR
+EDGE = select.EPOLLET  # told of changes only: nothing has to be asked for anew, or be silenced
 
 
 class Handler(Protocol):
     """Who owns a file descriptor."""
 
     def on_ready(self, events: int) -> None:
-        """Act on `events` (an epoll mask). Level-triggered: what is left over is told again."""
+        """Act on `events` (an epoll mask). Without EDGE, what is left over is told again."""
 
 
 class Engine:
@@ -39,6 +39,7 @@ class Engine:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._closed_this_poll: set[int] = set()
+        self._soon: list[Callable[[], None]] = []
         self._timers = Timers()
         self._stopped = False
         self.now = time.monotonic()  # of the current poll; good enough for idle clocks
@@ -65,6 +66,10 @@ class Engine:
         self._handlers.pop(fd, None)
         self._closed_this_poll.add(fd)
 
+    def soon(self, action: Callable[[], None]) -> None:
+        """Call `action` once, after those who are ready now: how a long task lets the others have their turn."""
+        self._soon.append(action)
+
     def after(self, delay_ms: float, action: Callable[[], None]) -> Timer:
         """Call `action` once, `delay_ms` from now."""
         return self._timers.after(time.monotonic(), delay_ms, action)
@@ -77,34 +82,58 @@ class Engine:
         """Let `run` return after the current poll."""
         self._stopped = True
 
-    async def run(self) -> None:
-        """Serve until `stop` or cancellation."""
+    async def run(self, *, linger_ms: float = 0) -> None:
+        """Serve until `stop` or cancellation.
+
+        Args:
+            linger_ms: wait for so long in our own epoll before going back to trio, whose wait costs more than it takes
+                to move a message. All other tasks wait as long: not 0 only where there are none.
+        """
         try:
             while not self._stopped:
                 await self._wait()
-                for _ in range(POLLS_PER_TURN_MAX):
-                    served = self._serve_ready()
-                    self._timers.expire(self.now)
-                    if not served or self._stopped:
-                        break
+                if linger_ms:
+                    self._serve_and_linger(linger_ms / 1000)
+                else:
+                    for _ in range(POLLS_PER_TURN_MAX):
+                        if not self._serve_ready(0) or self._stopped:
+                            break
         finally:
             self._epoll.close()
 
     async def _wait(self) -> None:
-        delay_s = self._timers.next_in(time.monotonic())
+        delay_s = 0.0 if self._soon else self._timers.next_in(time.monotonic())
         if delay_s is None:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             return
         with trio.move_on_after(delay_s):
             await trio.lowlevel.wait_readable(self._epoll.fileno())
 
-    def _serve_ready(self) -> bool:
-        """Poll once and call the handlers; return whether there may be more at once."""
-        self._closed_this_poll.clear()
-        ready = self._epoll.poll(0, EVENTS_MAX)
+    def _serve_and_linger(self, linger_s: float) -> None:
+        """Serve until nothing has come for a while, or it is trio's turn."""
+        turn_ends = time.monotonic() + TURN_MS_MAX / 1000
+        while not self._stopped:
+            wait_s = linger_s
+            next_s = self._timers.next_in(self.now)
+            if next_s is not None and next_s < wait_s:
+                wait_s = next_s
+            if not self._serve_ready(wait_s) or self.now > turn_ends:
+                return
+
+    def _serve_ready(self, wait_s: float) -> bool:
+        """Poll once and call the handlers and what is due; return whether there may be more at once."""
+        closed, handlers = self._closed_this_poll, self._handlers
+        if closed:
+            closed.clear()
+        ready = self._epoll.poll(0 if self._soon else wait_s, EVENTS_MAX)
         self.now = time.monotonic()
         for fd, events in ready:
-            handler = self._handlers.get(fd)  # None: unwatched by a handler before it in this poll
-            if handler is not None and fd not in self._closed_this_poll:
+            handler = handlers.get(fd)  # None: unwatched by a handler before it in this poll
+            if handler is not None and fd not in closed:
                 handler.on_ready(events)
-        return bool(ready)
+        if self._soon:
+            actions, self._soon = self._soon, []
+            for action in actions:
+                action()
+        self._timers.expire(self.now)
+        return bool(ready) or bool(self._soon)

@@ -47,6 +47,10 @@ class Listener(ABC):
     def close_clients(self) -> int:
         """Close at once all connections and flows that have a server; return how many."""
 
+    def leave_server(self) -> int:
+        """Another server was elected: close the clients of the one before; return how many."""
+        return self.close_clients()
+
     @abstractmethod
     def close_held(self) -> None:
         """Close at once the clients that have no server either: the listener is going away."""
@@ -59,11 +63,12 @@ class Listener(ABC):
         """The route has another server, or none, or (`switch`) another epoch; return how many clients were closed."""
         closed = 0
         refused = self.settings.when_down is WhenDown.REFUSE and self.route.server is None
-        if refused:  # first: who is reset comes back at once
-            self.refresh()
-        if switch or refused:
+        if refused:
+            self.refresh()  # first: who is reset comes back at once
             closed = self.close_clients()
-            self.counters.reset_at_switch_total += closed
+        elif switch:
+            closed = self.leave_server()
+        self.counters.reset_at_switch_total += closed
         if not refused:
             self.refresh()
         return closed

@@ -133,10 +133,20 @@ class ListenerStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     unreachable_total: int = 0  # UDP: ICMP errors that came back from the server
 
 
+class Vitals(msgspec.Struct, frozen=True, kw_only=True):
+    """What one relay process uses."""
+
+    descriptors: int  # open now
+    descriptors_max: int  # its limit (RLIMIT_NOFILE)
+    cpu_ms: int  # used since its start
+    resident_kib: int
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """All counters, once a second."""
 
     listeners: tuple[ListenerStats, ...]
+    vitals: Vitals | None = None
 
 
 Order = Configure | Route

@@ -5,10 +5,12 @@ Rule: TCP and UDP listeners of one route share one object, so that a switch reac
 
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.relay import messages
+from gateway.relay import messages, sockets
 from gateway.relay.engine import Engine
+from gateway.relay.resets import Doomed, reset_all
 from gateway.relay.timers import Timer
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 RETRY_MS = 50  # a server that refuses has most likely just died; the election notices within a few of these
 RETRIES_PER_TICK_MAX = 16  # of those held: enough to see that the server is back, few enough to cost nothing
+CONNECTS_PER_TURN_MAX = 64  # of those held, when a server has come: the others must get their turn
 DATAGRAMS_HELD_MAX = 64  # a route: daemons repeat what matters; these save the updates of a short election
 
 
@@ -44,19 +47,22 @@ class Route:
     def __init__(self, name: str, engine: Engine) -> None:
         self.name = name
         self.server: tuple[str, int] | None = None
+        self.family = 0  # of the server's address
         self.epoch: int | None = None  # None: control has not spoken of this route yet
+        self.drain_ms = 0  # of the last switch
         self.listeners: list[Listener] = []
         self.held: dict[Held, None] = {}
         self._engine = engine
         self._retry: Timer | None = None
         self._serving = False
+        self._doomed: list[Doomed] = []
         self._datagrams: deque[HeldDatagram] = deque()
 
-    def apply(self, order: messages.Route) -> messages.Switched | None:
-        """Carry out `order`; return the answer where its epoch is a new one.
+    def apply(self, order: messages.Route, answer: Callable[[messages.Switched], None]) -> None:
+        """Carry out `order`; call `answer` when that is done, where its epoch is a new one.
 
-        Old connections go before the held ones are served: the server's first moments belong to the clients that it
-        will keep, and a client that learns of its reset late loses an update.
+        Old connections begin to go before the held ones are served: a client that learns of its reset late loses an
+        update. Where there are thousands, both go on side by side.
         """
         assert self.epoch is None or order.epoch >= self.epoch, (
             f"route {self.name}: epoch {self.epoch} -> {order.epoch} is not a transition"
@@ -65,6 +71,10 @@ class Route:
         switch = self.epoch is None or order.epoch > self.epoch
         server = None if order.server_host is None else (order.server_host, order.server_port)
         self.server, self.epoch = server, order.epoch
+        if server is not None:
+            self.family = int(sockets.family_of(server[0]))
+        if switch:
+            self.drain_ms = order.drain_ms
         connections = flows = 0
         for listener in self.listeners:
             closed = listener.route_changed(switch=switch)
@@ -72,24 +82,38 @@ class Route:
                 connections += closed
             else:
                 flows += closed
+
+        def done() -> None:
+            if switch:
+                took_us = (time.monotonic_ns() - began_ns) // 1000
+                answer(
+                    messages.Switched(
+                        route=self.name,
+                        epoch=order.epoch,
+                        connections_closed=connections,
+                        flows_closed=flows,
+                        took_us=took_us,
+                    )
+                )
+
+        self.reset_doomed(done)
         if server is not None:
             self.serve_held()
             self._deliver_datagrams()
-        if not switch:
-            return None
-        return messages.Switched(
-            route=self.name,
-            epoch=order.epoch,
-            connections_closed=connections,
-            flows_closed=flows,
-            took_us=(time.monotonic_ns() - began_ns) // 1000,
-        )
+
+    def doom(self, connections: Iterable[Doomed]) -> None:
+        """Mark `connections` for `reset_doomed`: those of all listeners go together, clients first."""
+        self._doomed += connections
+
+    def reset_doomed(self, done: Callable[[], None] = lambda: None) -> None:
+        """Reset who is marked; call `done` when all of them are gone."""
+        doomed, self._doomed = self._doomed, []
+        reset_all(self._engine, doomed, done)
 
     def hold(self, connection: Held) -> None:
         """Keep `connection` until a server comes; while there is one that refuses, try it again soon."""
         self.held[connection] = None
-        if self.server is not None and self._retry is None:
-            self._retry = self._engine.after(RETRY_MS, self._retry_some)
+        self._retry_later()
 
     def release(self, connection: Held) -> None:
         """Forget `connection`: it is being connected, or gone."""
@@ -99,12 +123,21 @@ class Route:
         """Connect everybody who waits: the server has come, or has just answered one of them."""
         if not self._serving:  # one who is answered at once calls this again from within
             self._serving = True
-            self._connect(list(self.held))
-            self._serving = False
+            self._serve(list(self.held))
+
+    def _serve(self, waiting: list[Held]) -> None:
+        if self.server is not None:
+            self._connect(waiting[:CONNECTS_PER_TURN_MAX])
+            rest = waiting[CONNECTS_PER_TURN_MAX:]
+            if rest:
+                self._engine.soon(lambda: self._serve(rest))
+                return
+            self._retry_later()  # who has come to wait meanwhile
+        self._serving = False
 
     def _connect(self, connections: list[Held]) -> None:
         for connection in connections:
-            if connection in self.held:
+            if connection in self.held and self.server is not None:
                 connection.connect()
 
     def _retry_some(self) -> None:
@@ -113,7 +146,10 @@ class Route:
             return
         # Who fails goes to the end of the queue, so all get their turn.
         self._connect(list(self.held)[:RETRIES_PER_TICK_MAX])
-        if self.held and self._retry is None:
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        if self.held and self.server is not None and self._retry is None:
             self._retry = self._engine.after(RETRY_MS, self._retry_some)
 
     def hold_datagram(self, datagram: HeldDatagram) -> None:

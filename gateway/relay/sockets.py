@@ -2,12 +2,16 @@
 
 import socket
 import struct
+from typing import Any
 
 from gateway.relay.messages import Listener
 
 # <linux/in.h>, <linux/in6.h>: not in Python's socket module.
 IP_FREEBIND = 15
 IPV6_FREEBIND = 78
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+IP_BIND_ADDRESS_NO_PORT = 24
 
 LISTEN_BACKLOG = 4_096  # the kernel cuts it to net.core.somaxconn; a whole pool reconnects at once after a switch
 UDP_RECEIVE_BYTES = 4 << 20  # asked for, cut by net.core.rmem_max: a burst of updates waits here for our turn
@@ -20,6 +24,8 @@ KEEPALIVE_PROBES = 4
 
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
+Address = tuple[Any, ...]  # (host, port) or (host, port, flowinfo, scope)
+
 
 def family_of(host: str) -> socket.AddressFamily:
     """Return the address family of a literal; raise `OSError` (from inet_pton) where `host` is none."""
@@ -28,14 +34,12 @@ def family_of(host: str) -> socket.AddressFamily:
     return family
 
 
-def _prepare(sock: socket.socket, *, keepalive: bool) -> None:
-    sock.setblocking(False)
-    if keepalive:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+def keep_alive(sock: socket.SocketType) -> None:
+    """Let the kernel ask a silent peer whether it still lives."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
 def bind(settings: Listener) -> socket.socket:
@@ -44,9 +48,11 @@ def bind(settings: Listener) -> socket.socket:
     tcp = settings.protocol == "tcp"
     sock = socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
     try:
-        # Accepted sockets inherit all of this from their listener (Linux), which saves five calls each.
-        _prepare(sock, keepalive=tcp)
+        sock.setblocking(False)
         if tcp:
+            # Accepted sockets inherit all of this from their listener (Linux), which saves five calls each.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            keep_alive(sock)
             # For TCP only: on UDP it would let two relays share a port, and each get some of the datagrams.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
@@ -68,7 +74,13 @@ def bind(settings: Listener) -> socket.socket:
 
 
 def listen(settings: Listener) -> socket.socket:
-    """Return a bound socket, for TCP a listening one. Raises `OSError` with the kernel's errno."""
+    """Return a bound socket, for TCP a listening one. Raises `OSError` with the kernel's errno.
+
+    EPERM: `transparent` needs CAP_NET_ADMIN. Said here, where it can be mended, not to each client.
+    """
+    if settings.transparent:
+        with socket.socket(family_of(settings.host), socket.SOCK_STREAM) as probe:
+            _be_transparent(probe, probe.family)
     sock = bind(settings)
     if settings.protocol == "tcp":
         try:
@@ -79,24 +91,53 @@ def listen(settings: Listener) -> socket.socket:
     return sock
 
 
-def server_stream(host: str, user_timeout_ms: int) -> socket.socket:
-    """Return a TCP socket, ready to connect to `host`. Raises `OSError` (EMFILE, ENFILE)."""
-    sock = socket.socket(family_of(host), socket.SOCK_STREAM)
-    try:
-        _prepare(sock, keepalive=True)
-        if user_timeout_ms:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms)
-    except BaseException:
-        sock.close()
-        raise
+def accept(listener: socket.socket, family: int) -> tuple[socket.SocketType, Address]:
+    """Return the next client and its address. Raises `OSError` (EAGAIN, EMFILE, ECONNABORTED).
+
+    A plain `SocketType`, because `socket.socket` costs more to make than all that we do with it: its `accept` looks
+    up two enumerations and reads two settings back.
+    """
+    fd, address = listener._accept()  # type: ignore[attr-defined]
+    sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
+    sock.setblocking(False)  # the one setting that Linux does not inherit from the listener
+    return sock, address
+
+
+def server_stream(family: int, user_timeout_ms: int) -> socket.SocketType:
+    """Return a TCP socket, ready to connect. Raises `OSError` (EMFILE, ENFILE). Keep-alive comes later, see `tcp`."""
+    sock = socket.SocketType(family, _STREAM)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if user_timeout_ms:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms)
     return sock
+
+
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+
+
+def come_from(sock: socket.SocketType, family: int, client: Address) -> None:
+    """Let `sock` connect from the client's own address, from a port of the kernel's choice (ip(7), IP_TRANSPARENT).
+
+    Raises `OSError`: EPERM without CAP_NET_ADMIN, EINVAL where the client's address is of the other IP version.
+    """
+    _be_transparent(sock, family)
+    # The port is chosen at connect, where it need be free towards this one server only.
+    sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((client[0], 0, *client[2:]))
+
+
+def _be_transparent(sock: socket.SocketType, family: int) -> None:
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
 
 
 def server_datagrams(host: str, port: int) -> socket.socket:
     """Return a UDP socket connected to the server. Raises `OSError` (EMFILE, ENETUNREACH)."""
     sock = socket.socket(family_of(host), socket.SOCK_DGRAM)
     try:
-        _prepare(sock, keepalive=False)
+        sock.setblocking(False)
         sock.connect((host, port))
     except BaseException:
         sock.close()
@@ -104,7 +145,7 @@ def server_datagrams(host: str, port: int) -> socket.socket:
     return sock
 
 
-def reset(sock: socket.socket) -> None:
+def reset(sock: socket.SocketType) -> None:
     """Close `sock` so that its peer gets a RST: it must not take a broken stream for a finished one."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)

@@ -1,111 +1,133 @@
 """Streams: one end of a connection, and the moving of bytes from it to the other end.
 
-Rule: at most one buffer (64 KiB) waits for an end that can't take it, and until it is gone nothing more is read for
-it: back-pressure reaches the sender through TCP itself.
+Rule: at most one buffer (64 KiB) or one pipe waits for an end that can't take it, and until it is gone nothing more
+is read for it: back-pressure reaches the sender through TCP itself.
+
+Both ends are watched edge-triggered (epoll(7)), so that nothing is asked for twice. Hence: who stops reading before
+the socket is empty must come back by itself. A read that fills less than it could has emptied the socket, unless the
+kernel has said that the peer has shut its side or that the socket broke: then it is read until it says so itself.
 """
 
 import errno
+import os
 import socket
 from typing import TYPE_CHECKING
 
 from gateway.relay import sockets
-from gateway.relay.engine import BROKEN, READABLE, WRITABLE, Engine
+from gateway.relay.engine import BROKEN, EDGE, HANG_UP, PEER_SHUT, READABLE, WRITABLE
+from gateway.relay.pipes import PIPE_BYTES, SPLICE_FLAGS, Pipe, pipes
 
 if TYPE_CHECKING:
     from gateway.relay.connection import Connection
 
 BUFFER_BYTES = 65_536
 READS_PER_TURN_MAX = 4  # then the others get their turn
+FULL_READS_FOR_PIPE = 4  # in a row: it is bulk, and a pipe pays
+PIPE_BYTES_MIN = 16_384  # less than this at a time is not bulk any more
+
+READING = READABLE | PEER_SHUT | EDGE
+READING_AND_WRITING = READING | WRITABLE
+_ENDING = PEER_SHUT | HANG_UP | BROKEN
 
 # One for the whole process: between a read and its write nothing else runs.
 _buffer = bytearray(BUFFER_BYTES)
 _view = memoryview(_buffer)
-_NOTHING = memoryview(b"")
 
 
 class End:
     """One socket of a connection: the client's or the server's."""
 
     __slots__ = (
-        "_connection",
-        "_engine",
         "_fd",
-        "_mask",
+        "_full_reads",
         "_watched",
+        "blocked",
+        "connection",
+        "ending",
         "finished",
+        "is_client",
         "moved",
         "other",
         "pending",
+        "pipe",
+        "reported",
         "shut",
         "sock",
+        "unread",
         "wrecked",
     )
 
-    def __init__(self, connection: "Connection", engine: Engine, sock: socket.socket) -> None:
+    def __init__(self, connection: "Connection", sock: socket.SocketType, *, is_client: bool) -> None:
+        self.connection: Connection | None = connection
         self.sock = sock
+        self.is_client = is_client
         self.other: End | None = None
-        self.pending: memoryview = _NOTHING  # read from the other end, not yet taken by this one
+        self.blocked = False  # `pending` or `pipe` holds what this end could not take, or it is wrecked
+        self.pending: memoryview | None = None  # read from the other end, not yet taken by this one
+        self.pipe: Pipe | None = None  # the same, in the kernel
         self.moved = 0  # bytes read from this end
+        self.reported = False  # the connection wants to hear of what is read
+        self.unread = False  # not read until empty since the kernel last spoke
+        self.ending = False  # the kernel has said that there is an end to be read
         self.finished = False  # the peer has sent FIN, and we have read it
         self.shut = False  # we have sent FIN
         self.wrecked = False  # nothing can be written any more; what was received may still be read
-        self._connection: Connection | None = connection
-        self._engine = engine
         self._fd = sock.fileno()
-        self._mask = 0
-        self._watched = False
+        self._full_reads = 0
+        self._watched = 0
 
     # --- what the engine tells us
 
-    def await_connect(self) -> None:
-        """Be told when the connect has succeeded or failed."""
-        self.set_mask(WRITABLE)
-
-    def start_reading(self) -> None:
-        """Be told of bytes from now on."""
-        self.set_mask(READABLE)
-
-    def set_mask(self, mask: int) -> None:
-        """Be told of `mask`; of a hang-up and of errors always (epoll_ctl(2))."""
-        if mask != self._mask or not self._watched:
-            self._mask, self._watched = mask, True
-            self._engine.watch(self._fd, mask, self)
+    def watch(self, mask: int = READING) -> None:
+        """Be told of changes from now on, the present state included."""
+        connection = self.connection
+        assert connection is not None
+        if mask != self._watched:
+            self._watched = mask
+            connection.engine.watch(self._fd, mask, self)
 
     def on_ready(self, events: int) -> None:
         """Move bytes; the engine calls this."""
-        connection = self._connection
+        if events & _ENDING:
+            self.ending = True
+        connection = self.connection
         assert connection is not None, "a closed end is not watched"
         if not connection.is_open:
+            self.unread = True
             connection.on_unopened(self, events)
             return
-        if events & WRITABLE and self.pending:
+        if self.blocked and events & WRITABLE:
             self._write_pending()
-            if self._connection is None:
+            if self.connection is None or not connection.is_open:
                 return
-        if self._mask & READABLE:
-            if events & ~WRITABLE:
-                self.pump()
-        elif events & BROKEN:
+        if events & BROKEN and (self.finished or self._require_other().blocked):
             connection.broke(self)
-        elif events & ~WRITABLE and not self._mask & WRITABLE:
-            # Shut in both directions, and bytes for the other end still wait: nothing to be told until they are gone.
-            self._engine.unwatch(self._fd)
-            self._mask, self._watched = 0, False
+        elif events != WRITABLE and not self.finished:
+            self.pump()
+
+    def resume(self) -> None:
+        """Read on, where it was interrupted; whatever has happened meanwhile."""
+        if self.connection is not None and self.connection.is_open and self.unread and not self.finished:
+            self.pump()
 
     # --- from this end to the other
 
     def pump(self) -> None:
-        """Read what has come and write it to the other end.
-
-        Bulk may one day go through a pipe by os.splice instead of this copy: here, when a read fills the buffer.
-        """
-        other, connection = self.other, self._connection
+        """Read what has come and write it to the other end."""
+        other, connection = self.other, self.connection
         assert other is not None
         assert connection is not None
+        self.unread = True
+        if other.blocked:
+            return  # goes on when the other has taken what it has
+        if self._full_reads >= FULL_READS_FOR_PIPE and self._pump_through_pipe(other, connection):
+            return
+        counters = connection.counters
         for _ in range(READS_PER_TURN_MAX):
             try:
                 count = self.sock.recv_into(_buffer)
             except BlockingIOError:
+                self.unread = False
                 return
             except OSError:
                 connection.broke(self)
@@ -113,15 +135,23 @@ class End:
             if not count:
                 self._finished()
                 return
-            if not self.moved:
-                connection.first_bytes_from(self)
+            if self.reported:
+                connection.heard(self, _view[:count])
             self.moved += count
-            if self is connection.client:
-                connection.counters.bytes_to_server_total += count
+            if self.is_client:
+                counters.bytes_to_server_total += count
             else:
-                connection.counters.bytes_to_client_total += count
-            if not other.take(count) or count < BUFFER_BYTES:
+                counters.bytes_to_client_total += count
+            if not other.take(count):
                 return
+            if count == BUFFER_BYTES:
+                self._full_reads += 1
+            else:
+                self._full_reads = 0
+                if not self.ending:
+                    self.unread = False
+                    return
+        connection.engine.soon(self.resume)
 
     def take(self, count: int) -> bool:
         """Write the first `count` bytes of the buffer to this end; return whether the other may read on."""
@@ -134,35 +164,107 @@ class End:
             return False
         if sent == count:
             return True
-        self.pending = memoryview(bytes(_view[sent:count]))
-        self.set_mask(self._mask | WRITABLE)
-        self._require_other()._pause()
+        self.keep(bytes(_view[sent:count]))
         return False
 
-    def _write_pending(self) -> None:
+    def keep(self, data: bytes | memoryview) -> None:
+        """Hold `data` until this end can take it."""
+        self.pending = memoryview(data)
+        self.blocked = True
+        self.watch(READING_AND_WRITING)
+
+    def _pump_through_pipe(self, other: "End", connection: "Connection") -> bool:
+        """Read and write by splice(2); return False where there is no pipe to be had, or it is not bulk any more."""
+        pipe = pipes.take()
+        if pipe is None:
+            return False
+        for _ in range(READS_PER_TURN_MAX):
+            try:
+                count = os.splice(self._fd, pipe.write_fd, PIPE_BYTES, flags=SPLICE_FLAGS)
+            except BlockingIOError:
+                pipes.give(pipe)
+                self.unread = False
+                return True
+            except OSError:
+                pipes.give(pipe)
+                connection.broke(self)
+                return True
+            if not count:
+                pipes.give(pipe)
+                self._finished()
+                return True
+            self._count_spliced(count)
+            pipe.held = count
+            if not other._take_from(pipe):
+                return True
+            if count < PIPE_BYTES_MIN:
+                self._full_reads = 0
+                pipes.give(pipe)
+                return False
+        pipes.give(pipe)
+        connection.engine.soon(self.resume)
+        return True
+
+    def _count_spliced(self, count: int) -> None:
+        connection = self.connection
+        assert connection is not None
+        self.moved += count
+        counters = connection.counters
+        counters.spliced_bytes_total += count
+        if self.is_client:
+            counters.bytes_to_server_total += count
+        else:
+            counters.bytes_to_client_total += count
+
+    def _take_from(self, pipe: Pipe) -> bool:
+        """Empty `pipe` into this end; return whether it is empty. It is ours if not, or gone with the connection."""
+        connection = self.connection
+        assert connection is not None
         try:
-            sent = self.sock.send(self.pending)
+            while pipe.held:
+                pipe.held -= os.splice(pipe.read_fd, self._fd, pipe.held, flags=SPLICE_FLAGS)
         except BlockingIOError:
-            return
+            self.pipe, self.blocked = pipe, True
+            self.watch(READING_AND_WRITING)
+            return False
         except OSError as error:
+            pipes.give(pipe)
+            self.pipe = None
             self._write_failed(error)
+            return False
+        return True
+
+    def _write_pending(self) -> None:
+        if self.wrecked:
             return
-        self.pending = self.pending[sent:]
-        if self.pending:
-            return
-        self.pending = _NOTHING  # an empty slice would keep the whole buffer
-        self.set_mask(self._mask & ~WRITABLE)
+        if self.pipe is not None:
+            if not self._take_from(self.pipe):
+                return
+            pipes.give(self.pipe)
+            self.pipe = None
+        else:
+            assert self.pending is not None
+            try:
+                sent = self.sock.send(self.pending)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._write_failed(error)
+                return
+            if sent < len(self.pending):
+                self.pending = self.pending[sent:]
+                return
+            self.pending = None
+        self.blocked = False
         other = self._require_other()
         if other.finished:
-            self._shut_down()
-        else:
-            other._resume()
+            self.shut_down()
+        elif other.unread:
+            other.pump()
 
-    def _pause(self) -> None:
-        self.set_mask(self._mask & ~READABLE)
-
-    def _resume(self) -> None:
-        self.set_mask(self._mask | READABLE)
+    def waiting(self) -> int:
+        """Return how many bytes this end has still to take."""
+        return (len(self.pending) if self.pending is not None else 0) + (self.pipe.held if self.pipe else 0)
 
     def _require_other(self) -> "End":
         assert self.other is not None, "an open connection has two ends"
@@ -172,50 +274,60 @@ class End:
 
     def _finished(self) -> None:
         """The peer has sent everything: say the same to the other end, once it has taken all."""
-        self.finished = True
+        connection = self.connection
+        assert connection is not None
         if self.wrecked:
-            self._abort()
+            connection.broke(self)
             return
-        self._pause()
+        if connection.takes_end_for_death(self):
+            return
+        self.finished, self.unread = True, False
         other = self._require_other()
-        if not other.pending:
-            other._shut_down()
+        if not other.blocked:
+            other.shut_down()
 
-    def _shut_down(self) -> None:
+    def shut_down(self) -> None:
+        """Tell the peer that nothing more comes; where it has said so as well, that was all."""
+        connection = self.connection
+        assert connection is not None
+        other = self._require_other()
+        if self.finished and other.finished and not (self.blocked or other.blocked):
+            connection.finish()  # by close: it sends the FIN
+            return
         self.shut = True
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:  # ENOTCONN: reset meanwhile
-            self._abort()
-            return
-        connection = self._connection
-        if self._require_other().shut and connection is not None:
-            connection.finish()
+            connection.broke(self)
 
     def _write_failed(self, error: OSError) -> None:
         """This end takes nothing more. What it had sent before may lie unread: an answer in full, then a reset.
 
         The failed write has consumed the socket's error, so that its reads end as if by FIN: hence `wrecked`.
         """
-        other = self._require_other()
-        if error.errno in (errno.EPIPE, errno.ECONNRESET) and self._mask & READABLE:
-            self.wrecked = True
-            self.pending = _NOTHING
-            self.set_mask(READABLE)
-            other._pause()
+        connection = self.connection
+        assert connection is not None
+        self.pending = None
+        if error.errno in (errno.EPIPE, errno.ECONNRESET) and not self.finished:
+            self.wrecked = self.blocked = self.ending = self.unread = True
+            connection.engine.soon(self.resume)  # no event comes any more
         else:
-            self._abort()
+            connection.broke(self)
 
-    def _abort(self) -> None:
-        assert self._connection is not None
-        self._connection.abort()
+    def let_go(self) -> None:
+        """Leave the engine and the connection; the socket stays open, for the caller to close."""
+        connection = self.connection
+        assert connection is not None
+        connection.engine.forget(self._fd)
+        if self.pipe is not None:
+            pipes.give(self.pipe)
+            self.pipe = None
+        self.connection = self.other = self.pending = None
 
     def close(self, *, by_reset: bool) -> None:
         """Close the socket and let go of everything."""
-        self._engine.forget(self._fd)
+        self.let_go()
         if by_reset:
             sockets.reset(self.sock)
         else:
             self.sock.close()
-        self._connection = self.other = None
-        self.pending = _NOTHING

@@ -17,12 +17,14 @@ from gateway.relay.messages import (
     Order,
     Ready,
     Report,
+    Vitals,
 )
 from gateway.relay.messages import Listener as Settings
 from gateway.relay.messages import Route as RouteOrder
 from gateway.relay.route import Route
 from gateway.relay.tcp import TcpListener
 from gateway.relay.udp import UdpListener
+from gateway.relay.vitals import vitals
 
 REPORT_MS = 1_000
 ANSWERS_WAITING_MAX = 1_000  # control reads at once or is dead; beyond this it is dead
@@ -70,9 +72,7 @@ class Worker:
             case Configure():
                 self._configure(order)
             case RouteOrder():
-                switched = self._route(order.route).apply(order)
-                if switched is not None:
-                    self._answer(switched)
+                self._route(order.route).apply(order, self._answer)
 
     def _route(self, name: str) -> Route:
         route = self._routes.get(name)
@@ -145,13 +145,21 @@ class Worker:
         """Send the counters; where control is not reading, leave it out: the next one says the same and more."""
         self._engine.after(REPORT_MS, self._report)
         if not self._waiting:
-            report = Report(listeners=tuple(each.stats() for each in self._listeners.values()))
+            report = Report(listeners=tuple(each.stats() for each in self._listeners.values()), vitals=_vitals())
             try:
                 self._control.send(self._encoder.encode(report))
             except BlockingIOError:
                 return
             except (BrokenPipeError, ConnectionResetError):
                 self._engine.stop()
+
+
+def _vitals() -> Vitals | None:
+    """Return what we use; None where not even a descriptor is left to look it up."""
+    try:
+        return vitals()
+    except OSError:
+        return None
 
 
 def _same_socket(one: Settings, other: Settings) -> bool:

@@ -247,7 +247,7 @@ async def test_configuration_is_one_whole(harness):
 def test_accept_pauses_without_file_descriptors_and_goes_on_later():
     """The limit is lowered from outside; held clients go away, and the next ones are served."""
     ours, process = start_relay_by_hand()
-    front = listener(hold_ms=60_000)
+    front = listener(hold_ms=60_000, hello_ms=0)
     with ours:
         ours.send(msgspec.msgpack.encode(Configure(listeners=(front,))))
         read_until(ours, Ready)

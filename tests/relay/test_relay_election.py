@@ -54,13 +54,14 @@ async def test_hold_ends_by_a_reset(harness):
     front = listener(hold_ms=300)
     await harness.listen(front)
     async with await connect(front.port) as stream:
+        await stream.send_all(b"?")
         assert await how_it_ended(stream) == "reset"
     stats = await harness.stats_when(lambda stats: stats.hold_expired_total == 1)
     assert stats.connections_now == 0
 
 
 async def test_held_client_that_goes_away_is_dropped(harness):
-    front = listener(hold_ms=600_000)
+    front = listener(hold_ms=600_000, hello_ms=0)
     await harness.listen(front)
     stream = await connect(front.port)
     await harness.stats_when(lambda stats: stats.held_now == 1)
@@ -94,10 +95,13 @@ async def test_held_clients_are_served_when_the_same_server_comes_back(harness):
     await harness.switch(port)
     await harness.listen(front)
     streams = [await connect(front.port) for _ in range(40)]  # more than are tried at a time
+    for stream in streams:
+        await stream.send_all(b"?")
     await harness.stats_when(lambda stats: stats.held_now == 40)
     async with tcp_server(echo, port=port):
         for stream in streams:
-            assert await ask_on(stream) == b"?"
+            with trio.fail_after(20):
+                assert await stream.receive_some() == b"?"
             await stream.aclose()
 
 
@@ -147,7 +151,7 @@ async def test_client_is_served_by_the_next_server_when_the_first_one_never_acce
 
 async def test_client_that_has_not_spoken_survives_the_reset_of_its_server(harness):
     """A server killed with the connection in its backlog resets it before anybody has said a word."""
-    front = listener()
+    front = listener(hello_ms=0)
     with socket.socket() as dying:
         dying.bind(("127.0.0.1", 0))
         dying.listen()
@@ -217,10 +221,12 @@ async def test_connections_live_through_an_election_that_changes_nothing(harness
             assert await ask_on(stream) == b"?"
             harness.relay.route("pool", None, 1)
             async with await connect(front.port) as late:
+                await late.send_all(b"!")
                 await harness.stats_when(lambda stats: stats.held_now == 1)
                 assert await ask_on(stream) == b"?"
                 harness.relay.route("pool", Endpoint("127.0.0.1", server), 1)
-                assert await ask_on(late) == b"?"
+                with trio.fail_after(20):
+                    assert await late.receive_some() == b"!"
             assert await ask_on(stream) == b"?"
 
 

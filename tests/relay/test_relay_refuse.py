@@ -189,5 +189,6 @@ async def test_refuse_and_hold_listeners_live_side_by_side(harness):
     refuse = view(name="refuse", route="standby")
     await harness.listen(hold, refuse)
     assert await refused(refuse.port)
-    async with await connect(hold.port):
+    async with await connect(hold.port) as stream:
+        await stream.send_all(b"?")
         await wait_until(lambda: (stats := harness.stats("hold")) and stats.held_now == 1)

@@ -66,7 +66,7 @@ async def test_bytes_that_are_taken_in_pieces_arrive_unchanged(monkeypatch):
         await stream.send_all(sent)
         await stream.send_eof()
 
-    front = listener()
+    front = listener(hello_ms=0)
     async with (
         tcp_server(pour) as server,
         relay_in_this_process(
@@ -120,7 +120,7 @@ async def test_client_may_speak_on_after_the_server_has_shut_its_side(harness):
         all_heard.set()
 
     async with tcp_server(greet_and_listen) as server:
-        front = listener()
+        front = listener(hello_ms=0)
         await harness.switch(server)
         await harness.listen(front)
         async with await connect(front.port) as stream:
@@ -141,7 +141,7 @@ async def test_client_that_never_reads_stops_its_server_and_costs_bounded_memory
             sent += 65_536
 
     async with tcp_server(pour) as server:
-        front = listener()
+        front = listener(hello_ms=0)
         await harness.switch(server)
         await harness.listen(front)
         before_kib = resident_kib(harness.relay.pid)
@@ -241,7 +241,7 @@ async def test_client_that_was_told_the_end_is_not_given_to_another_server(harne
         reset(stream)
 
     async with tcp_server(close_then_reset) as server:
-        front = listener()
+        front = listener(hello_ms=0)
         await harness.switch(server)
         await harness.listen(front)
         async with await connect(front.port) as stream:
