@@ -31,6 +31,7 @@ SCENARIO_NAMES = ("manager-kill", "manager-link-down", "gateway-kill")
 ADDRESS_NAMES = ("daemon-kill", "gateway-link-down", "daemon-term", "daemon-freeze", "gateway-partition")
 ADDRESS_TABLE, FALSE_TAKEOVERS = "address-table", "false-takeovers"
 PARTITION = "partition"  # a pool of two halves: a scenario with a table of its own
+FLOOD = "flood"  # so is this
 POOL_LAB, ADDRESS_LAB = "lab", "vip"
 
 Progress = Callable[[str], None]
@@ -44,10 +45,10 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser("measure", help=text, description=text)
     parser.add_argument(
         "scenario",
-        choices=(*SCENARIO_NAMES, PARTITION, DEMO, *ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS),
+        choices=(*SCENARIO_NAMES, PARTITION, FLOOD, DEMO, *ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS),
         metavar="SCENARIO",
         help=f"what to break in a pool: {', '.join(SCENARIO_NAMES)}, {PARTITION} (cut in two halves that both serve, "
-        f"and healed), {DEMO} (a short look at two); of the address "
+        f"and healed), {FLOOD} (served while a host floods it?), {DEMO} (a short look at two); of the address "
         f"alone: {', '.join(ADDRESS_NAMES)}, {FALSE_TAKEOVERS}, {ADDRESS_TABLE} (all, beside keepalived)",
     )
     parser.add_argument(
@@ -78,6 +79,11 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     sizes.add_argument("--forward", choices=("proxy", "nat", "direct"), default="proxy")
     sizes.add_argument("--condor-suite", choices=("trixie", "sid"), default="trixie", help="whose HTCondor")
+    floods = parser.add_argument_group("floods")
+    floods.add_argument("--flood", metavar="KIND,...", help="silent, datagrams, idle (default: one after the other)")
+    floods.add_argument("--seconds", type=float, metavar="S", help="how long each lasts (default 30)")
+    floods.add_argument("--ip-version", type=int, choices=(4, 6), default=4, help="of the lab to bring up (default 4)")
+    floods.add_argument("--transparent", action="store_true", help="managers see the clients' addresses")
     _add_address_arguments(parser)
     parser.set_defaults(command=run, lab_function=measure)
 
@@ -119,8 +125,8 @@ async def measure(chosen: argparse.Namespace) -> int:
         raise LabError("a measurement is repeated at least once: --repeat 1")
     if chosen.compare == "keepalived":
         raise LabError("keepalived moves an address and knows nothing of a pool: measure daemon-kill with it")
-    if chosen.scenario == PARTITION:
-        return await _measure_partition(chosen)
+    if chosen.scenario in (PARTITION, FLOOD):
+        return await _measure_apart(chosen)
     if chosen.compare and any(name not in ("manager-kill", "manager-link-down") for name in names):
         raise LabError("a pool with HTCondor's own HAD has no gateway to break: --with had goes with manager scenarios")
     say = _clock()
@@ -153,13 +159,15 @@ async def _measure_address(chosen: argparse.Namespace) -> int:
         return await function(chosen, _clock(), json_file)
 
 
-async def _measure_partition(chosen: argparse.Namespace) -> int:
-    from gateway.lab.measure import partition_command
+async def _measure_apart(chosen: argparse.Namespace) -> int:
+    """Measure a scenario that has figures and a table of its own."""
+    from gateway.lab.measure import flood_command, partition_command
 
     say = _clock()
+    function = flood_command.measure if chosen.scenario == FLOOD else partition_command.measure
     with _json_file(chosen.json) as json_file:
         open_lab = functools.partial(_lab, chosen=chosen, say=say)
-        return await partition_command.measure(chosen, _topology(chosen), open_lab, say, json_file)
+        return await function(chosen, _topology(chosen), open_lab, say, json_file)
 
 
 async def _series(
@@ -212,7 +220,7 @@ async def _lab(topology: "Topology", chosen: argparse.Namespace, say: Progress) 
             raise LabError(
                 f"lab {topology.name!r} has one manager and nobody to take over: there is nothing to measure"
             )
-        if lab.topology.ip_version != 4:
+        if lab.topology.ip_version != 4 and chosen.scenario != FLOOD:
             raise LabError(
                 f"lab {topology.name!r} speaks IPv6, and what measures sends and captures IPv4 alone: "
                 "bring a lab up without --ip-version 6"
