@@ -13,11 +13,13 @@ from typing import Final, NamedTuple, Protocol
 
 from gateway.kernel import nat_rules
 from gateway.kernel.conntrack import Conntrack
+from gateway.kernel.marks import MARK_MASK, ROUSE_MARK, SERVICES_MAX
 from gateway.kernel.nat_leftovers import Leftovers, counters_of, suited
-from gateway.kernel.nat_rules import MARK_MASK, PROTOCOL_BIT, PROTOCOLS, SERVICES_MAX, Service
+from gateway.kernel.nat_rules import GENERATION_BIT, PROTOCOL_BIT, PROTOCOLS, Service
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.nftables import Batch, Refusal
 from gateway.kernel.rouse import rouse
+from gateway.kernel.sysctl import read_sysctl
 from gateway.kernel.tables import OwnTables
 
 _COMMENT: Final = "condor-gateway translation"
@@ -149,7 +151,7 @@ class Nat:
         flows = [flow for flow in self._conntrack.flows(mark, MARK_MASK) if flow.established]
         self._flush(named, former)
         self._lingering.discard(named.name)
-        return Expelled(len(flows), rouse(flows, nat_rules.ROUSE_MARK))
+        return Expelled(len(flows), rouse(flows, ROUSE_MARK))
 
     @property
     def lingering(self) -> frozenset[str]:
@@ -266,13 +268,24 @@ class Nat:
     def _with_server(self, service: Service, place: tuple[str, int] | None) -> list[bytes]:
         if place is None:
             return []
-        return [nat_rules.server_element(self.table, at, *place) for at in suited(service, place)]
+        return [
+            *(nat_rules.server_element(self.table, at, *place) for at in suited(service, place)),
+            *self._itself(service, place, present=True),
+        ]
 
     def _without_server(self, service: Service) -> list[bytes]:
         place = self._servers.get(service.name)
         if place is None:
             return []
-        return [nat_rules.no_server_element(self.table, at) for at in suited(service, place)]
+        return [
+            *(nat_rules.no_server_element(self.table, at) for at in suited(service, place)),
+            *self._itself(service, place, present=False),
+        ]
+
+    def _itself(self, service: Service, place: tuple[str, int], *, present: bool) -> list[bytes]:
+        if not suited(service, place):
+            return []
+        return [nat_rules.itself_element(self.table, self._slots[service.name], place[0], present=present)]
 
     # -- flows -----------------------------------------------------------------------------------------------------
 
@@ -284,8 +297,42 @@ class Nat:
     def _drop(self, slots: Iterable[int]) -> None:
         """Drop all flows of these services."""
         for slot in slots:
-            both = nat_rules.GENERATION_BIT | PROTOCOL_BIT
-            self._conntrack.flush(nat_rules.mark(slot, "tcp", 0), MARK_MASK & ~both)
+            of_slot = MARK_MASK & ~(GENERATION_BIT | PROTOCOL_BIT)
+            self._conntrack.flush(nat_rules.mark(slot, "tcp", 0), of_slot)
 
     def _refused(self, operation: str, refusal: Refusal) -> KernelRefused:
         return self._tables.refused(operation, refusal, _REMEDIES, _TOO_OLD)
+
+
+def forwarding_sysctls(devices: Iterable[str], *, version_4: bool, version_6: bool) -> dict[str, str]:
+    """Return the kernel settings that let translated packets through, for `gateway.kernel.sysctl.Sysctls`.
+
+    IPv4 is forwarded by device. IPv6 is since Linux 6.17 (force_forwarding); before, only by the host as a whole,
+    which then also stops to take its own addresses and routes from router advertisements, unless accept_ra is 2.
+
+    Args:
+        devices: those that clients, servers or both are behind.
+        version_4: whether IPv4 is translated.
+        version_6: whether IPv6 is.
+    """
+    wanted: dict[str, str] = {}
+    for device in devices:
+        if version_4:
+            wanted[f"net/ipv4/conf/{device}/forwarding"] = "1"
+        if version_6 and _exists(f"net/ipv6/conf/{device}/force_forwarding"):
+            wanted[f"net/ipv6/conf/{device}/force_forwarding"] = "1"
+        elif version_6:
+            if read_sysctl(f"net/ipv6/conf/{device}/accept_ra") == "1":
+                wanted[f"net/ipv6/conf/{device}/accept_ra"] = "2"
+            wanted["net/ipv6/conf/all/forwarding"] = "1"
+    return wanted
+
+
+def _exists(name: str) -> bool:
+    try:
+        read_sysctl(name)
+    except KernelRefused as refused:
+        if refused.errno == errno.ENOENT:
+            return False
+        raise
+    return True

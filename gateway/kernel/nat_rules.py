@@ -11,17 +11,22 @@ As `nft` would say it, for IPv4 (one table of each IP version that has a listene
         ip daddr . meta l4proto . th dport vmap @generation
     }
     chain service_0_tcp_1 {                                    # a new flow; conntrack remembers the rest
-        dnat to ... map @server                                # no element: the rule ends, the packet goes up
-            ... after: ct mark set (ct mark & ~ours) | 0x...; counter name service_0_tcp_opened
+        tcp flags syn                                          # not if transparent: see `_translate`
+        ... @server                                            # no element: the rule ends, the packet goes up
+        ct mark set (ct mark & ~ours) | 0x..., counter name service_0_tcp_opened, dnat to ...
     }
-    chain postrouting { nat, priority srcnat
-        oif != lo, ct mark & service @hidden -> masquerade     # so that the server's answers come back through here
-        oif != lo, ct mark & ours, ip saddr @own -> masquerade # this gateway's own clients, in every case
+    chain postrouting { nat, priority srcnat, oif != lo
+        ct mark & service @hidden -> masquerade                # so that the server's answers come back through here
+        ct mark & ours, ip saddr @own -> masquerade            # this gateway's own clients, in every case
+        ct mark & service . ip saddr . ip daddr @itself -> masquerade # a server that is its own client, in every case
     }
     chain arriving, leaving { filter, after the translation
         (ct mark & service . ct direction) counter name map @traffic
     }
-    chain roused { raw output: meta mark ROUSE_MARK notrack }  # see gateway.kernel.rouse
+    chain quiet { raw output
+        meta mark ROUSE_MARK notrack                           # see gateway.kernel.rouse
+        icmp type redirect drop                                # "go to the server yourself": they must not
+    }
 
 The mark of a flow says its service, its protocol, and its generation: 0 and 1 take turns, a switch of servers begins
 the other one. So all flows of the last server, and no others, can be dropped by mark while new ones arrive.
@@ -34,24 +39,24 @@ from typing import Final, NamedTuple
 
 from gateway.kernel import nft_expressions as nft
 from gateway.kernel import nftables
+from gateway.kernel.marks import MARK_MASK, MARK_SHIFT, ROUSE_MARK
 from gateway.kernel.nft_expressions import Counted, word
 from gateway.kernel.nftables import NFPROTO_IPV4, NFPROTO_IPV6
 from gateway.kernel.tables import Layout
 
-# Our bits of the connection mark; the others are left as they are. Those that other programs are known to use are
-# below (Kubernetes 0x4000 and 0x8000, policy routing a few of the lowest) or above.
-MARK_MASK: Final = 0x0FFF_0000
-MARK_SHIFT: Final = 16
-ROUSE_MARK: Final = MARK_MASK  # a packet mark, not a connection's: no service gets so far
-SERVICES_MAX: Final = 256  # elections of one gateway; the mark has room for 1,022
+GENERATION_BIT: Final = 1 << MARK_SHIFT
+PROTOCOL_BIT: Final = 2 << MARK_SHIFT
 PROTOCOLS: Final = ("tcp", "udp")
 
-GENERATION, SERVER, TRAFFIC, HIDDEN, OWN = "generation", "server", "traffic", "hidden", "own"
+GENERATION, SERVER, TRAFFIC, HIDDEN, OWN, ITSELF = "generation", "server", "traffic", "hidden", "own", "itself"
 BEFORE_TRACKING, TRANSLATE, COUNT, TRANSLATE_SOURCE = -300, -100, -50, 100  # priorities
 
 _NUMBERS: Final = {"tcp": 6, "udp": 17}
+_SYN: Final = (  # RFC 9293 §3.1: of FIN, SYN, RST and ACK only SYN
+    nft.payload(nft.TRANSPORT_HEADER, 13, 1) + nft.bitwise(b"\x17", b"\0") + nft.compare(b"\2")
+)
 _LOOPBACK: Final = (1).to_bytes(4, sys.byteorder)  # the index of lo, in every network namespace
-_BASE_CHAINS: Final = ("prerouting", "output", "postrouting", "arriving", "leaving", "roused")
+_BASE_CHAINS: Final = ("prerouting", "output", "postrouting", "arriving", "leaving", "quiet")
 
 
 class Listener(NamedTuple):
@@ -84,10 +89,6 @@ class Service(NamedTuple):
 def mark(slot: int, protocol: str, generation: int) -> int:
     """Return the connection mark of a service (by its number) in one generation."""
     return ((slot + 1) << 2 | PROTOCOLS.index(protocol) << 1 | generation) << MARK_SHIFT
-
-
-GENERATION_BIT: Final = 1 << MARK_SHIFT
-PROTOCOL_BIT: Final = 2 << MARK_SHIFT
 
 
 def chain(slot: int, protocol: str, generation: int) -> str:
@@ -141,6 +142,14 @@ def no_server_element(table: str, listener: Listener) -> bytes:
     return nft.delete_element(table, SERVER, listener.key, family=listener.family)
 
 
+def itself_element(table: str, slot: int, ip: str, *, present: bool) -> bytes:
+    """Return the message that adds or deletes a server as one that may be its own client."""
+    packed = ipaddress.ip_address(ip).packed
+    key = _word_of(mark(slot, "tcp", 0)) + packed + packed
+    family = NFPROTO_IPV6 if ":" in ip else NFPROTO_IPV4
+    return (nft.add_element if present else nft.delete_element)(table, ITSELF, key, family=family)
+
+
 def generation_element(table: str, listener: Listener, slot: int, generation: int) -> bytes:
     """Return the message that gives a listener's new flows the marks of a generation."""
     verdict = nft.JUMP, chain(slot, listener.protocol, generation)
@@ -172,6 +181,7 @@ class _Family:
         self.source, self.target, self.address_bytes = (12, 16, 4) if version_4 else (8, 24, 16)
         self.address_type = nft.TYPE_IPV4 if version_4 else nft.TYPE_IPV6
         self.words = self.address_bytes // 4
+        self.redirect = bytes([1, 5] if version_4 else [58, 137])  # protocol, type: RFC 792, RFC 4861 §4.5
 
     def service_chains(self) -> list[str]:
         return [
@@ -192,11 +202,16 @@ class _Family:
         listener = nft.concatenated(self.address_type, nft.TYPE_PROTOCOL, nft.TYPE_PORT), self.address_bytes + 8
         place = nft.concatenated(self.address_type, nft.TYPE_PORT), self.address_bytes + 4
         way = nft.concatenated(nft.TYPE_MARK, nft.TYPE_CT_DIRECTION), 8
+        itself = (
+            nft.concatenated(nft.TYPE_MARK, self.address_type, self.address_type),
+            2 * self.address_bytes + 4,
+        )
         return [
             self._collection(GENERATION, nft.SET_MAP, listener, (nft.TYPE_VERDICT, 0)),
             self._collection(SERVER, nft.SET_MAP, listener, place),
             self._collection(TRAFFIC, nft.SET_OBJECT, way),
             self._collection(HIDDEN, 0, (nft.TYPE_MARK, 4)),
+            self._collection(ITSELF, 0, itself),
             self._collection(OWN, 0, (self.address_type, self.address_bytes)),
         ]
 
@@ -219,7 +234,7 @@ class _Family:
             ("postrouting", "nat", nft.HOOK_POSTROUTING, TRANSLATE_SOURCE),
             ("arriving", "filter", nft.HOOK_PREROUTING, COUNT),
             ("leaving", "filter", nft.HOOK_OUTPUT, COUNT),
-            ("roused", "filter", nft.HOOK_OUTPUT, BEFORE_TRACKING),
+            ("quiet", "filter", nft.HOOK_OUTPUT, BEFORE_TRACKING),
         ]
         return [
             *(nft.new_base_chain(self.table, *one, family=self.family) for one in base),
@@ -233,20 +248,31 @@ class _Family:
         of_any = nft.ct(nft.CT_MARK) + nft.bitwise(_word_of(MARK_MASK), _word_of(0))
         of_any += nft.compare(_word_of(0), operator=nft.UNEQUAL)
         from_here = nft.payload(nft.NETWORK_HEADER, self.source, self.address_bytes) + nft.lookup(OWN, word(0))
+        itself = self._load_mark(GENERATION_BIT | PROTOCOL_BIT)
+        itself += nft.payload(nft.NETWORK_HEADER, self.source, self.address_bytes, word(1))
+        itself += nft.payload(nft.NETWORK_HEADER, self.target, self.address_bytes, word(1 + self.words))
+        itself += nft.lookup(ITSELF, word(0))
         traffic = self._load_mark(GENERATION_BIT) + nft.ct(nft.CT_DIRECTION, word(1)) + nft.count_by(TRAFFIC, word(0))
         roused = nft.meta(nft.META_MARK) + nft.compare(_word_of(ROUSE_MARK)) + nft.notrack()
+        redirects = nft.meta(nft.META_L4PROTO) + nft.compare(self.redirect[:1])
+        redirects += nft.payload(nft.TRANSPORT_HEADER, 0, 1) + nft.compare(self.redirect[1:]) + nft.verdict(nft.DROP)
         rules = [
             ("prerouting", by_listener),
             ("output", by_listener),
             ("postrouting", not_loopback + of_hidden + nft.masquerade()),
             ("postrouting", not_loopback + of_any + from_here + nft.masquerade()),
+            ("postrouting", not_loopback + itself + nft.masquerade()),
             ("arriving", traffic),
             ("leaving", traffic),
-            ("roused", roused),
+            ("quiet", roused),
+            ("quiet", redirects),
         ]
         for slot, service in self.services.items():
             for protocol in self._protocols(service):
-                rules += [(chain(slot, protocol, turn), self._translate(slot, protocol, turn)) for turn in (0, 1)]
+                first = _SYN if protocol == "tcp" and not service.transparent else b""
+                rules += [
+                    (chain(slot, protocol, turn), first + self._translate(slot, protocol, turn)) for turn in (0, 1)
+                ]
         return [nftables.new_rule(self.table, name, rule, family=self.family) for name, rule in rules]
 
     def _load_listener(self) -> bytes:
@@ -261,6 +287,12 @@ class _Family:
         return nft.ct(nft.CT_MARK) + nft.bitwise(_word_of(MARK_MASK & ~without), _word_of(0))
 
     def _translate(self, slot: int, protocol: str, generation: int) -> bytes:
+        """Return what gives a new flow its server and its mark.
+
+        A connection that conntrack meets in its midst is somebody's already: of the relay, from before there was a
+        translation; or its flow was dropped, and this host resets it. Only under `transparent` it may have come
+        through another gateway, which has failed, and goes on here as if nothing had happened: then it is translated.
+        """
         address, scratch = word(self.words + 2), word(15)
         return (
             self._load_listener()
