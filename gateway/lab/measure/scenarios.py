@@ -26,9 +26,7 @@ from gateway.lab.topology import CONDOR_PORT, Kind, System
 
 Progress = Callable[[str], None]
 
-# Jobs per minute are counted over this span before the fault and after it: each slot runs some five jobs in it, and
-# twenty repeats take less than half an hour.
-WINDOW_S = 30.0
+WINDOW_S = 60.0  # jobs per minute are counted over this span before the fault and after it
 LOOK_S = 0.5
 SAY_S = 10.0
 REPAIR_S_MAX = 60.0
