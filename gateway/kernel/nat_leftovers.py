@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from gateway.kernel import nat_rules, nft_expressions
+from gateway.kernel.marks import SERVICES_MAX
 from gateway.kernel.nat_rules import GENERATION, SERVER, Listener, Service
 from gateway.kernel.nft_expressions import Counted
 from gateway.kernel.tables import OwnTables
@@ -39,7 +40,7 @@ class Leftovers:
     def slots(self, services: Sequence[Service]) -> dict[str, int]:
         """Return a number for each service: its former one, or one that none had."""
         used = self.used_slots
-        free = iter(slot for slot in range(nat_rules.SERVICES_MAX + len(used)) if slot not in used)
+        free = iter(slot for slot in range(SERVICES_MAX + len(used)) if slot not in used)
         given: dict[str, int] = {}
         for service in services:
             before = [nat_rules.of_chain(self._chains[at.key])[0] for at in service.listeners if at.key in self._chains]
