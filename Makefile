@@ -35,17 +35,24 @@ rootfs: .venv/ready
 test: setup
 	.venv/bin/pytest
 
-# What the control process costs, in a real pool for half a minute; the run before is kept for 'make compare'.
+# What the control process costs in a real pool, what the data plane carries beside others, and heartbeats beside a
+# saturated relay: some twenty minutes in all, most of them the data plane's. Tables are printed, and the data plane's
+# written to build/bench/plane.md; the run before is kept for 'make compare'. PLANE='--quick' takes a short look.
+BENCHES := path control plane saturated
+PLANE :=
+
+bench: PACKAGES += gcc libc6-dev
 bench: setup
 	@mkdir -p $(BENCH)
-	@for one in path control; do \
+	@for one in $(BENCHES); do \
 	    test ! -f $(BENCH)/$$one.json || mv $(BENCH)/$$one.json $(BENCH)/$$one.before.json; \
-	    .venv/bin/python -m tests.bench.bench_$$one --save $(BENCH)/$$one.json || exit 1; \
+	    more=; test $$one != plane || more='$(PLANE)'; \
+	    .venv/bin/python -m tests.bench.bench_$$one --save $(BENCH)/$$one.json $$more || exit 1; \
 	done
 
 # Compare the last run of 'make bench' with the one before it, or with BEFORE=FOLDER.
 compare: .venv/ready
-	@for one in path control; do \
+	@for one in $(BENCHES); do \
 	    .venv/bin/python -m tests.bench.compare \
 	        $(if $(BEFORE),$(BEFORE)/$$one.json,$(BENCH)/$$one.before.json) $(BENCH)/$$one.json || exit 1; \
 	done

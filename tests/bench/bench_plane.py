@@ -14,9 +14,8 @@ import random
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from tests.bench import results
 from tests.bench.plane import contenders, idle, loads, programs, report
 from tests.bench.plane.contenders import PORT, SERVERS, Contender, ContenderError
 from tests.bench.plane.loadgen import ROOT, NoCompilerError, binary
-from tests.bench.plane.segment import Segment, SegmentError
+from tests.bench.plane.segment import Segment, SegmentError, end_by_signals
 
 MARKDOWN = ROOT / "build/bench/plane.md"
 IDLE_COUNTS = [1_000, 10_000]
@@ -41,6 +40,7 @@ class Bench:
         self.segment = segment
         self.chosen = chosen
         self.everybody = [kind(segment, folder) for kind in kinds]
+        self.kinds = kinds
         self.complaints: list[str] = []
         self.corrupt = False
         self.rounds: dict[str, dict[str, dict[str, list[float | None]]]] = {}
@@ -62,8 +62,7 @@ class Bench:
             try:
                 contender.start()
             except (ContenderError, SegmentError) as error:
-                self.everybody.remove(contender)
-                self.complain(f"{contender.name} is left out: {error}")
+                self.leave_out(contender, error)
 
     def stop(self) -> None:
         for contender in self.everybody:
@@ -104,24 +103,39 @@ class Bench:
             print(f"{mode}: round {turn + 1} of {self.chosen.rounds}, {took:.0f} s", file=sys.stderr, flush=True)
 
     def run_memory(self) -> None:
-        for contender in self.everybody:
-            self.memory[contender.name] = idle.measure_memory(self.segment, contender, self.chosen.idle)
+        """Open idle connections through everybody, one after another."""
+        for contender in list(self.everybody):
+            try:
+                self.memory[contender.name] = idle.measure_memory(self.segment, contender, self.chosen.idle)
+            except (ContenderError, OSError) as error:
+                self.leave_out(contender, error)
             print(f"memory: {contender.name}", file=sys.stderr, flush=True)
 
     def run_switches(self, mode: str) -> None:
+        """Switch everybody to the other server and back, shuffled."""
         kept = self.switches.setdefault(mode, {})
         number = {contender.name: 1 for contender in self.everybody}
         for _ in range(self.chosen.switches):
             for contender in random.sample(self.everybody, len(self.everybody)):
                 if contender.can_switch:
                     to = number[contender.name] = 3 - number[contender.name]
-                    count = max(self.chosen.idle)
-                    found = idle.measure_switch(self.segment, contender, count, to, seconds=SWITCH_S)
-                    kept.setdefault(contender.name, []).append(found)
+                    try:
+                        found = idle.measure_switch(
+                            self.segment, contender, max(self.chosen.idle), to, seconds=SWITCH_S
+                        )
+                    except (ContenderError, OSError) as error:
+                        self.leave_out(contender, error)
+                    else:
+                        kept.setdefault(contender.name, []).append(found)
         for contender in self.everybody:
             if number[contender.name] != 1:
                 contender.switch(1)
         print(f"{mode}: {self.chosen.switches} switches each", file=sys.stderr, flush=True)
+
+    def leave_out(self, contender: Contender, error: Exception) -> None:
+        """Go on without somebody who does not work."""
+        self.everybody.remove(contender)
+        self.complain(f"{contender.name} is left out from here on: {error}")
 
     def run(self, wanted: list[loads.Load]) -> None:
         """Measure what was asked for."""
@@ -143,7 +157,7 @@ class Bench:
 
     def markdown(self, facts: dict[str, str], wanted: list[loads.Load]) -> str:
         """Return the whole report."""
-        names = [contender.name for contender in self.everybody]
+        names = [kind.name for kind in contenders.ALL if kind in self.kinds]
         figures = [figure for load in wanted for figure in load.figures]
         parts = ["## The data plane side by side\n", report.head(facts)]
         for mode, rounds in self.rounds.items():
@@ -167,27 +181,27 @@ class Bench:
         return "\n".join(parts)
 
     def table(self) -> results.Table:
-        """Return the medians for `compare`: a row a contender and mode."""
+        """Return the medians for `compare`: a row a figure and mode, a column a contender."""
         found: results.Table = {}
+
+        def note(row: str, name: str, values: Sequence[float | None]) -> None:
+            known = [value for value in values if value is not None]
+            if known:
+                found.setdefault(row, {})[name] = statistics.median(known)
+
         for mode, rounds in self.rounds.items():
             for title, row in rounds.items():
                 for name, values in row.items():
-                    known = [value for value in values if value is not None]
-                    if known:
-                        found.setdefault(f"{name}, {mode}", {})[title] = statistics.median(known)
-                    ratios = [one for one in report.by_round(row, name, "haproxy") if one is not None]
-                    if ratios and name != "haproxy":
-                        found[f"{name}, {mode}"][f"{title}, x HAProxy"] = statistics.median(ratios)
+                    note(f"{title}, {mode}", name, values)
+                    if name != "haproxy":
+                        note(f"{title}, {mode}, x HAProxy", name, report.by_round(row, name, "haproxy"))
         for name, counts in self.memory.items():
             for count, one in counts.items():
-                if "own_kb" in one:
-                    found.setdefault(f"{name}, idle", {})[f"{count} idle, KB each"] = one["own_kb"]
+                note(f"{count:,} idle, KB each", name, [one.get("own_kb")])
         for mode, switched in self.switches.items():
             for name, each in switched.items():
                 for key in ("last_notice_ms", "served_ms"):
-                    known = [one[key] for one in each if one[key] is not None]
-                    if known:
-                        found.setdefault(f"{name}, {mode}", {})[f"switch: {key}"] = statistics.median(known)
+                    note(f"switch, {key}, {mode}", name, [one[key] for one in each])
         return found
 
 
@@ -269,8 +283,9 @@ def main() -> None:
     facts = facts_of(chosen, versions)
     facts["limits"] = f"{limit:,} file descriptors a process, so at most {contenders.connections_max():,} connections"
     hosts = {"client": 1, "be1": 101, "be2": 102} | {f"gw-{kind.name}": 11 + at for at, kind in enumerate(kinds)}
-    with tempfile.TemporaryDirectory(prefix="cgbench-") as name, Segment(hosts) as segment:
-        bench = Bench(segment, chosen, Path(name), kinds)
+    end_by_signals()
+    with Segment(hosts) as segment:
+        bench = Bench(segment, chosen, kinds)
         bench.complaints += left_out
         try:
             bench.run(chosen.loads)

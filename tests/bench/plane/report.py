@@ -60,6 +60,7 @@ def memory(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
 
 def switches(title: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Return the table of switches with open connections."""
+    found = {name: found[name] for name in TITLES if name in found}
     rows: list[tuple[str, list[str]]] = []
     rows.append(("connections open", [_spread([one["open"] for one in each], _number) for each in found.values()]))
     rows.append(("of them noticed, %", [_spread([_noticed(one) for one in each], _number) for each in found.values()]))
@@ -93,7 +94,7 @@ def _spread(found: Sequence[float | None], text: Any) -> str:
     if not known:
         return "-"
     middle = text(statistics.median(known))
-    return middle if len(known) == 1 else f"{middle} [{text(min(known))}-{text(max(known))}]"
+    return middle if text(min(known)) == text(max(known)) else f"{middle} [{text(min(known))}-{text(max(known))}]"
 
 
 def _number(value: float) -> str:

@@ -8,10 +8,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -31,6 +33,16 @@ SYSCTLS = {
 }
 
 
+def end_by_signals() -> None:
+    """Let SIGTERM and SIGHUP end us as an error does: what stands is taken down."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+
+
 class SegmentError(Exception):
     """The segment cannot be made here."""
 
@@ -42,10 +54,12 @@ class Segment:
         self.addresses = {name: f"{NETWORK}.{number}" for name, number in hosts.items()}
         self._stem = f"{PREFIX}-{os.getpid()}-{_started(os.getpid())}"
         self._children: list[subprocess.Popen[str]] = []
+        self.folder = Path(tempfile.gettempdir()) / self._stem  # for files of what runs here
 
     def __enter__(self) -> Self:
         remove_leftovers()
         try:
+            self.folder.mkdir(mode=0o755)
             self._build()
         except BaseException:
             self.__exit__()
@@ -62,6 +76,7 @@ class Segment:
                 if pipe is not None:
                     with contextlib.suppress(OSError):
                         pipe.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def namespace(self, host: str) -> str:
         return f"{self._stem}-{host}"
@@ -126,14 +141,6 @@ class Segment:
                     for task in os.listdir(f"/proc/{pid}/task"):
                         os.sched_setaffinity(int(task), cpus)
 
-    @contextlib.contextmanager
-    def released(self, host: str) -> Iterator[None]:
-        """End whatever runs on a host when the block ends."""
-        try:
-            yield
-        finally:
-            self.clear(host)
-
     def clear(self, host: str) -> None:
         """End whatever runs on a host."""
         _kill(_pids(self.namespace(host)), lambda: _pids(self.namespace(host)))
@@ -141,12 +148,15 @@ class Segment:
 
 def remove_leftovers() -> None:
     """Remove what runs of ours that are no more have left behind."""
-    found = []
-    for path in NAMESPACES.glob(f"{PREFIX}-*"):
-        named = re.fullmatch(rf"{PREFIX}-(\d+)-(\d+)-.+", path.name)
-        if named and _started(int(named[1])) != int(named[2]):
-            found.append(path.name)
-    _remove(found)
+    _remove([path.name for path in NAMESPACES.glob(f"{PREFIX}-*") if _is_leftover(path.name)])
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
+        if _is_leftover(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_leftover(name: str) -> bool:
+    named = re.fullmatch(rf"{PREFIX}-(\d+)-(\d+)(-.+)?", name)
+    return named is not None and _started(int(named[1])) != int(named[2])
 
 
 def _remove(names: Iterable[str]) -> None:
@@ -160,12 +170,12 @@ def _remove(names: Iterable[str]) -> None:
         subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=COMMAND_S_MAX, check=False)
 
 
-def _kill(pids: list[int], look_again: Any) -> None:
+def _kill(pids: list[int], look_again: Callable[[], list[int]]) -> None:
     for _ in range(200):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        pids = [pid for pid in look_again() if not _is_zombie(pid)]
+        pids = [pid for pid in look_again() if not is_gone(pid)]
         if not pids:
             return
         time.sleep(0.02)
@@ -178,7 +188,8 @@ def _pids(namespace: str) -> list[int]:
     return [int(pid) for pid in done.stdout.split() if int(pid) != os.getpid()]
 
 
-def _is_zombie(pid: int) -> bool:
+def is_gone(pid: int) -> bool:
+    """Return whether a process has ended, also one that nobody has waited for."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
