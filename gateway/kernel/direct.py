@@ -19,6 +19,7 @@ from gateway.kernel.direct_rules import LEASE, Place
 from gateway.kernel.fence import LEASE_MS_MAX, LEASE_MS_MIN
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.nftables import Batch, Refusal
+from gateway.kernel.offload import merges_received
 from gateway.kernel.tables import OwnTables
 
 LINGER_MS: Final = (
@@ -100,8 +101,8 @@ class Direct:
     def switch(self, server: str | None) -> None:
         """Let everything go to the server with this MAC from now on.
 
-        None: nobody is elected. What is new is this host's own then, and the relay holds it; what is open still goes
-        to the last server, which may be elected again.
+        None: nobody is elected, or the elected one is not on the segment. What is new is this host's own then, and
+        the relay has it until it ends; what is open still goes to the last server, which may be elected again.
 
         Raises:
             KernelRefused: the rules are gone, or belong to another process.
@@ -112,10 +113,21 @@ class Direct:
         if refusal is not None:
             raise self._refused("switch the server", refusal)
 
+    def hazards(self) -> list[str]:
+        """Return what an operator should know of this device, as sentences."""
+        if not merges_received(self.device):
+            return []
+        return [
+            f"large receive offload (LRO) is on at {self.device!r}: merged packets cannot be sent on whole, and "
+            f"connections stall; switch it off with `ethtool -K {self.device} lro off` (GRO may stay)"
+        ]
+
     # -- the lease -----------------------------------------------------------------------------------------------
 
     def grant(self, lease_ms: int) -> bool:
         """Forward for `lease_ms` from now, whatever is left of a former lease. False: less than a clock tick.
+
+        `switch` first, also on a standby: a gateway that was never told a server drops what is open.
 
         Raises:
             KernelRefused: the rules are gone, or belong to another process.

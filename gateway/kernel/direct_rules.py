@@ -9,13 +9,14 @@ As `nft` would say it, for IPv4:
         ip protocol, ether daddr OWN, ip daddr VIP, @lease -> goto divert
     }
     chain divert {
-        tcp, ip saddr . tcp sport @held -> refresh, accept    # began without a server: the relay has it
+        tcp, ip saddr . tcp sport @held -> accept             # began without a server: the relay has it
         icmp error about a connection of @held -> accept
         tcp syn, @server -> counter connections
         udp, @server -> counter datagrams
         @server -> counter forwarded, ether saddr OWN, ether daddr from @server, fwd
-        tcp syn -> update @held, counter held, accept         # no server: the relay holds it
+        tcp syn -> counter held, update @held, accept         # no server: the relay holds it
         tcp or icmp error, @last -> as above, by @last        # what is open goes on: its server may be elected again
+        tcp -> drop                                           # whose? a reset would end what another gateway forwarded
     }
 
 What falls off the end is this host's own. IPv6 has one rule more: neighbour discovery is this host's own.
@@ -35,7 +36,8 @@ PRIORITY: Final = -600  # before the fence's -500: a graceful move leaves us for
 LEASE, SERVER, LAST, HELD = "lease", "server", "last", "held"
 FORWARDED, CONNECTIONS, DATAGRAMS, COUNTED_HELD = "forwarded", "connections", "datagrams", "held"
 HELD_MAX: Final = 65_536  # 6 MB of the kernel's memory; the relay holds far fewer
-HELD_MS: Final = 7_200_000  # the relay forgets an idle connection sooner; keepalives of either side count here
+HELD_NEW_MS: Final = 60_000  # a SYN alone: a flood of them has left no trace after this
+HELD_MS: Final = 600_000  # after the client's last packet; the relay's keepalive has it say something every two minutes
 
 _INGRESS, _DIVERT = "ingress", "divert"
 _IPV4, _IPV6 = 0x0800, 0x86DD
@@ -43,7 +45,7 @@ _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _FRAGMENT = 44
 _DISCOVERY = (133, 137)  # RFC 4861 §4
 _FLAGS, _FLAGS_MASK, _SYN = 13, b"\x17", b"\x02"  # RFC 9293 §3.1: of FIN, SYN, RST and ACK only SYN
-_KEY, _MAC = word(0), word(8)  # a key takes five words at most, a MAC two
+_KEY, _MAC, _OTHER = word(0), word(8), word(12)  # a key takes five words at most, a MAC two
 
 
 class Shape(NamedTuple):
@@ -141,20 +143,25 @@ def _divert(place: Place) -> list[bytes]:
     origin = payload(NETWORK_HEADER, shape.source, shape.address_bytes, _KEY) + payload(
         TRANSPORT_HEADER, 0, 2, _port_word(shape)
     )
-    hold = nft.dynset(HELD, nft.DYNSET_UPDATE, timeout_ms=HELD_MS)
-    local, send = nft.verdict(nft.ACCEPT), _send(place)
+    hold = nft.dynset(HELD, nft.DYNSET_UPDATE, timeout_ms=HELD_NEW_MS)
+    refresh = nft.dynset(HELD, nft.DYNSET_UPDATE, timeout_ms=HELD_MS)
+    local, drop, send = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP), _send(place)
     tcp = _is(shape, _TCP)
-    new = tcp + payload(TRANSPORT_HEADER, _FLAGS, 1) + nft.bitwise(_FLAGS_MASK, b"\0") + compare(_SYN)
+    flags = payload(TRANSPORT_HEADER, _FLAGS, 1, _OTHER) + nft.bitwise(_FLAGS_MASK, b"\0", _OTHER)
+    new = tcp + flags + compare(_SYN, _OTHER)
+    later = flags + compare(_SYN, _OTHER, nft.UNEQUAL)
     return [
         *([_icmp_is(shape, _DISCOVERY) + local] if shape.icmp == _ICMPV6 else []),
-        tcp + origin + lookup(HELD) + hold + local,
+        tcp + origin + lookup(HELD) + later + refresh + local,
+        new + origin + lookup(HELD) + local,
         *(_icmp_is(shape, types) + _is_about_held(shape) + local for types in shape.errors),
         new + server + nft.count(CONNECTIONS),
         *(datagram + server + nft.count(DATAGRAMS) for datagram in _datagrams(shape)),
         server + send,
         new + nft.count(COUNTED_HELD) + origin + hold + local,
-        new + local,  # @held is full
+        new + drop,  # @held is full
         tcp + last + send,
+        tcp + drop,
         *(_icmp_is(shape, types) + last + send for types in shape.errors),
     ]
 

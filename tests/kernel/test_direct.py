@@ -1,6 +1,8 @@
 """Direct return: what reaches the elected manager, past which gateway, until when. Real kernels, real frames."""
 
+import json
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -8,8 +10,13 @@ import pytest
 from scapy.layers import inet
 from scapy.layers.l2 import Ether
 
+from gateway.kernel.address import VirtualAddress
+from gateway.kernel.announce import Announcer
+from gateway.kernel.direct import Direct
+from gateway.kernel.direct_rules import HELD_NEW_MS
 from gateway.kernel.netlink import KernelRefused
-from tests.support.direct_pool import PORT, Pool, say, serve, stream_to
+from gateway.kernel.offload import merges_received
+from tests.support.direct_pool import PORT, TABLE, Pool, say, serve, stream_to
 from tests.support.netns import DEVICE, Segment, ip
 
 pytestmark = pytest.mark.kernel
@@ -38,6 +45,14 @@ def test_the_elected_manager_serves_clients_and_sees_their_own_address(pool: Poo
     assert pool.ask(TCP) == f"m1 {pool.client_ip} 10"
     assert pool.ask(UDP) == f"m1 {pool.client_ip} 10"
     assert pool.ask(UDP, size=3_000) == f"m1 {pool.client_ip} 3000"  # fragments after the first have no port
+
+
+def test_the_switch_learns_no_client_at_the_gateways_port(pool4: Pool) -> None:
+    pool4.hold(pool4.gw1, pool4.m1)
+    seen = pool4.m1.capture()
+    assert pool4.ask(TCP) != ""
+    sources = {frame.data[6:12].hex(":") for frame in seen.frames(outgoing=False) if to_address(frame.data, pool4.ip)}
+    assert sources == {pool4.gw1.mac}
 
 
 def test_the_kernel_counts_what_it_forwards(pool: Pool) -> None:
@@ -92,7 +107,7 @@ def test_nothing_is_forwarded_without_a_living_lease(pool4: Pool) -> None:
 
 
 def test_an_ended_lease_is_neither_extended_nor_lingered_on(pool4: Pool) -> None:
-    def expire(direct: object) -> list[bool]:
+    def expire(direct: Direct) -> list[bool]:
         direct.grant(50)
         time.sleep(0.1)
         return [direct.extend(5_000), direct.linger(), direct.extend(5_000)]
@@ -103,7 +118,7 @@ def test_an_ended_lease_is_neither_extended_nor_lingered_on(pool4: Pool) -> None
 def test_a_lease_can_be_taken_again_while_the_former_lingers(pool4: Pool) -> None:
     pool4.hold(pool4.gw1, pool4.m1)
 
-    def resign_and_return(direct: object) -> tuple[bool, bool]:
+    def resign_and_return(direct: Direct) -> tuple[bool, bool]:
         lingers = direct.linger(60_000)
         return lingers, direct.grant(60_000)
 
@@ -181,12 +196,55 @@ def test_open_connections_go_on_while_nobody_is_elected(pool: Pool) -> None:
     assert running.result() == ["m1", "m1"]
 
 
+def test_a_gateway_that_never_knew_a_server_resets_nothing(pool: Pool) -> None:
+    """It may have started just now, and taken over from one that forwarded."""
+    pool.hold(pool.gw1, pool.m1)
+    mac, ip_of_pool, bits = pool.m1.mac, pool.ip, pool.bits
+
+    def client(reading: socket.socket, writing: socket.socket) -> list[str]:
+        with stream_to(pool.ip, within_s=20) as stream:
+            said = [say(stream).split()[0]]
+            writing.send(b"!")
+            reading.recv(1)
+            return [*said, say(stream).split()[0]]
+
+    def take_over(direct: Direct) -> None:
+        direct.grant(60_000)
+        VirtualAddress(ip_of_pool, bits, DEVICE).add()
+        Announcer(ip_of_pool, DEVICE).burst(1)
+
+    (reading, go), (ready, writing) = socket.socketpair(), socket.socketpair()
+    running = pool.client.start(client, reading, writing)
+    ready.recv(1)
+    time.sleep(1.1)  # Linux ignores a second change of a MAC within its ARP locktime
+    pool.gw1.cut()
+    pool.direct(pool.gw2, take_over)
+    go.send(b"!")
+    time.sleep(0.5)
+    pool.direct(pool.gw2, lambda direct: direct.switch(mac))
+    assert running.result() == ["m1", "m1"]
+
+
+def test_a_flood_of_syns_without_a_server_is_bounded_and_forgotten(pool4: Pool) -> None:
+    pool4.hold(pool4.gw1, pool4.m1)
+    pool4.switch(pool4.gw1, None)
+    mac = pool4.gw1.mac
+    syn = raw(pool4, mac, inet.TCP(sport=1, dport=PORT, flags="S"))
+    pool4.client.call(send_raw, [syn[:34] + port.to_bytes(2, "big") + syn[36:] for port in range(1_024, 3_024)])
+    time.sleep(0.2)
+    assert pool4.counters(pool4.gw1)["held_total"] >= 2_000
+    listed = pool4.gw1.run("nft", "-j", "list", "set", "netdev", TABLE, "held").stdout
+    expires = [one["elem"]["expires"] for one in json.loads(listed)["nftables"][1]["set"]["elem"]]
+    assert len(expires) >= 2_000
+    assert max(expires) <= HELD_NEW_MS / 1000
+
+
 def test_a_standby_forwards_no_flooded_frames(pool4: Pool) -> None:
     """A switch that does not know a MAC floods: the frame reaches the standby, which has rules and even a lease."""
     pool4.hold(pool4.gw1, pool4.m1)
     mac = pool4.m1.mac
 
-    def lease(direct: object) -> None:
+    def lease(direct: Direct) -> None:
         direct.switch(mac)
         direct.grant(60_000)
 
@@ -273,16 +331,12 @@ def test_the_rules_follow_a_changed_mac(pool: Pool) -> None:
     pool.gw1.ip("link", "set", DEVICE, "address", "02:00:00:00:00:99")
 
     def follow() -> tuple[list[bool], str]:
-        from gateway.kernel.direct import Direct
-
         return [False], Direct(pool.ip, DEVICE, "pool-vip").mac
 
     assert pool.gw1.call(follow)[1] == "02:00:00:00:00:99"
 
     # A process that is there while it changes, as control is.
-    def change_and_follow(direct: object) -> list[bool]:
-        import subprocess
-
+    def change_and_follow(direct: Direct) -> list[bool]:
         followed = [direct.follow()]
         subprocess.run(["ip", "link", "set", DEVICE, "address", "02:00:00:00:00:98"], check=True)
         return [*followed, direct.follow(), direct.follow()]
@@ -303,8 +357,6 @@ def test_a_successor_adopts_lease_server_and_held_connections(pool4: Pool) -> No
 
 def test_removed_rules_leave_nothing(pool4: Pool) -> None:
     def remove() -> None:
-        from gateway.kernel.direct import Direct
-
         direct = Direct(pool4.ip, DEVICE, "pool-vip")
         direct.install(keep=True)
         direct.remove()
@@ -320,8 +372,6 @@ def test_a_server_of_no_single_host_is_refused(pool4: Pool) -> None:
 
 def test_rules_that_are_gone_are_named(pool4: Pool) -> None:
     def use() -> None:
-        from gateway.kernel.direct import Direct
-
         Direct(pool4.ip, DEVICE, "other").grant(100)
 
     with pytest.raises(KernelRefused, match="the rules are gone: install them again"):
@@ -341,3 +391,9 @@ def test_the_address_itself_is_asked_for_at_the_gateway_alone(pool: Pool) -> Non
         for frame in capture.frames(outgoing=True):
             arp, discovery = frame.data[12:14] == b"\x08\x06", frame.data[12:14] == b"\x86\xdd" and frame.data[20] == 58
             assert not ((arp or discovery) and packed in frame.data)
+
+
+def test_the_devices_offloads_are_looked_at(pool4: Pool) -> None:
+    assert pool4.direct(pool4.gw1, lambda direct: direct.hazards()) == []
+    with pytest.raises(KernelRefused, match="cannot ask for the offloads of 'nic0'"):
+        pool4.gw1.call(merges_received, "nic0")
