@@ -9,6 +9,7 @@ fill is watched: `fill` is cheap (one message), `warnings` reads a few settings 
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -24,6 +25,7 @@ _SUBSYSTEM: Final = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _GET, _DELETE, _STATS_CPU, _STATS = 1, 2, 4, 5  # IPCTNL_MSG_CT_*
 _GENERIC: Final = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
 _TUPLE_ORIG, _PROTOINFO, _MARK, _MARK_MASK = 1, 4, 8, 21  # CTA_*
+_NESTED: Final = 0x8000
 _TCP_ESTABLISHED: Final = 3  # TCP_CONNTRACK_ESTABLISHED
 _LOSSES: Final = {9: "insert_failed", 10: "drop", 11: "early_drop"}  # CTA_STATS_*
 
@@ -88,15 +90,15 @@ class Conntrack:
             raise KernelRefused("drop the flows of a former server", answer.errno, remedy)
 
     def flows(self, mark: int, mask: int) -> Iterator[Flow]:
-        """Yield the flows whose mark is `mark` under `mask`. Ten thousand take some 0.2 s: in a thread.
+        """Return the flows whose mark is `mark` under `mask`, as they are now; they are read one by one.
+
+        Ten thousand take 0.1 s: in a thread.
 
         Raises:
             KernelRefused: no permission.
         """
-        for message in self._netlink.dump(_message(_GET, netlink.NLM_F_DUMP, _marked(mark, mask))):
-            found = _flow_of(message.body)
-            if found is not None:
-                yield found
+        listed = self._netlink.dump(_message(_GET, netlink.NLM_F_DUMP, _marked(mark, mask)))
+        return (flow for flow in map(_flow_of, (message.body for message in listed)) if flow is not None)
 
     def fill(self) -> Fill:
         """Return how full the table is.
@@ -183,7 +185,29 @@ def _marked(mark: int, mask: int) -> bytes:
 
 
 def _flow_of(body: memoryview) -> Flow | None:
-    """Read a flow; None: of a protocol without ports."""
+    """Read a flow; None: of a protocol without ports.
+
+    The kernel writes the client's half first and always in the same way, so one look reads it: a switch of servers
+    reads ten thousand of them.
+    """
+    begin = bytes(body[_GENERIC.size : _GENERIC.size + 12])
+    layout = _HALVES.get(begin)
+    if layout is None:
+        return _flow_of_other_layout(body)
+    source, target, protocol, source_port, target_port = layout.unpack_from(body, _GENERIC.size)
+    place = _GENERIC.size + int.from_bytes(begin[:2], sys.byteorder)
+    end = len(body)
+    established = False
+    while place + 4 <= end:
+        length, kind = netlink.ATTRIBUTE.unpack_from(body, place)
+        if kind & netlink.NLA_TYPE_MASK == _PROTOINFO:
+            established = length > 12 and body[place + 12] == _TCP_ESTABLISHED  # CTA_PROTOINFO_TCP, _TCP_STATE
+            break
+        place += max(4, (length + 3) & ~3)
+    return Flow(protocol, source, source_port, target, target_port, established)
+
+
+def _flow_of_other_layout(body: memoryview) -> Flow | None:
     parts = dict(netlink.attributes(body, _GENERIC.size))
     halves = _inside(parts.get(_TUPLE_ORIG))
     ip, protocol = _inside(halves.get(1)), _inside(halves.get(2))
@@ -198,6 +222,17 @@ def _flow_of(body: memoryview) -> Flow | None:
 
 def _inside(value: memoryview | None) -> Mapping[int, memoryview]:
     return dict(netlink.attributes(value, 0)) if value is not None else {}
+
+
+def _half(address_bytes: int, source: int) -> tuple[bytes, struct.Struct]:
+    """Return how the client's half of a flow with ports begins, and how it is laid out: three nested attributes."""
+    addresses, ports = 2 * (4 + address_bytes), 3 * 8
+    lengths = ((4 + 4 + addresses + 4 + ports, _TUPLE_ORIG | _NESTED), (4 + addresses, 1 | _NESTED))
+    begin = b"".join(netlink.ATTRIBUTE.pack(*one) for one in (*lengths, (4 + address_bytes, source)))
+    return begin, struct.Struct(f"!12x{address_bytes}s4x{address_bytes}s8xB3x4xH2x4xH")
+
+
+_HALVES: Final = dict([_half(4, 1), _half(16, 3)])
 
 
 def _number(value: memoryview) -> int:

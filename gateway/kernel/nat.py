@@ -9,7 +9,7 @@ not translate it. What a crash leaves behind goes on translating, and is adopted
 
 import errno
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from gateway.kernel import nat_rules
 from gateway.kernel.conntrack import Conntrack
@@ -18,7 +18,7 @@ from gateway.kernel.nat_leftovers import Leftovers, counters_of, suited
 from gateway.kernel.nat_rules import GENERATION_BIT, PROTOCOL_BIT, PROTOCOLS, Service
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.nftables import Batch, Refusal
-from gateway.kernel.rouse import rouse
+from gateway.kernel.rouse import Roused, rouse
 from gateway.kernel.sysctl import read_sysctl
 from gateway.kernel.tables import OwnTables
 
@@ -40,13 +40,6 @@ class Server(Protocol):
     @property
     def port(self) -> int:
         """The port."""
-
-
-class Expelled(NamedTuple):
-    """What became of the flows of former servers: connections that were open, clients that were told."""
-
-    connections: int
-    roused: int
 
 
 class Nat:
@@ -135,7 +128,7 @@ class Nat:
                 self._flush(named, self._former(name), ("udp",))
         return turns
 
-    def expel(self, service: str | None = None) -> Expelled:
+    def expel(self, service: str | None = None) -> Roused:
         """Drop the flows of a service to its former servers, and rouse the clients that wait for their answer.
 
         Ten thousand connections take some 0.3 s, most of it to find out who they are.
@@ -145,13 +138,13 @@ class Nat:
         """
         named = self._named(service)
         if named.name not in self._lingering:
-            return Expelled(0, 0)
+            return Roused(0, 0)
         former = self._former(named.name)
         mark = nat_rules.mark(self._slots[named.name], "tcp", former)
-        flows = [flow for flow in self._conntrack.flows(mark, MARK_MASK) if flow.established]
+        flows = self._conntrack.flows(mark, MARK_MASK)  # before they are gone
         self._flush(named, former)
         self._lingering.discard(named.name)
-        return Expelled(len(flows), rouse(flows, ROUSE_MARK))
+        return rouse(flows, ROUSE_MARK)
 
     @property
     def lingering(self) -> frozenset[str]:

@@ -9,26 +9,34 @@ from the address that it knows. Whatever the sequence number, it answers with an
 filters of clients. Linux answers one such segment of a connection in 0.5 s (tcp_invalid_ratelimit).
 """
 
-import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.kernel.conntrack import Flow
 from gateway.kernel.netlink import KernelRefused
 
 ROUSED_MAX: Final = 50_000  # of one switch: a second's work
-_SO_MARK: Final = 36
+_SO_SNDBUFFORCE, _SO_MARK = 32, 36  # of linux/asm/socket.h; Python has neither everywhere
+_QUEUED_BYTES_MAX: Final = 32 << 20  # some 40,000 packets that the device has not sent yet; beyond, they are not sent
 _IPV4: Final = struct.Struct("!BBHHHBBH4s4s")  # RFC 791 §3.1
 _IPV6: Final = struct.Struct("!IHBB16s16s")  # RFC 8200 §3
-_TCP: Final = struct.Struct("!HHIIBBHHH")  # RFC 9293 §3.1
-_SYN_ACK: Final = 0x12
+_TCP: Final = struct.Struct("!HHIIHHHH")  # RFC 9293 §3.1
+_FLAGS: Final = 5 << 12 | 0x12  # a header of five words; SYN and ACK
+_WORDS_4, _WORDS_6 = struct.Struct("!4H"), struct.Struct("!16H")
 _HOPS: Final = 64
 
 
-def rouse(flows: Iterable[Flow], mark: int) -> int:
-    """Send each established flow's client one segment that it has to answer; return how many were sent.
+class Roused(NamedTuple):
+    """How many connections were open, and how many of their clients were told."""
+
+    connections: int
+    roused: int
+
+
+def rouse(flows: Iterable[Flow], mark: int) -> Roused:
+    """Send each established flow's client one segment that it has to answer.
 
     Args:
         flows: as their clients opened them: the target is the virtual address.
@@ -37,48 +45,45 @@ def rouse(flows: Iterable[Flow], mark: int) -> int:
     Raises:
         KernelRefused: no permission for raw sockets.
     """
-    sent = 0
+    connections = sent = 0
     with _raw(socket.AF_INET, mark) as version_4, _raw(socket.AF_INET6, mark) as version_6:
         for flow in flows:
             if not flow.established or flow.protocol != socket.IPPROTO_TCP:
                 continue
+            connections += 1
             if sent >= ROUSED_MAX:
-                break
-            chosen = version_4 if len(flow.source) == 4 else version_6
-            to = str(ipaddress.ip_address(flow.source))
+                continue
+            family, chosen = (socket.AF_INET, version_4) if len(flow.source) == 4 else (socket.AF_INET6, version_6)
             try:
-                chosen.sendto(_packet(flow), (to, 0))
+                chosen.sendto(_packet(flow), (socket.inet_ntop(family, flow.source), 0))
             except OSError:  # no route any more, a queue is full: this client finds out by itself, as all did once
                 continue
             sent += 1
-    return sent
+    return Roused(connections, sent)
 
 
 def _packet(flow: Flow) -> bytes:
     """Return the packet, from the virtual address to the client."""
-    tcp = _TCP.pack(flow.target_port, flow.source_port, 0, 0, 5 << 4, _SYN_ACK, 0, 0, 0)
-    ends = flow.target + flow.source
-    summed = _checksum(ends + struct.pack("!HH", socket.IPPROTO_TCP, len(tcp)) + tcp)
-    tcp = tcp[:16] + summed.to_bytes(2, "big") + tcp[18:]
-    if len(flow.source) == 16:
-        return _IPV6.pack(6 << 28, len(tcp), socket.IPPROTO_TCP, _HOPS, flow.target, flow.source) + tcp
-    # The kernel fills in the length, the identification and the sum (raw(7)).
-    header = _IPV4.pack(0x45, 0, 20 + len(tcp), 0, 0, _HOPS, socket.IPPROTO_TCP, 0, flow.target, flow.source)
-    return header + tcp
-
-
-def _checksum(data: bytes) -> int:
-    """Return the internet checksum of an even number of bytes (RFC 1071)."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    source, target, client, port = flow.target, flow.source, flow.source_port, flow.target_port
+    if len(source) == 16:
+        sum_of = _WORDS_6.unpack(source + target)
+        header = _IPV6.pack(6 << 28, _TCP.size, socket.IPPROTO_TCP, _HOPS, source, target)
+    else:
+        sum_of = _WORDS_4.unpack(source + target)
+        # The kernel fills in the identification and the sum (raw(7)).
+        header = _IPV4.pack(0x45, 0, 20 + _TCP.size, 0, 0, _HOPS, socket.IPPROTO_TCP, 0, source, target)
+    # RFC 1071, RFC 9293 §3.1: over addresses, protocol, length, and what is not zero in the segment.
+    total = sum(sum_of) + socket.IPPROTO_TCP + _TCP.size + port + client + _FLAGS
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return header + _TCP.pack(port, client, 0, 0, _FLAGS, 0, ~total & 0xFFFF, 0)
 
 
 def _raw(family: int, mark: int) -> socket.socket:
     try:
         opened = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
         opened.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+        opened.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _QUEUED_BYTES_MAX)
     except OSError as error:
         remedy = "run as root or give the service CAP_NET_RAW and CAP_NET_ADMIN"
         raise KernelRefused("tell clients of a switch", error.errno or 0, remedy) from error

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from gateway.config.settings import Endpoint
-from gateway.kernel.nat import Expelled, Nat
+from gateway.kernel.nat import Nat
+from gateway.kernel.rouse import Roused
 from tests.support.nat_net import (
     PORT,
     SERVER_PORT,
@@ -62,6 +63,21 @@ def test_an_open_connection_is_reset_after_a_switch_whether_it_talks_or_waits(ei
     assert ended - switched < 2
 
 
+def test_a_client_behind_a_stateful_filter_is_roused_too(either: Net) -> None:
+    family = "ip6" if ":" in either.ip else "ip"
+    passes = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; " if family == "ip6" else ""
+    chain = f"type filter hook input priority 0; policy drop; {passes}ct state established accept;"
+    either.client.run("nft", f"table {family} filter {{ chain input {{ {chain} }}; }}")
+    follow(either, 0)
+    with in_client(either, exchange, either.ip, 5.0, True) as waiting:
+        time.sleep(0.4)
+        switched = time.time()
+        follow(either, 1)
+        *heard, ended = waiting.result()
+    assert heard[-1] == "ECONNRESET"
+    assert ended - switched < 2
+
+
 @pytest.mark.parametrize("size", [1, 3_000])
 def test_datagrams_of_one_client_follow_a_switch_fragments_included(either: Net, size: int) -> None:
     follow(either, 0)
@@ -100,7 +116,7 @@ def test_a_server_that_comes_back_keeps_its_connections(net: Net) -> None:
 def test_a_planned_switch_leaves_open_connections_until_they_are_expelled(net: Net) -> None:
     follow(net, 0)
 
-    def drain(nat: Nat) -> tuple[bool, Expelled, frozenset[str]]:
+    def drain(nat: Nat) -> tuple[bool, Roused, frozenset[str]]:
         switched = nat.switch(net.endpoints[1], drain=True)
         time.sleep(1)
         return switched, nat.expel(), nat.lingering
@@ -111,7 +127,7 @@ def test_a_planned_switch_leaves_open_connections_until_they_are_expelled(net: N
         time.sleep(0.5)
         began = time.time()
         assert net.client.call(ask, net.ip)[0] == "s2"
-        assert draining.result() == (True, Expelled(1, 1), frozenset())
+        assert draining.result() == (True, Roused(1, 1), frozenset())
         *heard, ended = talking.result()
     assert ended > began, "it went on beside the new ones"
     assert heard[-1] == "ECONNRESET"
@@ -165,14 +181,14 @@ def test_services_are_switched_by_themselves(net: Net) -> None:
         nat.switch(net.endpoints[0], "pool")
         nat.switch(net.endpoints[0], "other")
 
-    def move(nat: Nat) -> Expelled:
+    def move(nat: Nat) -> Roused:
         nat.switch(net.endpoints[1], "other")
         return nat.expel("other")
 
     net.gateway.call(with_nat, elect, *both)
     with in_client(net, exchange, net.ip, 1.0, False) as talking:
         time.sleep(0.3)
-        assert net.gateway.call(with_nat, move, *both) == Expelled(0, 0)
+        assert net.gateway.call(with_nat, move, *both) == Roused(0, 0)
         assert net.client.call(ask, net.ip, port=PORT + 1)[0] == "s2"
         assert net.client.call(ask, net.ip)[0] == "s1"
         *heard, _ = talking.result()
