@@ -35,7 +35,7 @@ address pool-vip
 
 frontend matchmaker
     bind pool-vip:{port} proto tcp,udp
-    default_backend managers
+{limits}    default_backend managers
 
 backend managers
     balance elected
@@ -67,6 +67,7 @@ def gateway_config(topology: Topology) -> str:
         bits=32 if topology.ip_version == 4 else 128,
         holders=" ".join(host.name for host in gateways),
         port=CONDOR_PORT,
+        limits=f"    maxconn-per-source {topology.maxconn_source}\n" if topology.maxconn_source else "",
         forward=f"{topology.forward} transparent" if topology.transparent else topology.forward,
         servers="\n".join(servers),
     )

@@ -284,6 +284,16 @@ class Lab:
             if first and process.namespace_key(Path(f"/proc/{first.pid}/ns/pid")) in keys
         ]
 
+    def processes(self, host: str, mark: str) -> list[int]:
+        """The ids on the machine of those processes of a host whose command line has `mark` in it; [] while it is down.
+
+        They may end at any moment: for reading what /proc says of them, and nothing else.
+        """
+        first = self._control(host).first_process()
+        key = process.namespace_key(Path(f"/proc/{first.pid}/ns/pid")) if first else None
+        found = process.in_namespaces("pid", {key}) if key else ()
+        return [one.pid for one, _ in found if mark in process.command_line(one.pid)]
+
     async def status(self) -> list[HostStatus]:
         """Every host as it is now, in the order of the topology. Takes up to `STATUS_S_MAX`."""
         found: dict[str, HostStatus] = {}

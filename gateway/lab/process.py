@@ -89,6 +89,23 @@ def in_namespaces(kind: str, keys: set[tuple[int, int]]) -> Iterator[tuple[Proce
             yield Process(int(folder.name), int(fields[19])), fields[0]
 
 
+def command_line(pid: int) -> str:
+    """The command line of the process that has this id now, its arguments parted by blanks; "": there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def used(pid: int) -> tuple[int, float] | None:
+    """Kilobytes of memory that the process of this id has, and seconds of processor it has had; None: it is gone."""
+    fields = _stat(pid)
+    if not fields:
+        return None
+    pages, ticks = int(fields[21]), int(fields[11]) + int(fields[12])  # proc(5): rss, utime, stime
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024, ticks / os.sysconf("SC_CLK_TCK")
+
+
 def named(name: str) -> Iterator[tuple[int, int]]:
     """The process namespaces of the live processes of this name, of which the kernel keeps the first 15 characters."""
     for folder in Path("/proc").iterdir():

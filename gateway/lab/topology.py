@@ -85,8 +85,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     `managers`, `gateways` and `submit` count hosts; `slots` is the number of job slots of each of the `execute` hosts.
     The gateways of a system other than ours are not built. `on_partition` is what the gateway's file says; None:
-    nothing. `ip_version` is 4 or 6, of everything. `transparent` is the word of `forward` of that name. Limits are
-    checked by `checked`.
+    nothing. `ip_version` is 4 or 6, of everything. `transparent` is the word of `forward` of that name,
+    `maxconn_source` what the frontend allows each client (0: as many as all). Limits are checked by `checked`.
     """
 
     name: str = "lab"
@@ -102,6 +102,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     ip_version: int = 4
     updates: Updates = Updates.TCP
     transparent: bool = False
+    maxconn_source: int = 0
 
     def checked(self) -> "Topology":
         """Return itself.

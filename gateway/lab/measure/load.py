@@ -61,6 +61,7 @@ class Load:
         host: str = SUBMIT_HOST,
         users: Sequence[str] = USERS_SUBMITTING,
         slots: int | None = None,
+        seconds: Sequence[int] = JOB_SECONDS,
     ) -> None:
         self._lab = lab
         self.host = host
@@ -71,7 +72,7 @@ class Load:
         self._parts = [_Part(user, mark) for user in users]
         batch = -(-IDLE_PER_SLOT * slots // len(users))
         self.idle_min = batch * len(users)
-        self._batch = [str(JOB_SECONDS[number % len(JOB_SECONDS)]) for number in range(batch)]
+        self._batch = [str(seconds[number % len(seconds)]) for number in range(batch)]
 
     def logs(self) -> list[Path]:
         """The job event logs, where the machine can read them."""
