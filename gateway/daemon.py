@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import trio
 
@@ -25,6 +26,7 @@ from gateway.config.keyfile import Keys
 from gateway.config.settings import Peer, Role, Settings
 from gateway.console.admin import serve_admin
 from gateway.control.address import AddressService
+from gateway.control.diversions import Diversions
 from gateway.control.forwarding import (
     ElectedServers,
     Forwarding,
@@ -37,6 +39,7 @@ from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
 from gateway.control.inheritance import Channel, Done, TakeOverFailed
 from gateway.control.matchmaker import MatchmakerService, open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
+from gateway.control.receiving import Receivings
 from gateway.control.shell import Service, Shell
 from gateway.control.status import Status
 from gateway.control.succession import Legacy, Parts, await_heir, bequeath, go_on, take_over
@@ -57,7 +60,6 @@ from gateway.kernel.templates import TemplatesMissing
 from gateway.matchmaker.condor import CondorMissing
 from gateway.matchmaker.master import MasterMissing
 from gateway.matchmaker.negotiator import NegotiatorFailed
-from gateway.relay.client import Relay
 from gateway.wire.seal import BOOT_ID_BYTES, Keyring, Seal
 
 # To the operator, wherever they come from: one sentence says all.
@@ -127,8 +129,9 @@ async def _run_node(
 
     link = GuardLink(guard)
     keyring = Keyring(keys.keys, keys.active)
+    diversions, receivings = Diversions(settings, me), Receivings(settings, me)
     addresses, forwarding, matchmakers = await _make_services(
-        settings, me, keyring, link, post, first=predecessor is None
+        settings, me, keyring, link, post, diversions, first=predecessor is None
     )
     votes = VoteFiles(Path(settings.state_dir))
     gather_memory()
@@ -159,11 +162,12 @@ async def _run_node(
     )
     # The first change on this host: whatever refuses a start has refused it by now.
     Path(settings.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 (nothing beats yet)
-    elected = ElectedServers(settings, forwarding)
+    elected = ElectedServers(settings, forwarding, diversions)
 
     def follow(change: FollowLeader) -> None:
         if Role.GATEWAY in me.roles:
             elected.follow(change)
+        receivings.follow(change)
         for service in matchmakers:
             service.follow(change)
 
@@ -177,7 +181,7 @@ async def _run_node(
     fencings: dict[str, Callable[[], Fencing]] = {
         address.name: partial(_fencing_of_address, address) for address in addresses
     }
-    fencings |= {matchmaker.name: matchmaker.fencing for matchmaker in matchmakers}
+    fencings |= {one.name: partial(_fencing_of_matchmaker, one, receivings) for one in matchmakers}
     wills = Wills(link=link, node=node, heartbeats=heartbeats, seal=seal, peers=peers, fencings=fencings)
     shell = Shell(
         node=node,
@@ -194,9 +198,22 @@ async def _run_node(
     for address in addresses:
         if (unfenced := await address.prepare(adopt=estate is not None)) is not None:
             warnings.append(unfenced)
+    await diversions.prepare(adopt=estate is not None)
+    warnings += await receivings.prepare(adopt=estate is not None)
     for warning in warnings:
         log.warning("node.warning", reason=warning)
-    parts = Parts(node, seal, heartbeats, shell, forwarding, link, addresses, matchmakers, settings.cluster)
+    parts = Parts(
+        node,
+        seal,
+        heartbeats,
+        shell,
+        forwarding,
+        link,
+        addresses,
+        matchmakers,
+        settings.cluster,
+        (diversions, receivings),
+    )
     if estate is not None and predecessor is not None:
         await go_on(parts, estate, wills, follow)
         predecessor.send(Done())
@@ -210,6 +227,8 @@ async def _run_node(
         addresses=addresses,
         matchmakers=matchmakers,
         forwarding=forwarding,
+        diversions=diversions,
+        receivings=receivings,
         link=link,
         warnings=warnings,
     )
@@ -225,7 +244,9 @@ async def _run_node(
         for address in addresses:
             await start(f"address {address.name}", address.run)
         if addresses:
-            await start("link watch", LinkWatch().run, partial(_tell_all, addresses))
+            await start("link watch", LinkWatch().run, partial(_tell_all, (*addresses, diversions)))
+        await start("diversions", diversions.run)
+        await start("receiving", receivings.run)
         await start("forwarding", forwarding.run)
         link.ready(
             dead_ms=settings.guard_dead_ms,
@@ -264,6 +285,7 @@ async def _make_services(
     keyring: Keyring,
     link: GuardLink,
     post: Callable[[Event], None],
+    diversions: Diversions,
     *,
     first: bool,
 ) -> tuple[tuple[AddressService, ...], Forwarding, tuple[MatchmakerService, ...]]:
@@ -273,7 +295,9 @@ async def _make_services(
     addresses.
     """
     addresses = tuple(
-        AddressService(settings.cluster, address, post) for address in settings.addresses if me.name in address.holders
+        AddressService(settings.cluster, address, post, diversions.of_address(address.name))
+        for address in settings.addresses
+        if me.name in address.holders
     )
     backends = tuple(
         backend for backend in settings.backends if any(server.name == me.name for server in backend.servers)
@@ -296,7 +320,9 @@ async def _make_services(
         for service in addresses:
             service.relay_changed(ready=ready, reason=reason)
 
-    forwarding = Forwarding(listeners, relay_changed, Relay(link.spawn_relay) if link.present else None)
+    forwarding = Forwarding(
+        listeners, relay_changed, settings.relay_workers, link.spawn_relay if link.present else None
+    )
     matchmakers = [
         await open_matchmaker(
             settings=settings, backend=backend, me=me, keyring=keyring, forwarding=forwarding, post=post
@@ -319,8 +345,8 @@ def _make_node(settings: Settings, me: Peer, votes: VoteFiles) -> Node:
     )
 
 
-def _tell_all(addresses: tuple[AddressService, ...], event: LinkEvent) -> None:
-    for service in addresses:
+def _tell_all(services: tuple[AddressService | Diversions, ...], event: LinkEvent) -> None:
+    for service in services:
         service.link_changed(event)
 
 
@@ -352,6 +378,10 @@ def _first(error: BaseException) -> BaseException:
 
 def _fencing_of_address(address: AddressService) -> Fencing:
     return Fencing(requests=address.farewell())
+
+
+def _fencing_of_matchmaker(matchmaker: MatchmakerService, receivings: Receivings) -> Fencing:
+    return msgspec.structs.replace(matchmaker.fencing(), requests=receivings.farewells(matchmaker.name))
 
 
 @asynccontextmanager

@@ -337,7 +337,9 @@ _BACKEND = _table(
                 low=0,
                 high=600_000,
                 high_reason="daemons keep their connections, and a collector drops what it has not heard of for 15 min",
-                default="30s",
+                # A query under way ends within it; an update that goes to the old manager meanwhile is not seen by the
+                # new one until the daemon's next.
+                default="2s",
             ),
         ),
     ),

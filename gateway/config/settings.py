@@ -114,7 +114,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     condor_check: bool = False
     connect_ms: int = 2000
     queue_ms: int = 5000  # how long a new connection is held while no server is elected
-    drain_ms: int = 30_000  # how long old connections may go on at a planned switch
+    drain_ms: int = 2_000  # how long old connections may go on at a planned switch
     negotiator_on_elected: bool = False
     warm_standby: bool = False
     replicate_accounting: bool = False

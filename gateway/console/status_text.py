@@ -104,7 +104,16 @@ def _guard(guard: dict[str, Any] | None) -> list[str]:
 def _relay(relay: dict[str, Any] | None) -> list[str]:
     if relay is None:
         return []
-    lines = ["", f"relay (pid {relay['pid']}, restarted {relay['restarts_total']} times)"]
+    workers, descriptors = relay["workers"], relay["descriptors"]
+    pids = ", ".join(str(worker["pid"]) for worker in workers)
+    lines = [
+        "",
+        f"relay (pid {pids}, restarted {relay['restarts_total']} times; {descriptors['used']} of "
+        f"{descriptors['limit']} descriptors, up to {descriptors['connections_max']} connections)",
+    ]
+    if relay["degraded"]:
+        reason = next(worker["reason"] for worker in workers if not worker["listening"])
+        lines.append(f"  only {relay['listening']} of {len(workers)} processes listen: {reason}")
     for name, listener in relay["listeners"].items():
         lines.append(
             f"  {name:<36} {listener['connections_now']:>5} connections {listener['held_now']:>4} held "

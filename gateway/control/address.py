@@ -4,8 +4,8 @@ The address is on the host only inside the lease: every act asks `holds()` first
 """
 
 import errno
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -25,9 +25,26 @@ from gateway.kernel.neighbour import ConflictWatch
 from gateway.kernel.netlink import KernelRefused
 from gateway.wire.messages import Standing
 
+AT_ONCE = frozenset({Cause.LEASE_EXPIRED, Cause.SUSPENDED})  # another may hold the address already
 BURST_ROUNDS = 3  # announcements at once: single frames get lost in switches that are just learning
 SETTLE_S = 0.01  # between the end of a hold by the clock and another look at it
 RETRY_S = 2.0  # after the kernel has refused: what it refuses for good must not become an election without end
+
+
+class Follower(Protocol):
+    """What lives by the lease of an address. None of the methods may wait, or raise for what the kernel refuses."""
+
+    def grant(self, lease_ms: int) -> None:
+        """The address is held from now on, for `lease_ms` at first."""
+
+    def extend(self, lease_ms: int) -> None:
+        """The lease ends `lease_ms` from now."""
+
+    def linger(self) -> None:
+        """The address has been given up in good order."""
+
+    def revoke(self) -> None:
+        """The lease is over."""
 
 
 class AddressService:
@@ -37,15 +54,19 @@ class AddressService:
         cluster: the cluster's name.
         address: its section of the configuration; the section's name is the election's.
         post: takes the service's events.
+        followers: what lives by the lease of the address.
 
     Raises:
         KernelRefused: no such device, no permission, or the kernel can't do it.
     """
 
-    def __init__(self, cluster: str, address: Address, post: Callable[[Event], None]) -> None:
+    def __init__(
+        self, cluster: str, address: Address, post: Callable[[Event], None], followers: Sequence[Follower] = ()
+    ) -> None:
         self._cluster = cluster
         self.settings = address
         self._post = post
+        self._followers = tuple(followers)
         self._virtual = VirtualAddress(address.ip, address.prefix_length, address.device)
         self._announcer = Announcer(address.ip, address.device)
         self._fence: Fence | None = None
@@ -134,6 +155,8 @@ class AddressService:
             self._log.error("address.refused", reason=str(error))
             self._failed(str(error), 0 if error.errno == errno.ENOENT else RETRY_S)
             return
+        for one in self._followers:  # before anybody sends here
+            one.grant(self._until_ms - boot_ms())
         self._announcer.burst(BURST_ROUNDS, self.holds)
         self._begin_hold(term)
 
@@ -163,6 +186,8 @@ class AddressService:
             if self._term is not None and not self._fault:
                 self._take_hold(self._term)  # the votes took so long that `start` had no time left
             return
+        for one in self._followers:
+            one.extend(until_ms - boot_ms())
         if self._fence is None or self._mending:
             return
         try:
@@ -190,6 +215,11 @@ class AddressService:
         self._held = trio.Event()
         self._hold.cancel()
         self.conflicts.forget()
+        for one in self._followers:
+            if at_once or cause in AT_ONCE:
+                one.revoke()
+            else:
+                one.linger()
         try:
             self._virtual.remove()
         except KernelRefused as error:

@@ -19,7 +19,8 @@ from gateway.core.snapshot import NodeState
 from gateway.wire.seal import SealState
 
 MESSAGE_BYTES_MAX = 131_072  # sixteen elections of nine nodes take some 20 KB
-DESCRIPTORS_MAX = 3  # two lanes of heartbeats, and the relay
+DESCRIPTORS_MAX = 66  # two lanes of heartbeats, and as many relays as the configuration allows; the kernel takes 253
+FORMAT = 2  # of what is handed over; grows when the one before could not be read
 ANSWER_S_MAX = 60.0  # for a new process to be ready: HTCondor's tools may take 20 s of a start
 SETTLE_S_MAX = 2.0  # for an election that is under way to end
 DONE_S_MAX = 2.0  # for the new one to say that it acts
@@ -29,11 +30,18 @@ class TakeOverFailed(Exception):  # noqa: N818 (an answer to the operator)
     """One process could not take another's place; the text says why."""
 
 
-class RelayState(msgspec.Struct, frozen=True, kw_only=True):
-    """The relay process that runs, and what it was told last."""
+class RelayWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """One relay process that runs."""
 
-    token: int | None  # the guard's name for it; None where none runs
+    number: int  # among the workers
+    token: int  # the guard's name for it
     pid: int
+
+
+class RelayState(msgspec.Struct, frozen=True, kw_only=True):
+    """The relay processes that run, and what they were told last."""
+
+    workers: tuple[RelayWorker, ...]  # in the order of their sockets
     routes: dict[str, tuple[str | None, int, int]]  # route -> last server's host and port, epoch
 
 
@@ -53,6 +61,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
     cluster: str
     addresses: dict[str, str]  # those that it holds: name -> where
     node: NodeState
+    format: int = 1  # of the estate: told while the old process can still go on
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
@@ -62,7 +71,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
 
 
 class Estate(msgspec.Struct, frozen=True, tag="estate", kw_only=True):
-    """From the old process, which has let go: everything. The heartbeat sockets go along, then the relay's."""
+    """From the old process, which has let go: everything. The heartbeat sockets go along, then the relays'."""
 
     lanes: int  # how many heartbeat sockets
     node: NodeState

@@ -59,6 +59,9 @@ class MatchmakerService:
         self._backend = backend
         self._me = me
         self._server = next(server for server in backend.servers if server.name == me.name)
+        self._addresses = {
+            bind.address for one in settings.frontends if one.backend == backend.name for bind in one.binds
+        }
         self._host = host
         self._post = post
         self._accounting = accounting
@@ -158,7 +161,7 @@ class MatchmakerService:
         if change.election == self.name:
             self._leader = change.leader
             self._accounting.follow(change.leader, change.term)
-        elif change.leader is not None:
+        elif change.leader is not None and change.election in self._addresses:
             # Another gateway carries the pool's updates now. Those that the old one took with it are lost, and those
             # that its kernel refused until its lease had ended.
             self._standbys.refresh_soon()

@@ -8,10 +8,12 @@ from typing import Any
 
 from gateway.config.settings import Peer, Settings
 from gateway.control.address import AddressService
+from gateway.control.diversions import Diversions
 from gateway.control.forwarding import Forwarding
 from gateway.control.guard import GuardLink
 from gateway.control.heartbeats import Heartbeats
 from gateway.control.matchmaker import MatchmakerService
+from gateway.control.receiving import Receivings
 from gateway.control.shell import Shell
 from gateway.core.election import Election
 from gateway.kernel.clock import boot_ms
@@ -32,6 +34,8 @@ class Status:
         addresses: tuple[AddressService, ...],
         matchmakers: tuple[MatchmakerService, ...],
         forwarding: Forwarding,
+        diversions: Diversions,
+        receivings: Receivings,
         link: GuardLink,
         warnings: list[str],
     ) -> None:
@@ -42,6 +46,8 @@ class Status:
         self._addresses = {service.name: service for service in addresses}
         self._matchmakers = {service.name: service for service in matchmakers}
         self._forwarding = forwarding
+        self._diversions = diversions
+        self._receivings = receivings
         self._link = link
         self._warnings = warnings
 
@@ -56,7 +62,7 @@ class Status:
             "node": self._me.name,
             "roles": sorted(self._me.roles),
             "pid": os.getpid(),
-            "warnings": [*self._warnings, *self._link.report.get("warnings", ())],
+            "warnings": [*self._warnings, *self._forwarding.warnings, *self._link.report.get("warnings", ())],
             "guard": self._guard(),
             "reloads": {"failed_total": self._link.reloads_failed, "failure": self._link.reload_failure},
             "slowness": {
@@ -77,7 +83,9 @@ class Status:
             },
             "addresses": {name: service.status() for name, service in self._addresses.items()},
             "matchmakers": {name: service.status() for name, service in self._matchmakers.items()},
-            "relay": self._relay(),
+            "relay": self._forwarding.status(),
+            "diversions": self._diversions.status(),
+            "receiving": self._receivings.status(),
             "heartbeats": {
                 "lanes": self._heartbeats.lanes,
                 "sent_total": self._heartbeats.sent_total,
@@ -131,19 +139,4 @@ class Status:
             "control_killed_total": report["kills"],
             "control_late_total": report["lates"],
             "letters_sent_total": report["letters"],
-        }
-
-    def _relay(self) -> dict[str, Any] | None:
-        report = self._forwarding.relay.latest_report
-        if report is None:
-            return None
-        return {
-            "pid": self._forwarding.relay.pid,
-            "restarts_total": self._forwarding.restarts_total,
-            "listeners": {
-                listener.name: {
-                    field: getattr(listener, field) for field in listener.__struct_fields__ if field != "name"
-                }
-                for listener in report.listeners
-            },
         }

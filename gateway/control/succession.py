@@ -7,6 +7,7 @@ moment in which the old process lets go it takes no step, and it ends whatever h
 import os
 import socket
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ from gateway.control.heartbeats import Heartbeats
 from gateway.control.inheritance import (
     ANSWER_S_MAX,
     DONE_S_MAX,
+    FORMAT,
     SETTLE_S_MAX,
     Answer,
     Channel,
@@ -26,6 +28,7 @@ from gateway.control.inheritance import (
     MatchmakerState,
     Offer,
     RelayState,
+    RelayWorker,
     TakeOverFailed,
 )
 from gateway.control.matchmaker import MatchmakerService
@@ -37,6 +40,13 @@ from gateway.core.snapshot import NodeState, SnapshotRefused, capture, restore, 
 from gateway.wire.seal import Seal, SealState
 
 SETTLE_LOOK_S = 0.002  # an election that is under way ends with a datagram or a write
+
+
+class Keeper(Protocol):
+    """What has changed the host, and leaves it so for a successor."""
+
+    def keep(self) -> None:
+        """Leave everything as it is at the end."""
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -51,6 +61,7 @@ class Parts(msgspec.Struct, frozen=True):
     addresses: tuple[AddressService, ...]
     matchmakers: tuple[MatchmakerService, ...]
     cluster: str
+    kept: tuple[Keeper, ...] = ()
 
 
 class Inherited(msgspec.Struct, frozen=True):
@@ -61,7 +72,7 @@ class Inherited(msgspec.Struct, frozen=True):
     relay: RelayState
     matchmakers: dict[str, MatchmakerState]
     heartbeats: tuple[socket.socket, ...]
-    relay_end: socket.socket | None
+    relay_ends: tuple[socket.socket, ...]  # one for each of `relay.workers`
 
 
 class Legacy(msgspec.Struct, frozen=True):
@@ -89,7 +100,7 @@ async def await_heir(parts: Parts) -> tuple[Channel, Legacy]:
         try:
             await _settle(node)
             held = {one.name: one.place for one in parts.addresses if node.elections[one.name].serving_term is not None}
-            channel.send(Offer(parts.cluster, held, capture(node)))
+            channel.send(Offer(parts.cluster, held, capture(node), FORMAT))
             answer, _ = await channel.receive(ANSWER_S_MAX)
             if not isinstance(answer, Answer):
                 raise TakeOverFailed("the new process does not answer what it was asked")
@@ -111,22 +122,30 @@ def let_go(parts: Parts) -> Legacy:
     # Closing packet sockets waits for the kernel's readers: tens of milliseconds, seen from outside as a freeze.
     parts.link.ask_patience(round(DONE_S_MAX * 1000))
     parts.shell.close()
-    token = parts.link.token_of(parts.forwarding.relay.pid)
-    relay_end = parts.forwarding.relay.let_go() if token is not None else None
-    for address in parts.addresses:
-        address.keep()
+    relays = _let_relays_go(parts)
+    for one in (*parts.addresses, *parts.kept):
+        one.keep()
     estate = Estate(
         lanes=parts.heartbeats.lanes,
         node=capture(parts.node),
         seal=parts.seal.state(),
-        relay=RelayState(
-            token=None if relay_end is None else token,
-            pid=parts.forwarding.relay.pid or 0,
-            routes=parts.forwarding.routes(),
-        ),
+        relay=RelayState(workers=tuple(relays), routes=parts.forwarding.routes()),
         matchmakers={matchmaker.name: matchmaker.keep() for matchmaker in parts.matchmakers},
     )
-    return Legacy(estate, heartbeats if relay_end is None else (*heartbeats, relay_end))
+    return Legacy(estate, (*heartbeats, *relays.values()))
+
+
+def _let_relays_go(parts: Parts) -> dict[RelayWorker, int]:
+    """Leave the relay processes running; return each with a copy of our end of its socket pair."""
+    found = {}
+    for number, relay in enumerate(parts.forwarding.workers.relays):
+        token = parts.link.token_of(relay.pid)
+        if relay.pid is None or token is None:
+            continue  # it has just died, or is our own child and ends with us
+        worker = RelayWorker(number=number, token=token, pid=relay.pid)
+        if (end := relay.let_go()) is not None:
+            found[worker] = end
+    return found
 
 
 async def bequeath(heir: Channel, legacy: Legacy) -> None:
@@ -191,12 +210,14 @@ async def take_over(
         relay=estate.relay,
         matchmakers=estate.matchmakers,
         heartbeats=tuple(ends[: estate.lanes]),
-        relay_end=ends[estate.lanes] if len(ends) > estate.lanes else None,
+        relay_ends=tuple(ends[estate.lanes :]),
     )
 
 
 def _require_same_place(offer: Offer, cluster: str, addresses: Mapping[str, str]) -> None:
     """Refuse what would leave an address that is held where nobody knows of it: it would stay, without a lease."""
+    if offer.format != FORMAT:
+        raise SnapshotRefused("the running process is of a version that hands over otherwise: restart the node")
     if offer.cluster != cluster:
         raise SnapshotRefused(f"the cluster '{offer.cluster}' has become '{cluster}' in the file: restart the node")
     for name, place in offer.addresses.items():
@@ -211,13 +232,7 @@ async def go_on(parts: Parts, was: Inherited, wills: Wills, follow: Callable[[Fo
     restore(parts.node, was.node)
     parts.seal.take_over(was.seal)
     parts.forwarding.take_over(was.relay.routes)
-    if was.relay_end is not None and was.relay.token is not None:
-        try:
-            relay = parts.link.adopt_relay(was.relay.token, was.relay.pid)
-        except ProcessLookupError:
-            was.relay_end.close()  # it has died meanwhile: another one is started
-        else:
-            parts.forwarding.relay.adopt(was.relay_end, relay)
+    _adopt_relays(parts, was)
     elections = parts.node.elections
     for election in elections.values():
         if election.leader is not None:
@@ -236,3 +251,19 @@ async def go_on(parts: Parts, was: Inherited, wills: Wills, follow: Callable[[Fo
         if election.serving_term is not None:
             wills.arm(name, election.serving_term, election.lease_until_ms)
     parts.link.taken_over()
+
+
+def _adopt_relays(parts: Parts, was: Inherited) -> None:
+    """Go on with the predecessor's relays; those that are too many now end, and their clients are reset."""
+    relays = parts.forwarding.workers.relays
+    for worker, end in zip(was.relay.workers, was.relay_ends, strict=False):
+        try:
+            process = parts.link.adopt_relay(worker.token, worker.pid)
+        except ProcessLookupError:
+            end.close()  # it has died meanwhile: another one is started
+            continue
+        if worker.number < len(relays):
+            relays[worker.number].adopt(end, process)
+        else:
+            structlog.get_logger().info("relay.dismissed", worker=worker.number, pid=worker.pid)
+            end.close()  # it ends by that

@@ -59,11 +59,15 @@ class StopServing(msgspec.Struct, frozen=True):
 
 
 class FollowLeader(msgspec.Struct, frozen=True):
-    """`leader` leads `election` as far as this node knows; None: nobody does, an election is under way."""
+    """`leader` leads `election` as far as this node knows; None: nobody does, an election is under way.
+
+    `planned`: the last leader has given up on request, in good health; what it serves still may come to its end.
+    """
 
     election: str
     leader: str | None
     term: int
+    planned: bool = False
 
 
 class AnnounceAgain(msgspec.Struct, frozen=True):

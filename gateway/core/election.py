@@ -49,7 +49,7 @@ from gateway.core.actions import (
 )
 from gateway.core.lease import Lease
 from gateway.core.voter import Role, Seat, Voter
-from gateway.wire.messages import Resignation, Standing, VoteReply, VoteRequest
+from gateway.wire.messages import ON_REQUEST, Resignation, Standing, VoteReply, VoteRequest
 
 RETRY_MS_MIN = 5  # between two pre-votes of one candidate: bounds what a losing candidate sends
 
@@ -80,6 +80,7 @@ class Election(Voter):
         self.serving_term: int | None = None  # set by StartServing, cleared by ServingStopped
         self.stop_forced = False
         self.named = ""  # successor wished for, while a graceful stop is under way
+        self.resigned_why = ""
 
     # -- views ---------------------------------------------------------------------------------------------------
 
@@ -315,15 +316,17 @@ class Election(Voter):
         if self.stop_forced:
             return []
         self.stop_forced = at_once
+        planned = cause is Cause.REQUESTED
         if self.role is Role.LEADER:
             self.named = ""  # a stop on request sets it after this
+            self.resigned_why = ON_REQUEST if planned else "stopped serving"
         actions: list[Action] = [StopServing(self.name, self.serving_term, cause, detail, at_once)]
         if self.role is Role.LEADER:
             self.become(Role.PASSIVE)
             self.leader = None
             # Whoever gave up lets the others go first.
             self.stand_after(now_ms, self.timing.lease_ms)
-            actions.append(FollowLeader(self.name, None, self.term))
+            actions.append(FollowLeader(self.name, None, self.term, planned))
         return actions
 
     def serving_stopped(self, now_ms: int, term: int) -> list[Action]:
@@ -334,7 +337,7 @@ class Election(Voter):
         self.serving_term = None
         if self.promise.to == self.me and self.promise.term == term:
             self.promise.release(now_ms)
-        return self.tell_resigned(term, "stopped serving", self.successor(now_ms))
+        return self.tell_resigned(term, self.resigned_why, self.successor(now_ms))
 
     def successor(self, now_ms: int) -> str:
         """Return who should follow this leader: whom it was told to name, else the best it has heard, else ""."""

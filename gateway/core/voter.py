@@ -13,7 +13,7 @@ from gateway.core.ranking import Ranking
 from gateway.core.reach import Reach
 from gateway.core.slowness import Slowness
 from gateway.core.timing import Timing, promise_ms_for
-from gateway.wire.messages import Resignation, VoteReply, VoteRequest
+from gateway.wire.messages import ON_REQUEST, Resignation, VoteReply, VoteRequest
 
 
 class Role(enum.Enum):
@@ -169,11 +169,11 @@ class Voter:
         patient_until_ms = now_ms + self.timing.heartbeat_ms + self.slowness.patience_ms
         self.leader_until_ms = max(self.leader_until_ms, patient_until_ms)
 
-    def forget_leader(self, now_ms: int) -> list[Action]:
+    def forget_leader(self, now_ms: int, *, planned: bool = False) -> list[Action]:
         """Nobody leads any more, as far as this node knows."""
         self.leader = None
         self.stand_after(now_ms, 0)
-        return [FollowLeader(self.name, None, self.term)]
+        return [FollowLeader(self.name, None, self.term, planned)]
 
     def hear_resignation(self, now_ms: int, sender: str, resignation: Resignation) -> list[Action]:
         """Release the promise made to a leader (or candidate) that will not act in its term any more (rule 8)."""
@@ -183,7 +183,7 @@ class Voter:
             return []
         self.resigned_term = max(self.resigned_term, resignation.term)
         self.ranking.forget(sender)  # what it said of itself before it gave up makes nobody wait (rule 6)
-        actions = self.forget_leader(now_ms)
+        actions = self.forget_leader(now_ms, planned=resignation.reason == ON_REQUEST)
         if resignation.successor == self.me:
             return actions + self.succeed(now_ms)
         if resignation.successor in self.candidates:

@@ -73,10 +73,16 @@ class Relay:
 
     Args:
         spawn: starts a process on the end of the socket pair that it is given; a child of our own by default.
+        on_report: told of each report, once a second.
     """
 
-    def __init__(self, spawn: Callable[[socket.socket], RelayProcess] | None = None) -> None:
+    def __init__(
+        self,
+        spawn: Callable[[socket.socket], RelayProcess] | None = None,
+        on_report: Callable[[Report], None] | None = None,
+    ) -> None:
         self._spawn = spawn or OwnChild
+        self._on_report = on_report
         self.events: trio.MemoryReceiveChannel[RelayEvent]
         self._events_in: trio.MemorySendChannel[RelayEvent]
         self._events_in, self.events = trio.open_memory_channel[RelayEvent](EVENTS_WAITING_MAX)
@@ -84,6 +90,7 @@ class Relay:
         self.pid: int | None = None  # of the process that runs now
         self._configuration: Configure | None = None
         self._routes: dict[str, Route] = {}
+        self._told: dict[str, int] = {}  # route -> epoch that the present process was told last
         self._socket: socket.socket | None = None
         # Orders that the socket had no room for; a newer one for the same thing replaces the older.
         self._unsent: dict[str, Order] = {}
@@ -103,8 +110,8 @@ class Relay:
             raise ValueError(f"listeners take {size} bytes; the relay reads at most {MESSAGE_BYTES_MAX}")
         self._send("configure", self._configuration)
 
-    def route(self, route: str, server: Endpoint | None, epoch: int) -> None:
-        """Send the clients of `route` to `server`, or hold them (None); see `messages.Route` for `epoch`.
+    def route(self, route: str, server: Endpoint | None, epoch: int, drain_ms: int = 0) -> None:
+        """Send the clients of `route` to `server`, or hold them (None); see `messages.Route` for the rest.
 
         Raises `ValueError` where `epoch` is less than the last: an old decision must not undo a newer one.
         """
@@ -116,7 +123,12 @@ class Relay:
             server_host=server.host if server else None,
             server_port=server.port if server else 0,
             epoch=epoch,
+            drain_ms=drain_ms,
         )
+        unsent = self._unsent.get(f"route {route}")
+        if isinstance(unsent, Route) and self._told.get(route, 0) < unsent.epoch < epoch:
+            # A switch that this one overtakes on its way: what that one ends at once is not to go on now.
+            order = msgspec.structs.replace(order, drain_ms=min(drain_ms, unsent.drain_ms))
         self._routes[route] = order
         self._send(f"route {route}", order)
 
@@ -139,7 +151,9 @@ class Relay:
             except OSError:
                 self._unsent.clear()  # it has died: the next one is told everything
                 return
-            del self._unsent[key]
+            order = self._unsent.pop(key)
+            if isinstance(order, Route):
+                self._told[order.route] = order.epoch
 
     def note_death(self, event: RelayDied) -> None:
         """Say that the process has ended."""
@@ -200,6 +214,7 @@ class Relay:
 
     def _tell_everything(self) -> None:
         # Routes first: its listeners know their server when they open, and nobody is held for nothing.
+        self._told.clear()
         self._unsent = {f"route {name}": order for name, order in self._routes.items()}
         if self._configuration is not None:
             self._unsent["configure"] = self._configuration
@@ -231,6 +246,8 @@ class Relay:
             answer = self._decoder.decode(data)
             if isinstance(answer, Report):
                 self.latest_report = answer
+                if self._on_report is not None:
+                    self._on_report(answer)
             else:
                 self._tell(answer)
 

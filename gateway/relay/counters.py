@@ -17,6 +17,7 @@ class Counters:
     connect_failed_total: int
     connections_total: int
     datagrams_dropped_total: int
+    datagrams_missed_total: int
     datagrams_to_client_total: int
     datagrams_to_server_total: int
     descriptors_missed_total: int

@@ -28,7 +28,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     freebind: bool = False  # listen on an address that this host does not hold yet (IP_FREEBIND)
     when_down: WhenDown = WhenDown.HOLD
     reuse_port: bool = False  # SO_REUSEPORT: several workers listen on it, the kernel deals the clients out
-    transparent: bool = False  # TCP: connect from the client's own address (IP_TRANSPARENT)
+    transparent: bool = False  # come to the server from the client's own address (IP_TRANSPARENT)
     hold_ms: int = 5_000
     hello_ms: int = 10_000  # HOLD: a client that says nothing is closed after this; 0: do not wait for its first bytes
     client_ms: int = 3_600_000  # neither side moved a byte, or takes nothing: closed, up to a quarter late; 0: never
@@ -130,6 +130,7 @@ class ListenerStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     datagrams_to_server_total: int = 0
     datagrams_to_client_total: int = 0
     datagrams_dropped_total: int = 0
+    datagrams_missed_total: int = 0  # the kernel had no room for them: they came faster than the relay reads
     unreachable_total: int = 0  # UDP: ICMP errors that came back from the server
 
 

@@ -68,3 +68,18 @@ def test_nothing_is_said_of_ads_where_nobody_is_looked_at():
     text = render_status(document(standbys={"cm2": {"forwarding": True, "primed": False}}))
     assert "ads of" not in text
     assert " ".join(line_of(text, "cm2")) == "cm2 forwarding, not primed"
+
+
+def test_a_relay_with_a_process_that_does_not_listen_says_why():
+    worker = {"pid": 71, "listening": True, "reason": ""}
+    relay = {
+        "workers": [worker, worker | {"pid": None, "listening": False, "reason": "the relay process died"}],
+        "restarts_total": 3,
+        "listening": 1,
+        "degraded": True,
+        "descriptors": {"used": 40, "limit": 2_000, "connections_max": 800},
+        "listeners": {},
+    }
+    text = render_status(document() | {"relay": relay})
+    assert "relay (pid 71, None, restarted 3 times; 40 of 2000 descriptors, up to 800 connections)" in text
+    assert "only 1 of 2 processes listen: the relay process died" in text

@@ -5,7 +5,7 @@ import pytest
 from gateway.core.actions import Cause, ExtendServing, FollowLeader, PersistVote, StartServing, StopServing
 from gateway.core.events import DeadlineReached, ResignationRequested, ServingStopped
 from gateway.core.voter import Role
-from gateway.wire.messages import Ack, Pulse, Resignation, VoteReply, VoteRequest
+from gateway.wire.messages import ON_REQUEST, Ack, Pulse, Resignation, VoteReply, VoteRequest
 from tests.core.playbook import TIMING, E, Script, only, sent
 
 LEASE_MS = TIMING.lease_ms - TIMING.margin_ms
@@ -127,7 +127,14 @@ def test_a_requested_resignation_says_so() -> None:
     script = leader()
     actions = script.step(ResignationRequested(E, "maintenance"))
     assert [(stop.cause, stop.detail) for stop in only(actions, StopServing)] == [(Cause.REQUESTED, "maintenance")]
-    assert FollowLeader(E, None, 1) in actions
+    assert FollowLeader(E, None, 1, planned=True) in actions
+
+
+def test_followers_are_told_whether_a_leader_has_given_up_on_request_or_in_trouble() -> None:
+    for reason, planned in ((ON_REQUEST, True), ("stopped serving", False)):
+        script = Script().awake()
+        script.pulse("a", leads=1)
+        assert FollowLeader(E, None, 1, planned=planned) in script.hear("a", Resignation(E, 1, reason))
 
 
 def test_a_node_that_does_not_lead_has_nothing_to_resign() -> None:

@@ -1,0 +1,215 @@
+"""Receiving: what a manager's host needs so that packets sent past the relay reach its collector, and answers go back.
+
+Rule: the virtual address of a `direct` backend is on the loopback device of the elected manager alone, for a host that
+holds it reaches nobody else there. What is open stays open while nobody is elected, and ends when another one is.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import trio
+
+from gateway.config.settings import Address, Backend, Forward, Peer, Settings
+from gateway.core.actions import FollowLeader
+from gateway.kernel.loopback import LoopbackAddress, remove_leftovers
+from gateway.kernel.netlink import KernelRefused
+from gateway.kernel.sock_destroy import destroy_connections
+from gateway.kernel.sysctl import Sysctls
+
+SYSCTLS_FILE: Final = "manager-sysctls.json"
+RECORD: Final = "loopback-{name}.json"
+ORPHANS_MAX: Final = 1_000  # ended in control's own loop, some 3 ms; more take a thread
+
+
+class Receiving:
+    """One backend's virtual addresses on one of its managers.
+
+    Args:
+        backend: it says `forward direct`.
+        addresses: those that its frontends bind.
+        me: this host's node.
+        sysctls: shared by all backends of this host.
+        state_dir: for the records that survive a crash.
+    """
+
+    def __init__(
+        self, backend: Backend, addresses: Iterable[Address], me: Peer, sysctls: Sysctls, state_dir: Path
+    ) -> None:
+        self.backend = backend.name
+        self._me = me.name
+        self._port = next(server.endpoint.port for server in backend.servers if server.name == me.name)
+        self._records = {address.name: state_dir / RECORD.format(name=address.name) for address in addresses}
+        self._loopbacks = tuple(
+            LoopbackAddress(address.ip, address.device, sysctls, self._records[address.name]) for address in addresses
+        )
+        self._log = structlog.get_logger().bind(backend=backend.name)
+        self._leads = False
+        self._left = trio.Event()
+        self._keeping = False
+        self.destroyed_total = 0
+        self.undestroyed_total = 0
+        self.fault = ""
+
+    @property
+    def farewells(self) -> tuple[bytes, ...]:
+        """The requests on a NETLINK_ROUTE socket that take the addresses away when this process has died."""
+        return tuple(one.farewell for one in self._loopbacks)
+
+    async def prepare(self, *, adopt: bool) -> list[str]:
+        """Make the host's settings; return what an operator should know. Raises `KernelRefused`."""
+
+        def make() -> list[str]:
+            warnings: list[str] = []
+            if not adopt:
+                for record in self._records.values():
+                    remove_leftovers(record)
+            for one in self._loopbacks:
+                warnings += one.prepare()
+            return warnings
+
+        return await trio.to_thread.run_sync(make)
+
+    def follow(self, change: FollowLeader) -> None:
+        """Take the addresses when this manager is elected, give them up when another is."""
+        if change.election != self.backend or change.leader is None:
+            return
+        if change.leader == self._me:
+            self._take()
+        elif self._leads or any(one.present() for one in self._loopbacks):
+            self._give_up()
+
+    def _take(self) -> None:
+        self._leads = True
+        try:
+            added = [one.ip for one in self._loopbacks if one.add()]
+        except KernelRefused as error:
+            self.fault = str(error)
+            self._log.error("receiving.refused", reason=self.fault)
+        else:
+            self.fault = ""
+            if added:
+                self._log.info("receiving.begun", addresses=added)
+
+    def _give_up(self) -> None:
+        """End the connections first: their resets leave by the address."""
+        self._leads = False
+        for one in self._loopbacks:
+            try:
+                ended = destroy_connections(one.ip, self._port, sockets_max=ORPHANS_MAX)
+                one.remove()
+            except KernelRefused as error:
+                self.fault = str(error)
+                self._log.error("receiving.refused", reason=self.fault)
+                continue
+            self.destroyed_total += ended.destroyed
+            self.undestroyed_total += ended.left
+            self._log.info("receiving.ended", address=one.ip, connections=ended.destroyed, left=ended.left)
+        self._left.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """End what was too much for one go; ends by cancellation, giving the addresses up."""
+        task_status.started()
+        try:
+            while True:
+                await self._left.wait()
+                self._left = trio.Event()
+                for one in self._loopbacks:
+                    await self._destroy_rest(one.ip)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._close)
+
+    async def _destroy_rest(self, ip: str) -> None:
+        try:
+            ended = await trio.to_thread.run_sync(destroy_connections, ip, self._port)
+        except KernelRefused as error:
+            self._log.error("receiving.refused", reason=str(error))
+        else:
+            self.destroyed_total += ended.destroyed
+
+    def _close(self) -> None:
+        for one in self._loopbacks:
+            try:
+                one.close(keep=self._keeping)
+            except KernelRefused as error:
+                self._log.error("receiving.refused", reason=str(error))
+
+    def keep(self) -> None:
+        """Leave the addresses as they are when `run` ends: another process is to go on with them."""
+        self._keeping = True
+
+    def status(self) -> dict[str, Any]:
+        """Return what an operator sees."""
+        return {
+            "addresses": {one.ip: one.present() for one in self._loopbacks},
+            "destroyed_total": self.destroyed_total,
+            "undestroyed_total": self.undestroyed_total,
+            "fault": self.fault,
+        }
+
+
+class Receivings:
+    """All of one manager: none where no backend of its says `forward direct`."""
+
+    def __init__(self, settings: Settings, me: Peer) -> None:
+        state_dir = Path(settings.state_dir)
+        self._sysctls = Sysctls(state_dir / SYSCTLS_FILE)
+        self._keeping = False
+        self.each = tuple(
+            Receiving(backend, addresses, me, self._sysctls, state_dir)
+            for backend in settings.backends
+            if backend.forward is Forward.DIRECT and any(server.name == me.name for server in backend.servers)
+            for addresses in (_bound(settings, backend),)
+        )
+
+    async def prepare(self, *, adopt: bool) -> list[str]:
+        """Make the host's settings; return what an operator should know. Raises `KernelRefused`."""
+        warnings: list[str] = []
+        for one in self.each:
+            warnings += await one.prepare(adopt=adopt)
+        return warnings
+
+    def follow(self, change: FollowLeader) -> None:
+        """Take a change of leader in any election."""
+        for one in self.each:
+            one.follow(change)
+
+    def farewells(self, backend: str) -> tuple[bytes, ...]:
+        """Return the requests that take a backend's addresses away."""
+        return tuple(request for one in self.each if one.backend == backend for request in one.farewells)
+
+    def keep(self) -> None:
+        """Leave everything as it is at the end of `run`."""
+        self._keeping = True
+        for one in self.each:
+            one.keep()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run all; ends by cancellation, putting the host's settings back."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for one in self.each:
+                    await nursery.start(one.run)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            if self.each and not self._keeping:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._restore)
+
+    def _restore(self) -> None:
+        try:
+            self._sysctls.restore()
+        except KernelRefused as error:
+            structlog.get_logger().error("receiving.refused", reason=str(error))
+
+    def status(self) -> dict[str, Any]:
+        """Return them by backend."""
+        return {one.backend: one.status() for one in self.each}
+
+
+def _bound(settings: Settings, backend: Backend) -> tuple[Address, ...]:
+    names = {bind.address for one in settings.frontends if one.backend == backend.name for bind in one.binds}
+    return tuple(address for address in settings.addresses if address.name in names)
