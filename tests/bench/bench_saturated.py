@@ -36,6 +36,22 @@ ETH_P_IP = 0x0800
 SO_ATTACH_FILTER, SO_TIMESTAMPNS = 26, 35
 
 
+# `condor_config_val -macro TEXT...`: each text with its macros expanded, from these and from what the node has written.
+CONFIG_VAL = """\
+import glob, re, sys
+known = {known!r}
+for path in sorted(glob.glob(known["LOCAL_CONFIG_DIR"] + "/*")):
+    for line in open(path):
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            known[name.strip()] = value.strip()
+for text in sys.argv[2:]:
+    while (found := re.search(r"\\$\\(([^():]+)(?::([^()]*))?\\)", text)):
+        text = text[:found.start()] + known.get(found[1], found[2] or "") + text[found.end():]
+    print(text)
+"""
+
+
 class Nodes:
     """The nodes, each on its host."""
 
@@ -46,7 +62,8 @@ class Nodes:
         peers = {name: segment.addresses[name] for name in NODES}
         sections = address_text("vip", f"{ADDRESS}/32", "gw1 gw2", DEVICE)
         sections += f"frontend matchmaker\n    bind vip:{PORT} proto tcp,udp\n    default_backend managers\n"
-        sections += f"backend managers\n    balance elected\n    forward proxy\n    server cm1 {peers['cm1']}:{PORT}\n"
+        sections += "backend managers\n    balance elected\n    forward proxy\n"
+        sections += f"    default-server check inter 1s fall 30 rise 1\n    server cm1 {peers['cm1']}:{PORT}\n"
         for name in NODES:
             self._config(name).write_text(head_text("saturated", peers, folder, name) + sections)
         path = self._stand_in()
@@ -61,21 +78,16 @@ class Nodes:
     def _stand_in(self) -> str:
         """Make what a manager's node asks about its HTCondor, of which there is none; return a PATH."""
         folder = self.folder / "condor"
-        folder.mkdir()
-        answers = [
-            folder,
-            folder,
-            folder,
-            folder / "Accountantnew.log",
-            *["/bin/true"] * 3,
-            "0.0",
-            "25.0.0",
-            "",
-            "cm1",
-            "cm1",
-        ]
+        (folder / "config.d").mkdir(parents=True)
+        known = {"LOCAL_CONFIG_DIR": folder / "config.d", "CONDOR_IDS": "0.0", "CONDOR_VERSION": "25.0.0"}
+        known |= dict.fromkeys(("SPOOL", "LOG"), folder) | dict.fromkeys(
+            ("MASTER", "NEGOTIATOR", "COLLECTOR"), "/bin/true"
+        )
+        known |= {"FULL_HOSTNAME": "cm1", "DAEMON_LIST": "MASTER, COLLECTOR"}
         tool = folder / "condor_config_val"
-        tool.write_text("#!/bin/sh\n" + "".join(f"echo '{answer}'\n" for answer in answers))
+        tool.write_text(
+            f"#!{sys.executable} -IS\n{CONFIG_VAL.format(known={key: str(value) for key, value in known.items()})}"
+        )
         tool.chmod(0o755)
         return f"{folder}:{os.environ['PATH']}"
 
@@ -96,6 +108,9 @@ class Nodes:
             if holder and self._serves():
                 return str(holder)
             time.sleep(0.2)
+        print(
+            json.dumps(self.status("cm1").get("elections"), indent=1), self.status("gw1").get("relay"), file=sys.stderr
+        )
         logs = "\n".join(path.read_text()[-1_500:] for path in sorted(self.folder.glob("*.log")))
         raise SystemExit(f"nobody serves {ADDRESS} after {READY_S_MAX} s:\n{logs}")
 
