@@ -40,6 +40,7 @@ from gateway.control.inheritance import Channel, Done, TakeOverFailed
 from gateway.control.matchmaker import MatchmakerService, open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
 from gateway.control.receiving import Receivings
+from gateway.control.returns import Returns
 from gateway.control.shell import Service, Shell
 from gateway.control.status import Status
 from gateway.control.succession import Legacy, Parts, await_heir, bequeath, go_on, take_over
@@ -129,7 +130,7 @@ async def _run_node(
 
     link = GuardLink(guard)
     keyring = Keyring(keys.keys, keys.active)
-    diversions, receivings = Diversions(settings, me), Receivings(settings, me)
+    diversions, receivings, returns = Diversions(settings, me), Receivings(settings, me), Returns(settings, me)
     addresses, forwarding, matchmakers = await _make_services(
         settings, me, keyring, link, post, diversions, first=predecessor is None
     )
@@ -199,6 +200,7 @@ async def _run_node(
         if (unfenced := await address.prepare(adopt=estate is not None)) is not None:
             warnings.append(unfenced)
     await diversions.prepare(adopt=estate is not None)
+    await returns.prepare(adopt=estate is not None)
     warnings += await receivings.prepare(adopt=estate is not None)
     for warning in warnings:
         log.warning("node.warning", reason=warning)
@@ -212,7 +214,7 @@ async def _run_node(
         addresses,
         matchmakers,
         settings.cluster,
-        (diversions, receivings),
+        (diversions, receivings, returns),
     )
     if estate is not None and predecessor is not None:
         await go_on(parts, estate, wills, follow)
@@ -229,6 +231,7 @@ async def _run_node(
         forwarding=forwarding,
         diversions=diversions,
         receivings=receivings,
+        returns=returns,
         link=link,
         warnings=warnings,
     )
@@ -247,6 +250,7 @@ async def _run_node(
             await start("link watch", LinkWatch().run, partial(_tell_all, (*addresses, diversions)))
         await start("diversions", diversions.run)
         await start("receiving", receivings.run)
+        await start("returns", returns.run)
         await start("forwarding", forwarding.run)
         link.ready(
             dead_ms=settings.guard_dead_ms,

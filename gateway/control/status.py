@@ -14,6 +14,7 @@ from gateway.control.guard import GuardLink
 from gateway.control.heartbeats import Heartbeats
 from gateway.control.matchmaker import MatchmakerService
 from gateway.control.receiving import Receivings
+from gateway.control.returns import Returns
 from gateway.control.shell import Shell
 from gateway.core.election import Election
 from gateway.kernel.clock import boot_ms
@@ -36,6 +37,7 @@ class Status:
         forwarding: Forwarding,
         diversions: Diversions,
         receivings: Receivings,
+        returns: Returns,
         link: GuardLink,
         warnings: list[str],
     ) -> None:
@@ -48,6 +50,7 @@ class Status:
         self._forwarding = forwarding
         self._diversions = diversions
         self._receivings = receivings
+        self._returns = returns
         self._link = link
         self._warnings = warnings
 
@@ -86,6 +89,7 @@ class Status:
             "relay": self._forwarding.status(),
             "diversions": self._diversions.status(),
             "receiving": self._receivings.status(),
+            "returns": self._returns.status(),
             "heartbeats": {
                 "lanes": self._heartbeats.lanes,
                 "sent_total": self._heartbeats.sent_total,
