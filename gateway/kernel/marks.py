@@ -15,7 +15,6 @@ SERVICES_MAX: Final = 256  # 0x004 to 0x803: flows that `gateway.kernel.nat` has
 RETURN_FIRST: Final = 0xE00 << MARK_SHIFT  # 0xE00 to 0xEFF: flows that came through a gateway, to go back through it
 GATEWAYS_MAX: Final = 256
 LOCAL_MARK: Final = 0xFF0 << MARK_SHIFT  # packets for transparent sockets of this host
-ROUSE_MARK: Final = 0xFFF << MARK_SHIFT  # packets of `gateway.kernel.rouse`
 
 
 def return_mark(number: int) -> int:

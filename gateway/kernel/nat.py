@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from gateway.kernel import nat_rules
 from gateway.kernel.conntrack import Conntrack
-from gateway.kernel.marks import MARK_MASK, ROUSE_MARK, SERVICES_MAX
+from gateway.kernel.marks import MARK_MASK, SERVICES_MAX
 from gateway.kernel.nat_leftovers import Leftovers, counters_of, suited
 from gateway.kernel.nat_rules import GENERATION_BIT, PROTOCOL_BIT, PROTOCOLS, Service
 from gateway.kernel.netlink import KernelRefused
@@ -144,7 +144,7 @@ class Nat:
         flows = self._conntrack.flows(mark, MARK_MASK)  # before they are gone
         self._flush(named, former)
         self._lingering.discard(named.name)
-        return rouse(flows, ROUSE_MARK)
+        return rouse(flows)
 
     @property
     def lingering(self) -> frozenset[str]:

@@ -23,9 +23,8 @@ As `nft` would say it, for IPv4 (one table of each IP version that has a listene
     chain arriving, leaving { filter, after the translation
         (ct mark & service . ct direction) counter name map @traffic
     }
-    chain quiet { raw output
-        meta mark ROUSE_MARK notrack                           # see gateway.kernel.rouse
-        icmp type redirect drop                                # "go to the server yourself": they must not
+    chain redirects { filter, output
+        icmp type redirect drop                                # "go there yourself": neither client nor server may
     }
 
 The mark of a flow says its service, its protocol, and its generation: 0 and 1 take turns, a switch of servers begins
@@ -39,7 +38,7 @@ from typing import Final, NamedTuple
 
 from gateway.kernel import nft_expressions as nft
 from gateway.kernel import nftables
-from gateway.kernel.marks import MARK_MASK, MARK_SHIFT, ROUSE_MARK
+from gateway.kernel.marks import MARK_MASK, MARK_SHIFT
 from gateway.kernel.nft_expressions import Counted, word
 from gateway.kernel.nftables import NFPROTO_IPV4, NFPROTO_IPV6
 from gateway.kernel.tables import Layout
@@ -49,14 +48,14 @@ PROTOCOL_BIT: Final = 2 << MARK_SHIFT
 PROTOCOLS: Final = ("tcp", "udp")
 
 GENERATION, SERVER, TRAFFIC, HIDDEN, OWN, ITSELF = "generation", "server", "traffic", "hidden", "own", "itself"
-BEFORE_TRACKING, TRANSLATE, COUNT, TRANSLATE_SOURCE = -300, -100, -50, 100  # priorities
+TRANSLATE, COUNT, TRANSLATE_SOURCE = -100, -50, 100  # priorities
 
 _NUMBERS: Final = {"tcp": 6, "udp": 17}
 _SYN: Final = (  # RFC 9293 §3.1: of FIN, SYN, RST and ACK only SYN
     nft.payload(nft.TRANSPORT_HEADER, 13, 1) + nft.bitwise(b"\x17", b"\0") + nft.compare(b"\2")
 )
 _LOOPBACK: Final = (1).to_bytes(4, sys.byteorder)  # the index of lo, in every network namespace
-_BASE_CHAINS: Final = ("prerouting", "output", "postrouting", "arriving", "leaving", "quiet")
+_BASE_CHAINS: Final = ("prerouting", "output", "postrouting", "arriving", "leaving", "redirects")
 
 
 class Listener(NamedTuple):
@@ -234,7 +233,7 @@ class _Family:
             ("postrouting", "nat", nft.HOOK_POSTROUTING, TRANSLATE_SOURCE),
             ("arriving", "filter", nft.HOOK_PREROUTING, COUNT),
             ("leaving", "filter", nft.HOOK_OUTPUT, COUNT),
-            ("quiet", "filter", nft.HOOK_OUTPUT, BEFORE_TRACKING),
+            ("redirects", "filter", nft.HOOK_OUTPUT, COUNT),
         ]
         return [
             *(nft.new_base_chain(self.table, *one, family=self.family) for one in base),
@@ -253,7 +252,6 @@ class _Family:
         itself += nft.payload(nft.NETWORK_HEADER, self.target, self.address_bytes, word(1 + self.words))
         itself += nft.lookup(ITSELF, word(0))
         traffic = self._load_mark(GENERATION_BIT) + nft.ct(nft.CT_DIRECTION, word(1)) + nft.count_by(TRAFFIC, word(0))
-        roused = nft.meta(nft.META_MARK) + nft.compare(_word_of(ROUSE_MARK)) + nft.notrack()
         redirects = nft.meta(nft.META_L4PROTO) + nft.compare(self.redirect[:1])
         redirects += nft.payload(nft.TRANSPORT_HEADER, 0, 1) + nft.compare(self.redirect[1:]) + nft.verdict(nft.DROP)
         rules = [
@@ -264,8 +262,7 @@ class _Family:
             ("postrouting", not_loopback + itself + nft.masquerade()),
             ("arriving", traffic),
             ("leaving", traffic),
-            ("quiet", roused),
-            ("quiet", redirects),
+            ("redirects", redirects),
         ]
         for slot, service in self.services.items():
             for protocol in self._protocols(service):

@@ -179,11 +179,6 @@ def masquerade() -> bytes:
     return _expression("masq")
 
 
-def notrack() -> bytes:
-    """Keep the packet out of connection tracking; in a chain before it (priority -300)."""
-    return _expression("notrack")
-
-
 def forward(device: int) -> bytes:
     """Netdev: send the frame out of the device whose index is in this register."""
     return _expression("fwd", number(1, device))

@@ -6,7 +6,8 @@ After a switch an open connection's next packet reaches a server that does not k
 client that only waits sends no packet, and waits on. So it is sent a segment that no connection can be in: SYN and ACK,
 from the address that it knows. Whatever the sequence number, it answers with an ACK that has its own right numbers
 (RFC 9293 §3.10.7.4, RFC 5961 §4.2), and this packet gets it the reset. A SYN alone would be dropped by the stateful
-filters of clients. Linux answers one such segment of a connection in 0.5 s (tcp_invalid_ratelimit).
+filters of clients, and start a flow on this host. Linux answers one such segment of a connection in 0.5 s
+(tcp_invalid_ratelimit).
 """
 
 import socket
@@ -18,7 +19,7 @@ from gateway.kernel.conntrack import Flow
 from gateway.kernel.netlink import KernelRefused
 
 ROUSED_MAX: Final = 50_000  # of one switch: a second's work
-_SO_SNDBUFFORCE, _SO_MARK = 32, 36  # of linux/asm/socket.h; Python has neither everywhere
+_SO_SNDBUFFORCE: Final = 32  # of asm-generic/socket.h
 _QUEUED_BYTES_MAX: Final = 32 << 20  # some 40,000 packets that the device has not sent yet; beyond, they are not sent
 _IPV4: Final = struct.Struct("!BBHHHBBH4s4s")  # RFC 791 §3.1
 _IPV6: Final = struct.Struct("!IHBB16s16s")  # RFC 8200 §3
@@ -35,18 +36,17 @@ class Roused(NamedTuple):
     roused: int
 
 
-def rouse(flows: Iterable[Flow], mark: int) -> Roused:
+def rouse(flows: Iterable[Flow]) -> Roused:
     """Send each established flow's client one segment that it has to answer.
 
     Args:
         flows: as their clients opened them: the target is the virtual address.
-        mark: of the packets, which a rule keeps out of connection tracking.
 
     Raises:
         KernelRefused: no permission for raw sockets.
     """
     connections = sent = 0
-    with _raw(socket.AF_INET, mark) as version_4, _raw(socket.AF_INET6, mark) as version_6:
+    with _raw(socket.AF_INET) as version_4, _raw(socket.AF_INET6) as version_6:
         for flow in flows:
             if not flow.established or flow.protocol != socket.IPPROTO_TCP:
                 continue
@@ -79,10 +79,9 @@ def _packet(flow: Flow) -> bytes:
     return header + _TCP.pack(port, client, 0, 0, _FLAGS, 0, ~total & 0xFFFF, 0)
 
 
-def _raw(family: int, mark: int) -> socket.socket:
+def _raw(family: int) -> socket.socket:
     try:
         opened = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
-        opened.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
         opened.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _QUEUED_BYTES_MAX)
     except OSError as error:
         remedy = "run as root or give the service CAP_NET_RAW and CAP_NET_ADMIN"

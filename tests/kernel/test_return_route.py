@@ -99,6 +99,25 @@ def test_a_client_goes_on_through_the_other_gateway(segment: Segment) -> None:
     assert set(heard) == {"s1", net.of_client(), "?"}, "its connection did not break"
 
 
+def test_a_client_that_came_through_a_gateway_may_come_directly_from_the_same_port(net: Net) -> None:
+    """One flow in the kernel's eyes: its answers go the way of its last packet."""
+    install(net)
+    follow(net, 0, transparent=True)
+
+    def ask_twice() -> list[str]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(3)
+            heard = []
+            for to in ((net.ip, PORT), (net.endpoints[0].host, SERVER_PORT)):
+                asking.sendto(b"?", to)
+                answer, source = asking.recvfrom(100)
+                heard += [answer.decode(), source[0]]
+            return heard
+
+    said = f"s1 {net.of_client()} ?"
+    assert net.client.call(ask_twice) == [said, net.ip, said, net.endpoints[0].host]
+
+
 def test_adopting_it_interrupts_nobody(net: Net) -> None:
     install(net)
     follow(net, 0, transparent=True)
