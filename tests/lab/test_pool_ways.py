@@ -19,7 +19,7 @@ from gateway.lab.pool import Lab
 from gateway.lab.rootfs import LIBRARY
 from gateway.lab.topology import CONDOR_PORT, Topology, Updates
 from tests.support import labs
-from tests.support.pools import heard, leader, run, wait_done, wait_healthy, wait_leader
+from tests.support.pools import heard, leader, run, status, wait_done, wait_healthy, wait_leader
 
 pytestmark = [
     pytest.mark.pool,
@@ -35,9 +35,17 @@ JOBS = "executable = /usr/bin/sleep\narguments = {seconds}\nshould_transfer_file
 WAYS = {
     "proxy-ipv4-udp": Topology(forward=Forward.PROXY, updates=Updates.UDP),
     "proxy-ipv6": Topology(forward=Forward.PROXY, ip_version=6),
+    "nat-ipv4-udp": Topology(forward=Forward.NAT, updates=Updates.UDP),
+    "nat-ipv6": Topology(forward=Forward.NAT, ip_version=6),
+    "direct-ipv4-udp": Topology(forward=Forward.DIRECT, updates=Updates.UDP),
+    "direct-ipv6": Topology(forward=Forward.DIRECT, ip_version=6),
 }
 
 ON, AFTER = "/tmp/ways-go-on", 13  # bytes of the question's second message
+DIVERTED = {
+    Forward.NAT: {"tcp": "tcp_opened", "udp": "udp_opened"},
+    Forward.DIRECT: {"tcp": "connections_total", "udp": "datagrams_total"},
+}
 # A question to the pool's collector in two halves: the second one, and the answer, need the connection to live.
 IN_HALVES = f"""
 import pathlib, socket, sys, time
@@ -102,11 +110,32 @@ async def wait_new_ads(lab: Lab, before: dict[str, str]) -> None:
             await trio.sleep(0.3)
 
 
-async def test_its_hosts_see_the_pool_and_tell_it_of_themselves_through_the_address(lab: Lab) -> None:
+async def carried(lab: Lab, way: Forward) -> dict[str, int]:
+    """Return how many connections and datagrams went through the holder of the address in a way, by "tcp" and "udp"."""
+    said = await status(lab, await leader(lab, "pool-vip", asked="gw1"))
+    if way is Forward.PROXY:
+        listeners = said["relay"]["listeners"]
+        return {
+            name.rpartition("/")[2]: counted["connections_total"] + counted["datagrams_to_server_total"]
+            for name, counted in listeners.items()
+        }
+    (diversion,) = said["diversions"].values()
+    assert (diversion["way"], diversion["state"]) == (way, "kernel")
+    names = DIVERTED[way]
+    return {protocol: diversion["counters"][name] for protocol, name in names.items()}
+
+
+async def test_its_hosts_see_the_pool_and_tell_it_of_themselves_in_the_way_that_was_asked_for(lab: Lab) -> None:
     assert len(await heard(lab)) == 4
+    asked = lab.topology
+    found = await carried(lab, asked.forward)
+    assert found["tcp"] > 0
+    assert (found["udp"] > 0) is (asked.updates is Updates.UDP)
+    if asked.forward is not Forward.PROXY:  # the relay has held who came before a manager was elected, no more
+        assert (await carried(lab, Forward.PROXY))["tcp"] < found["tcp"]
     log = lab.file("exec1", "/var/log/condor/StartLog").read_text()
-    way = "UDP" if lab.topology.updates is Updates.UDP else "TCP"
-    assert f"Attempting to send update via {way} to collector <{lab.topology.condor_host}:{CONDOR_PORT}>" in log
+    protocol = "UDP" if asked.updates is Updates.UDP else "TCP"
+    assert f"Attempting to send update via {protocol} to collector <{asked.condor_host}:{CONDOR_PORT}>" in log
 
 
 async def test_managers_advertise_themselves_at_their_own_addresses(lab: Lab) -> None:
