@@ -12,7 +12,7 @@ from gateway.control.diversions import Diversions
 from gateway.control.traffic import Traffic
 from gateway.core.actions import FollowLeader
 from gateway.relay.client import Relay, RelayDied, RelayEvent, RelayProcess, RelayStarted
-from gateway.relay.limits import demand, reserve
+from gateway.relay.limits import RESERVE_DESCRIPTORS, demand
 from gateway.relay.messages import Listener, ListenFailed, Ready, Report, Switched, WhenDown
 from gateway.relay.workers import Workers, workers_count
 
@@ -165,7 +165,7 @@ class Forwarding:
         ]
         if not cut:
             return []
-        enough = demand(self._listeners) // count + reserve(1 << 20)
+        enough = ((demand(self._listeners) // count + RESERVE_DESCRIPTORS) // 1_024 + 1) * 1_024
         return [
             f"{descriptors} file descriptors (RLIMIT_NOFILE) for each of {count} relay processes carry only "
             f"{', '.join(cut)}: allow {enough} (LimitNOFILE= of the service), or lower 'maxconn'"

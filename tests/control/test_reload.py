@@ -118,11 +118,30 @@ def test_reloads_in_a_row_change_no_leader_until_the_holder_is_stopped(cluster: 
     assert cluster.wait_holder("w1", other_than=holder)
 
 
-def test_the_relay_and_its_connections_outlive_a_reload(cluster: Cluster) -> None:
+def _workers(cluster: Cluster, name: str, count: int) -> list[int]:
+    """Wait until so many relay processes listen; return their numbers."""
+
+    def found() -> list[int]:
+        relay = (cluster.status(name) or {}).get("relay") or {"workers": []}
+        return [worker["pid"] for worker in relay["workers"] if worker["listening"]]
+
+    return list(_until(lambda: len(pids := found()) == count and pids, f"{count} relay processes"))
+
+
+def test_all_relay_processes_and_their_connections_outlive_a_reload(cluster: Cluster) -> None:
+    for name in NODES:
+        path = cluster.config(name)
+        path.write_text(path.read_text().replace("    cluster tests", "    cluster tests\n    relay-workers 3"))
     holder = _start_all(cluster)
-    relay = _until(lambda: cluster.status(holder).get("relay"), "a report of the relay")["pid"]
+    relays = _workers(cluster, holder, 3)
     _reload(cluster, holder)
-    assert _until(lambda: cluster.status(holder).get("relay"), "another report")["pid"] == relay
+    assert _workers(cluster, holder, 3) == relays
+    assert not cluster.events(holder, "relay.died")
+    path = cluster.config(holder)
+    path.write_text(path.read_text().replace("relay-workers 3", "relay-workers 2"))
+    _reload(cluster, holder)
+    assert _workers(cluster, holder, 2) == relays[:2]
+    _until(lambda: not Path(f"/proc/{relays[2]}").exists(), "the end of the one that is too many")
     assert not cluster.events(holder, "relay.died")
 
 

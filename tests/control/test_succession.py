@@ -1,17 +1,30 @@
 """Succession: what the old process makes sure of before it lets go."""
 
+import os
 import socket
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
 
+from gateway.config.keywords import WORKERS_MAX
 from gateway.control import succession
 from gateway.control.guard import GuardLink
-from gateway.control.inheritance import Answer, Channel, Offer, TakeOverFailed
+from gateway.control.inheritance import (
+    DESCRIPTORS_MAX,
+    FORMAT,
+    Answer,
+    Channel,
+    Offer,
+    RelayState,
+    RelayWorker,
+    TakeOverFailed,
+)
 from gateway.control.succession import Parts, await_heir, take_over
 from gateway.core.node import Node
 from gateway.core.snapshot import capture, unsettled
+from gateway.relay.workers import Workers
 from tests.core.playbook import Script
 
 
@@ -116,11 +129,88 @@ async def test_what_a_holder_holds_must_stay_where_it_is(cluster: str, addresses
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     old, new = Channel(ours), Channel(theirs)
     script = Script().awake()
-    old.send(Offer("tests", {"vip": "as 10.0.0.1/32 on eth0"}, capture(script.node)))
+    old.send(Offer("tests", {"vip": "as 10.0.0.1/32 on eth0"}, capture(script.node), FORMAT))
     with pytest.raises(TakeOverFailed, match=r"hand it over first|restart the node"):
         await take_over(new, lambda: Script().node, cluster, addresses)
     answer, _ = await old.receive(10)
     assert isinstance(answer, Answer)
     assert said in answer.refused
+    old.close()
+    new.close()
+
+
+async def test_what_is_handed_over_otherwise_is_refused_while_the_old_process_can_go_on() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    old, new = Channel(ours), Channel(theirs)
+    old.send(Offer("tests", {}, capture(Script().awake().node), FORMAT - 1))
+    with pytest.raises(TakeOverFailed, match="of a version that hands over otherwise"):
+        await take_over(new, lambda: Script().node, "tests", {})
+    answer, _ = await old.receive(10)
+    assert isinstance(answer, Answer)
+    assert "restart the node" in answer.refused
+    old.close()
+    new.close()
+
+
+class Guarded:
+    """Stands where the guard's link is: knows relays by their numbers."""
+
+    def __init__(self, *dead: int) -> None:
+        self.dead = dead
+        self.adopted: list[tuple[int, int]] = []
+
+    def adopt_relay(self, token: int, pid: int) -> str:
+        if pid in self.dead:
+            raise ProcessLookupError
+        self.adopted.append((token, pid))
+        return f"relay {pid}"
+
+
+def inherited(*pids: int) -> tuple[Any, list[socket.socket]]:
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in pids]
+    workers = tuple(RelayWorker(number=number, token=number + 1, pid=pid) for number, pid in enumerate(pids))
+    was = SimpleNamespace(relay=RelayState(workers=workers, routes={}), relay_ends=tuple(end for end, _ in pairs))
+    return was, [end for _, end in pairs]
+
+
+def parts_with(link: Guarded, count: int) -> tuple[Any, Workers]:
+    workers = Workers(count)
+    return SimpleNamespace(link=link, forwarding=SimpleNamespace(workers=workers)), workers
+
+
+def test_every_relay_process_that_lives_is_gone_on_with() -> None:
+    was, theirs = inherited(71, 72, 73)
+    link = Guarded(72)
+    parts, workers = parts_with(link, 3)
+    succession._adopt_relays(parts, was)
+    assert link.adopted == [(1, 71), (3, 73)]
+    assert [relay._adopted and relay._adopted[1] for relay in workers.relays] == ["relay 71", None, "relay 73"]
+    for end in (*theirs, *was.relay_ends):
+        end.close()
+
+
+def test_relay_processes_that_are_too_many_now_are_told_the_end() -> None:
+    was, (kept, dismissed) = inherited(71, 72)
+    parts, workers = parts_with(Guarded(), 1)
+    succession._adopt_relays(parts, was)
+    assert workers.relays[0]._adopted is not None
+    dismissed.settimeout(10)
+    assert dismissed.recv(1) == b""
+    kept.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        kept.recv(1)
+    for end in (kept, dismissed, *was.relay_ends):
+        end.close()
+
+
+async def test_an_estate_with_as_many_relays_as_a_node_may_have_arrives_whole() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    old, new = Channel(ours), Channel(theirs)
+    opened = tuple(os.dup(ours.fileno()) for _ in range(DESCRIPTORS_MAX))
+    old.send(Answer(""), opened)
+    _, received = await new.receive(10)
+    assert len(received) == DESCRIPTORS_MAX == 2 + WORKERS_MAX
+    for descriptor in (*opened, *received):
+        os.close(descriptor)
     old.close()
     new.close()

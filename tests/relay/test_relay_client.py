@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -228,6 +229,26 @@ async def test_older_epoch_is_refused():
     relay.route("pool", None, 2)
     with pytest.raises(ValueError, match="epoch 1 is older than 2"):
         relay.route("pool", None, 1)
+
+
+@pytest.mark.parametrize(("sudden", "drain_ms"), [(True, 0), (False, 60_000)])
+async def test_planned_switch_that_overtakes_a_sudden_one_spares_nobody(sudden, drain_ms):
+    """The relay is stuck, and will be told of the last server alone: clients of the first one must not go on."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        relay = Relay()
+        relay._socket = ours
+        relay.route("pool", Endpoint("127.0.0.1", 1), 1)
+        with suppress(BlockingIOError):
+            while True:  # until it is full
+                ours.send(b"nothing")
+        if sudden:
+            relay.route("pool", Endpoint("127.0.0.1", 2), 2)
+        else:
+            relay.route("pool", None, 1)  # an election: its clients go on
+        relay.route("pool", Endpoint("127.0.0.1", 3), 3, drain_ms=60_000)
+        assert relay._unsent["route pool"].drain_ms == drain_ms
 
 
 async def test_too_many_listeners_are_refused():
