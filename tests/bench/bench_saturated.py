@@ -1,143 +1,60 @@
 """Heartbeats beside a saturated relay: how late the control process is, and whether anybody takes over for that.
 
-Rule: real nodes, heartbeats and relay, no HTCondor; the holder's relay carries bulk both ways, flat out, on the cores
-that the control processes have. The wire is judged by the kernel's own timestamps. As root; two minutes.
+Rule: a real pool. The holder's relay carries bulk both ways, flat out, on the cores that all control processes have.
+The wire is judged by the kernel's own timestamps. While the load runs, what the gateways send to a manager's port goes
+to the load's server: the pool's own updates are closed there, and its elections must not mind. As root; two minutes.
 """
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import socket
 import struct
 import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
 from typing import Any
 
-from gateway.keyfiles import create_key_file
-from tests.bench import results
-from tests.bench.plane import contenders
-from tests.bench.plane.loadgen import ROOT, NoCompilerError, binary
-from tests.bench.plane.segment import DEVICE, NAMESPACES, Segment, end_by_signals
-from tests.support.nodes import address_text, head_text
+import trio
 
-HOSTS = {"gw1": 1, "gw2": 2, "cm1": 5, "client": 50}
-NODES = ("gw1", "gw2", "cm1")
-ADDRESS = "10.77.0.100"
-PORT, PEER_PORT = contenders.PORT, 9619
-HEARTBEAT_MS = 50  # as `head_text` says
-READY_S_MAX = 30
-SETTLE_S = 3.0
+from gateway.lab.network import NAMESPACES, namespace_path
+from gateway.lab.pool import Lab
+from gateway.lab.topology import CONDOR_PORT, PEER_PORT, Kind, Topology
+from tests.bench import results
+from tests.bench.plane.loadgen import NoCompilerError, binary
+from tests.bench.plane.segment import end_by_signals
+
+LOAD_PORT = 9700
+HEARTBEAT_MS = 50  # as the lab's configuration file says
+SETTLE_S = 5.0
+IDLE_S_MAX = 10.0
+READY_S_MAX = 120
+LATE_S_MAX = 60  # a load that takes this much longer is stuck
 CLONE_NEWNET = 0x40000000
 ETH_P_IP = 0x0800
 SO_ATTACH_FILTER, SO_TIMESTAMPNS = 26, 35
 
-
-# `condor_config_val -macro TEXT...`: each text with its macros expanded, from these and from what the node has written.
-CONFIG_VAL = """\
-import glob, re, sys
-known = {known!r}
-for path in sorted(glob.glob(known["LOCAL_CONFIG_DIR"] + "/*")):
-    for line in open(path):
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith("#"):
-            known[name.strip()] = value.strip()
-for text in sys.argv[2:]:
-    while (found := re.search(r"\\$\\(([^():]+)(?::([^()]*))?\\)", text)):
-        text = text[:found.start()] + known.get(found[1], found[2] or "") + text[found.end():]
-    print(text)
+# In a manager's namespace: what the gateways send to the collector goes to the load's server.
+TAKEN = """\
+table ip cgbench {{
+    chain before {{
+        type nat hook prerouting priority dstnat;
+        ip saddr {{ {gateways} }} tcp dport {port} redirect to :{load_port}
+    }}
+}}
 """
-
-
-class Nodes:
-    """The nodes, each on its host."""
-
-    def __init__(self, segment: Segment, folder: Path) -> None:
-        self.segment = segment
-        self.folder = folder
-        create_key_file(folder / "cluster.key")
-        peers = {name: segment.addresses[name] for name in NODES}
-        sections = address_text("vip", f"{ADDRESS}/32", "gw1 gw2", DEVICE)
-        sections += f"frontend matchmaker\n    bind vip:{PORT} proto tcp,udp\n    default_backend managers\n"
-        sections += "backend managers\n    balance elected\n    forward proxy\n"
-        sections += f"    default-server check inter 1s fall 30 rise 1\n    server cm1 {peers['cm1']}:{PORT}\n"
-        for name in NODES:
-            self._config(name).write_text(head_text("saturated", peers, folder, name) + sections)
-        path = self._stand_in()
-        for name in NODES:
-            argv = [sys.executable, "-P", "-m", "gateway", "run", "--node", name, "-f", str(self._config(name))]
-            log = (folder / f"{name}.log").open("a")
-            # Not by Segment.spawn: nobody reads what a node prints.
-            self.segment.spawn(
-                name, ["sh", "-c", 'exec "$@" >&2', "node", *argv], log=log, cwd=ROOT, env={**os.environ, "PATH": path}
-            )
-
-    def _stand_in(self) -> str:
-        """Make what a manager's node asks about its HTCondor, of which there is none; return a PATH."""
-        folder = self.folder / "condor"
-        (folder / "config.d").mkdir(parents=True)
-        known = {"LOCAL_CONFIG_DIR": folder / "config.d", "CONDOR_IDS": "0.0", "CONDOR_VERSION": "25.0.0"}
-        known |= dict.fromkeys(("SPOOL", "LOG"), folder) | dict.fromkeys(
-            ("MASTER", "NEGOTIATOR", "COLLECTOR"), "/bin/true"
-        )
-        known |= {"FULL_HOSTNAME": "cm1", "DAEMON_LIST": "MASTER, COLLECTOR"}
-        tool = folder / "condor_config_val"
-        tool.write_text(
-            f"#!{sys.executable} -IS\n{CONFIG_VAL.format(known={key: str(value) for key, value in known.items()})}"
-        )
-        tool.chmod(0o755)
-        return f"{folder}:{os.environ['PATH']}"
-
-    def _config(self, name: str) -> Path:
-        return self.folder / f"{name}.cfg"
-
-    def status(self, name: str) -> dict[str, Any]:
-        """Return what a node says of itself; empty while it does not answer."""
-        argv = [sys.executable, "-P", "-m", "gateway", "status", "--json", "-f", str(self._config(name))]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
-        return json.loads(done.stdout) if done.returncode == 0 else {}
-
-    def wait_ready(self) -> str:
-        """Return who holds the address, as soon as clients are served."""
-        end = time.monotonic() + READY_S_MAX
-        while time.monotonic() < end:
-            holder = (self.status("gw1").get("elections", {}).get("vip") or {}).get("leader")
-            if holder and self._serves():
-                return str(holder)
-            time.sleep(0.2)
-        print(
-            json.dumps(self.status("cm1").get("elections"), indent=1), self.status("gw1").get("relay"), file=sys.stderr
-        )
-        logs = "\n".join(path.read_text()[-1_500:] for path in sorted(self.folder.glob("*.log")))
-        raise SystemExit(f"nobody serves {ADDRESS} after {READY_S_MAX} s:\n{logs}")
-
-    def _serves(self) -> bool:
-        done = subprocess.run(
-            self.segment.argv("client", [str(binary()), "latency", ADDRESS, str(PORT), "64", "0.01"]),
-            capture_output=True,
-            timeout=20,
-            check=False,
-        )
-        return done.returncode == 0
-
-    def takeovers(self) -> int:
-        """Return how often somebody has begun to lead, by the terms of all elections."""
-        said = self.status("cm1")
-        return sum(int(election["term"]) for election in said["elections"].values())
 
 
 class Wire:
     """When the heartbeats of one host arrive at another's device; the kernel stamps them, whoever is busy."""
 
-    def __init__(self, segment: Segment, at: str, source: str) -> None:
+    def __init__(self, namespace: str, source: str) -> None:
         self._gap_ns = 0
         self.datagrams = 0
         self._last_ns: int | None = None
         self._over = threading.Event()
-        self._socket = _packet_socket(segment.namespace(at), segment.addresses[source])
+        self._socket = _packet_socket(namespace, source)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -184,8 +101,6 @@ def _packet_socket(namespace: str, source: str) -> socket.socket:
     found: list[socket.socket] = []
 
     def make() -> None:  # a thread that enters the namespace, and ends there
-        import ctypes
-
         libc = ctypes.CDLL(None, use_errno=True)
         opened = os.open(NAMESPACES / namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -197,7 +112,7 @@ def _packet_socket(namespace: str, source: str) -> socket.socket:
         room = ctypes.create_string_buffer(packed)
         made.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(room)))
         made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        made.bind((DEVICE, ETH_P_IP))
+        made.bind(("eth0", ETH_P_IP))
         found.append(made)
 
     thread = threading.Thread(target=make)
@@ -208,70 +123,127 @@ def _packet_socket(namespace: str, source: str) -> socket.socket:
     return found[0]
 
 
-def saturate(segment: Segment, seconds: float) -> tuple[float, int]:
-    """Carry bulk both ways; return Gbit/s in all, and what was wrong (broken streams, wrong bytes)."""
-    loads = [[str(binary()), way, ADDRESS, str(PORT), "8", str(seconds)] for way in ("up", "down")]
-    running = [subprocess.Popen(segment.argv("client", argv), stdout=subprocess.PIPE, text=True) for argv in loads]
-    answers = [json.loads(process.communicate(timeout=seconds + 60)[0]) for process in running]
-    return sum(one["gbit"] for one in answers), sum(one["broken"] + one["corrupt"] for one in answers)
+class Pool:
+    """The pool, and what runs in its hosts' networks."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.topology = lab.topology
+        self.managers = [host.name for host in self.topology.of_kind(Kind.MANAGER)]
+        self.gateways = [host.name for host in self.topology.of_kind(Kind.GATEWAY)]
+        self._servers: list[subprocess.Popen[str]] = []
+
+    def argv(self, host: str, *command: str) -> list[str]:
+        """Return a command as it runs in a host's network; it ends when we do."""
+        inside = ["nsenter", f"--net={namespace_path(self.topology, host)}"]
+        return ["setpriv", "--pdeathsig", "KILL", *inside, *command]
+
+    def serve_load(self) -> None:
+        """Serve the load on every manager, in its collector's place."""
+        gateways = ", ".join(self.topology.host(name).address for name in self.gateways)
+        rules = TAKEN.format(gateways=gateways, port=CONDOR_PORT, load_port=LOAD_PORT)
+        for number, name in enumerate(self.managers, 1):
+            argv = self.argv(name, str(binary()), "serve", "0.0.0.0", str(LOAD_PORT), str(number))
+            server = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+            self._servers.append(server)
+            assert server.stdout is not None
+            server.stdout.readline()
+            subprocess.run(self.argv(name, "nft", "-f", "-"), input=rules, text=True, check=True)
+
+    def close(self) -> None:
+        """End the servers."""
+        for server in self._servers:
+            server.kill()
+            server.wait()
+            assert server.stdout is not None
+            server.stdout.close()
+
+    async def status(self, name: str) -> dict[str, Any]:
+        """Return what a node says of itself."""
+        said = await self.lab.gateway_status(name)
+        assert said is not None, f"{name} does not answer"
+        return said
+
+    async def terms(self) -> dict[str, tuple[str | None, int]]:
+        """Return who leads, and since which term, by election."""
+        said = await self.status(self.managers[-1])
+        return {name: (one["leader"], one["term"]) for name, one in said["elections"].items()}
+
+    async def saturate(self, seconds: float) -> tuple[float, int]:
+        """Carry bulk both ways; return Gbit/s in all, and what was wrong (broken streams, wrong bytes)."""
+        client = self.topology.of_kind(Kind.EXECUTE)[0].name
+        answers = []
+
+        async def run(way: str) -> None:
+            argv = [str(binary()), way, self.topology.virtual_address, str(CONDOR_PORT), "8", str(seconds)]
+            with trio.fail_after(seconds + LATE_S_MAX):
+                # Not "with us": to the kernel that is the thread that starts it, and trio's ends after ten seconds.
+                inside = ["nsenter", f"--net={namespace_path(self.topology, client)}"]
+                done = await trio.run_process([*inside, *argv], capture_stdout=True)
+            answers.append(json.loads(done.stdout))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, "up")
+            nursery.start_soon(run, "down")
+        return sum(one["gbit"] for one in answers), sum(one["broken"] + one["corrupt"] for one in answers)
 
 
-def measure(seconds: float, *, pinned: bool) -> results.Table:
+async def measure(seconds: float) -> results.Table:
     """Return, idle and saturated, how late heartbeats were and who took over."""
-    table: results.Table = {}
-    with Segment(HOSTS) as segment:
-        server = segment.spawn("cm1", [str(binary()), "serve", "0.0.0.0", str(PORT), "1"])
-        assert server.stdout is not None
-        server.stdout.readline()
-        nodes = Nodes(segment, segment.folder)
-        holder = nodes.wait_ready()
-        other = next(one for one in ("gw1", "gw2") if one != holder)
-        if pinned:
-            one_core = {max(os.sched_getaffinity(0))}
-            segment.pin(one_core)
-            os.sched_setaffinity(0, one_core)  # what we start from here on
-        time.sleep(SETTLE_S)
-        wire = Wire(segment, other, holder)
-        try:
-            for what in ("idle", "saturated"):
-                told, terms = nodes.status(holder), nodes.takeovers()
-                wire.longest_ms()
-                gbit, wrong = 0.0, 0
-                if what == "idle":
-                    time.sleep(min(seconds, 10))
-                else:
-                    gbit, wrong = saturate(segment, seconds)
-                longest_ms = wire.longest_ms()
-                said = nodes.status(holder)
-                table[what] = {
-                    "Gbit/s": gbit,
-                    "timer late ms, since start": said["timer_late_ms_max"],
-                    "before": told["timer_late_ms_max"],
-                    "late timers": said["slowness"]["late_timers_total"] - told["slowness"]["late_timers_total"],
-                    "longest silence ms": longest_ms,
-                    "heartbeat late ms": max(0.0, longest_ms - HEARTBEAT_MS),
-                    "takeovers": nodes.takeovers() - terms,
-                    "broken or wrong": wrong,
-                }
-        finally:
-            wire.close()
-    return table
+    topology = Topology(name=f"sat{os.getpid()}", execute=1, slots=1)
+    lab = await Lab.up(topology, print)
+    pool = Pool(lab)
+    try:
+        await lab.wait_ready(READY_S_MAX)
+        pool.serve_load()
+        await trio.sleep(SETTLE_S)
+        holder = str((await pool.terms())["pool-vip"][0])
+        other = next(name for name in pool.gateways if name != holder)
+        with contextlib.closing(Wire(topology.namespace(other), topology.host(holder).address)) as wire:
+            return {
+                "idle": await _phase(pool, holder, wire, min(seconds, IDLE_S_MAX), load=False),
+                "saturated": await _phase(pool, holder, wire, seconds, load=True),
+            }
+    finally:
+        pool.close()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 60):
+            await lab.down()
+
+
+async def _phase(pool: Pool, holder: str, wire: Wire, seconds: float, *, load: bool) -> dict[str, Any]:
+    told, terms = await pool.status(holder), await pool.terms()
+    wire.longest_ms()
+    gbit, wrong = 0.0, 0
+    if load:
+        gbit, wrong = await pool.saturate(seconds)
+    else:
+        await trio.sleep(seconds)
+    longest_ms = wire.longest_ms()
+    said, now = await pool.status(holder), await pool.terms()
+    late_ms, before_ms = said["timer_late_ms_max"], told["timer_late_ms_max"]
+    return {
+        "Gbit/s": gbit,
+        # The node's own account is of its whole life.
+        "timer late ms max": late_ms if late_ms > before_ms else f"<= {before_ms}",
+        "late timers": said["slowness"]["late_timers_total"] - told["slowness"]["late_timers_total"],
+        "longest silence ms": longest_ms,
+        "heartbeat late ms max": max(0.0, longest_ms - HEARTBEAT_MS),
+        "takeovers": sum(now[name] != terms[name] for name in now),
+        "broken or wrong": wrong,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--pinned", action="store_true", help="everything on one core")
     results.add_arguments(parser)
     chosen = parser.parse_args()
-    if os.geteuid() != 0:
-        raise SystemExit("not measured: network namespaces need root")
-    contenders.raise_file_limit()
-    end_by_signals()
     try:
-        results.report("saturated", measure(chosen.seconds, pinned=chosen.pinned), chosen)
+        binary()
     except NoCompilerError as error:
         raise SystemExit(f"not measured: {error}") from None
+    end_by_signals()
+    results.report("saturated", trio.run(measure, chosen.seconds), chosen)
 
 
 if __name__ == "__main__":

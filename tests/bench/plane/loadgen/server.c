@@ -15,10 +15,6 @@
 #define SEQUENCES_MAX (1ull << 26) /* a flow: 8 MB of bits, hours at any rate seen */
 #define READ_BYTES (2 * CHUNK)
 
-/* What a collector says when it is asked who it is: last packet, 16 bytes, an instance. No MAGIC begins so. */
-#define COLLECTOR "\1\0\0\0\20" "0123456789abcdef"
-#define PROBED 0xc0
-
 struct peer {
     struct question question;
     uint64_t got;  /* bytes of this question, its head included */
@@ -154,10 +150,6 @@ static int take(int fd, struct peer *peer, const char *bytes, size_t count)
             count -= part;
             if (peer->got < sizeof *question)
                 return 0;
-            if (*(const char *)question == COLLECTOR[0]) { /* a node's probe: to it we are HTCondor's collector */
-                question->kind = PROBED;
-                return send_all(fd, COLLECTOR, sizeof COLLECTOR - 1);
-            }
             if (question->magic != MAGIC)
                 return -1;
             if (question->kind == ASK && question->reply < sizeof(struct answer))
@@ -167,8 +159,6 @@ static int take(int fd, struct peer *peer, const char *bytes, size_t count)
             if (question->kind == COUNT)
                 return count_for(fd, peer);
         }
-        if (question->kind == PROBED)
-            return 0;
         if (question->kind == UP) {
             peer->corrupt |= !matches(bytes, count, question->seed, peer->got);
             peer->got += count;
