@@ -16,7 +16,7 @@ from gateway.kernel.direct import Direct
 from gateway.kernel.direct_rules import HELD_NEW_MS
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.offload import merges_received
-from tests.support.direct_pool import PORT, TABLE, Pool, say, serve, stream_to
+from tests.support.direct_pool import PORT, TABLE, Pool, channel, say, serve, stream_to
 from tests.support.netns import DEVICE, Segment, ip
 
 pytestmark = pytest.mark.kernel
@@ -84,7 +84,7 @@ def test_a_switch_resets_old_connections_and_serves_new_ones_at_once(pool: Pool)
                 return before, "reset", True
             return before, after, False
 
-    (reading, switched), (connected, writing) = socket.socketpair(), socket.socketpair()
+    (reading, switched), (connected, writing) = channel(), channel()
     running = pool.client.start(client, reading, writing)
     connected.recv(1)
     pool.switch(pool.gw1, pool.m2)
@@ -156,7 +156,7 @@ def test_a_connection_begun_without_a_server_stays_with_the_relay(pool: Pool) ->
                 said.append(say(stream).split()[0])
             return said
 
-    (reading, go), (ready, writing) = socket.socketpair(), socket.socketpair()
+    (reading, go), (ready, writing) = channel(), channel()
     running = pool.client.start(client, reading, writing)
     for server in (None, pool.m1, pool.m2):
         ready.recv(1)
@@ -188,7 +188,7 @@ def test_open_connections_go_on_while_nobody_is_elected(pool: Pool) -> None:
             reading.recv(1)
             return [*said, say(stream).split()[0]]
 
-    (reading, go), (ready, writing) = socket.socketpair(), socket.socketpair()
+    (reading, go), (ready, writing) = channel(), channel()
     running = pool.client.start(client, reading, writing)
     ready.recv(1)
     pool.switch(pool.gw1, None)
@@ -213,7 +213,7 @@ def test_a_gateway_that_never_knew_a_server_resets_nothing(pool: Pool) -> None:
         VirtualAddress(ip_of_pool, bits, DEVICE).add()
         Announcer(ip_of_pool, DEVICE).burst(1)
 
-    (reading, go), (ready, writing) = socket.socketpair(), socket.socketpair()
+    (reading, go), (ready, writing) = channel(), channel()
     running = pool.client.start(client, reading, writing)
     ready.recv(1)
     time.sleep(1.1)  # Linux ignores a second change of a MAC within its ARP locktime
@@ -386,6 +386,10 @@ def test_the_address_itself_is_asked_for_at_the_gateway_alone(pool: Pool) -> Non
         pool.client.ip("neigh", "flush", "dev", DEVICE)
         assert pool.ask() != ""
     assert pool.client.neighbour(pool.ip) == pool.gw1.mac
+    # Asked by its MAC alone, as a neighbour is that was known once.
+    pool.client.ip("neigh", "change", pool.ip, "lladdr", pool.gw1.mac, "dev", DEVICE, "nud", "probe")
+    time.sleep(0.3)
+    assert "REACHABLE" in pool.client.ip("neigh", "show", pool.ip, "dev", DEVICE).stdout
     packed = socket.inet_pton(socket.AF_INET6 if ":" in pool.ip else socket.AF_INET, pool.ip)
     for capture in seen:
         for frame in capture.frames(outgoing=True):

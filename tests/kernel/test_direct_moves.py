@@ -14,7 +14,7 @@ from gateway.kernel.address import VirtualAddress
 from gateway.kernel.announce import Announcer
 from gateway.kernel.direct import Direct
 from gateway.kernel.fence import Fence
-from tests.support.direct_pool import NAME, PORT, Pool, family_of, say, stream_to
+from tests.support.direct_pool import NAME, PORT, Pool, channel, family_of, say, stream_to
 from tests.support.netns import DEVICE, Segment
 
 pytestmark = pytest.mark.kernel
@@ -97,9 +97,8 @@ def streams(ip: str, for_s: float) -> int:
 def test_a_graceful_move_breaks_no_connection_and_loses_no_packet(pool: Pool) -> None:
     orders: dict[str, Callable[[bytes], None]] = {}
     for name, host in (("gw1", pool.gw1), ("gw2", pool.gw2)):
-        (ours, theirs), (answer, done) = socket.socketpair(), socket.socketpair()
+        (ours, theirs), (answer, done) = channel(), channel()
         host.start(gateway, pool.ip, pool.bits, pool.m1.mac, theirs, done)
-        answer.settimeout(10)
         answer.recv(1)
 
         def order(act: bytes, ours: socket.socket = ours, answer: socket.socket = answer) -> None:
@@ -133,7 +132,7 @@ def hold(ip: str, server: str, ready: socket.socket) -> None:
 def test_a_frozen_gateway_forwards_nothing_after_its_lease_and_another_goes_on(
     pool4: Pool, number: signal.Signals
 ) -> None:
-    ours, theirs = socket.socketpair()
+    ours, theirs = channel()
     holding = pool4.gw1.start(hold, pool4.ip, pool4.m1.mac, theirs)
     ours.recv(1)
     pool4.wait_until_served()
@@ -147,8 +146,10 @@ def test_a_frozen_gateway_forwards_nothing_after_its_lease_and_another_goes_on(
     sending.result()
     sent_on = [frame.at_s for frame in seen.frames(outgoing=True) if frame.data[:6].hex(":") == pool4.m1.mac]
     assert sent_on, "it forwarded before"
-    print(f"last frame {(max(sent_on) - stopped) * 1000:.0f} ms after {number.name}")
-    assert max(sent_on) - stopped <= 0.42  # 20 ms for the clocks of this test itself
+    # The last one, not the latest: the kernel begins to stamp a little after it is asked to, and what it has not
+    # stamped counts from when it is read.
+    print(f"last frame {(sent_on[-1] - stopped) * 1000:.0f} ms after {number.name}")
+    assert sent_on[-1] - stopped <= 0.42  # 20 ms for the clocks of this test itself
     pool4.hold(pool4.gw2, pool4.m1)
     assert open_stream.result() > 0
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.kernel import sock_destroy
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.sock_destroy import Destroyed, destroy_connections
-from tests.support.direct_pool import PORT, Pool, say, stream_to
+from tests.support.direct_pool import PORT, Pool, channel, say, stream_to
 from tests.support.netns import Host, Segment
 
 pytestmark = pytest.mark.kernel
@@ -154,7 +154,7 @@ def test_an_orphan_of_a_switch_is_reset_at_the_client_by_its_old_manager(segment
             except ConnectionResetError:
                 return "reset"
 
-    ours, theirs = socket.socketpair()
+    ours, theirs = channel()
     waiting = pool.client.start(client, theirs)
     ours.recv(1)
     pool.switch(pool.gw1, pool.m2)

@@ -168,3 +168,11 @@ def stream_to(ip: str, within_s: float = 3.0) -> Iterator[socket.socket]:
 def say(stream: socket.socket, data: bytes = b"?") -> str:
     stream.sendall(data)
     return stream.recv(100).decode()
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """Return a socket pair between a test and its processes; whoever waits in vain is told."""
+    pair = socket.socketpair()
+    for end in pair:
+        end.settimeout(30)
+    return pair
