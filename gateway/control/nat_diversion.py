@@ -11,14 +11,11 @@ import trio
 from gateway.config.settings import Address, Backend, Endpoint, Forward, Peer, Settings
 from gateway.control.diversion import LOOK_S, Diversion, counted
 from gateway.kernel.conntrack import Conntrack
-from gateway.kernel.nat import Nat
+from gateway.kernel.nat import Nat, forwarding_sysctls
 from gateway.kernel.nat_rules import Listener, Service
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.sysctl import Sysctls
 
-# The old server's node destroys its connections when it has learned of the switch, which resets their clients through
-# this gateway: that must still be possible. A server that is dead tells nobody; its clients are roused after this.
-EXPEL_MS: Final = 50
 SYSCTLS_FILE: Final = "gateway-sysctls.json"
 
 
@@ -46,7 +43,9 @@ class NatDiversion(Diversion):
         await trio.to_thread.run_sync(self._install, adopt)
 
     def _install(self, keep: bool) -> None:
-        self._sysctls.set(_forwarding(self._addresses))
+        devices = {address.device for address in self._addresses}
+        versions = {":" in address.ip for address in self._addresses}
+        self._sysctls.set(forwarding_sysctls(devices, version_4=False in versions, version_6=True in versions))
         self._nat.install(keep=keep)
 
     def set_server(self, service: str, server: Endpoint | None, *, drain_ms: int) -> None:
@@ -55,7 +54,7 @@ class NatDiversion(Diversion):
 
         def turn() -> None:
             if self._nat.switch(server, service, drain=drain_ms > 0):
-                self._due[service] = trio.current_time() + max(drain_ms, EXPEL_MS) / 1000
+                self._due[service] = trio.current_time() + drain_ms / 1000
                 self._due_changed.set()
 
         self.attempt(turn)
@@ -63,7 +62,7 @@ class NatDiversion(Diversion):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Drop flows when they are due and keep the rules whole; ends by cancellation."""
         for service in self._nat.lingering:  # of an earlier process
-            self._due[service] = trio.current_time() + EXPEL_MS / 1000
+            self._due[service] = trio.current_time()
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
@@ -166,20 +165,3 @@ def _addresses_of(settings: Settings, me: Peer, way: Forward) -> tuple[Address, 
     backends = {backend.name for backend in settings.backends if backend.forward is way}
     bound = {bind.address for one in settings.frontends if one.backend in backends for bind in one.binds}
     return tuple(one for one in settings.addresses if one.name in bound and me.name in one.holders)
-
-
-def _forwarding(addresses: tuple[Address, ...]) -> dict[str, str]:
-    """Return the settings with which the kernel forwards what comes by the devices of these addresses.
-
-    Packets leave by the device by which they came: without `send_redirects` off, the gateway would tell each client of
-    the shorter way to a server that knows nothing of its connection. IPv6 forwards by the setting of `all` alone.
-    """
-    wanted: dict[str, str] = {}
-    for address in addresses:
-        if ":" in address.ip:
-            wanted["net/ipv6/conf/all/forwarding"] = "1"
-        else:
-            wanted[f"net/ipv4/conf/{address.device}/forwarding"] = "1"
-            wanted["net/ipv4/conf/all/send_redirects"] = "0"
-            wanted[f"net/ipv4/conf/{address.device}/send_redirects"] = "0"
-    return wanted

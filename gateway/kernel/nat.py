@@ -7,7 +7,9 @@ them. A connection that it has accepted stays with it when a server is there aga
 not translate it. What a crash leaves behind goes on translating, and is adopted by the next process as it is.
 """
 
+import contextlib
 import errno
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
@@ -46,7 +48,7 @@ class Nat:
     """Translation for the services of one cluster, in the tables `condor-gateway-<cluster>-nat`.
 
     `switch`, `counters` and `intact` are synchronous and take microseconds; call `install`, `expel` and `remove` in a
-    thread, and none of them beside another.
+    thread, and none of them beside another. Beside `expel` the first three may be called.
 
     Raises:
         KernelRefused: the kernel has no nftables, or no connection tracking.
@@ -63,6 +65,7 @@ class Nat:
         self.services = tuple(services)
         self._tables = OwnTables(self.table, _COMMENT, "the translation")
         self._conntrack = Conntrack()
+        self._turning = threading.Lock()
         self._forget()
 
     @property
@@ -115,9 +118,10 @@ class Nat:
         if place == self._servers.get(name):
             return False
         turns = place is not None and (name in self._unknown or self._last.get(name, place) != place)
-        if turns and name in self._lingering:  # its turn comes again: nobody of the last but one may be left
-            self._flush(named, self._former(name))
-        self._transact(named, place, turns)
+        with self._turning:  # `expel` holds it for as long as a flush takes
+            if turns and name in self._lingering:  # its turn comes again: nobody of the last but one may be left
+                self._flush(named, self._former(name))
+            self._transact(named, place, turns)
         self._servers[name] = place
         if place is not None:
             self._last[name] = place
@@ -131,7 +135,8 @@ class Nat:
     def expel(self, service: str | None = None) -> Roused:
         """Drop the flows of a service to its former servers, and rouse the clients that wait for their answer.
 
-        Ten thousand connections take some 0.3 s, most of it to find out who they are.
+        Ten thousand connections take some 0.3 s, most of it to find out who they are. A `switch` may come meanwhile: it
+        drops them itself, and what is left to do is to rouse.
 
         Raises:
             KernelRefused: no permission.
@@ -140,10 +145,13 @@ class Nat:
         if named.name not in self._lingering:
             return Roused(0, 0)
         former = self._former(named.name)
-        mark = nat_rules.mark(self._slots[named.name], "tcp", former)
-        flows = self._conntrack.flows(mark, MARK_MASK)  # before they are gone
-        self._flush(named, former)
-        self._lingering.discard(named.name)
+        with contextlib.closing(Conntrack()) as conntrack:  # of this thread alone
+            mark = nat_rules.mark(self._slots[named.name], "tcp", former)
+            flows = conntrack.flows(mark, MARK_MASK)  # before they are gone
+            with self._turning:
+                if self._former(named.name) == former:
+                    self._flush(named, former, through=conntrack)
+                    self._lingering.discard(named.name)
         return rouse(flows)
 
     @property
@@ -282,10 +290,16 @@ class Nat:
 
     # -- flows -----------------------------------------------------------------------------------------------------
 
-    def _flush(self, service: Service, generation: int, protocols: Sequence[str] = PROTOCOLS) -> None:
+    def _flush(
+        self,
+        service: Service,
+        generation: int,
+        protocols: Sequence[str] = PROTOCOLS,
+        through: Conntrack | None = None,
+    ) -> None:
         for protocol in protocols:
             mark = nat_rules.mark(self._slots[service.name], protocol, generation)
-            self._conntrack.flush(mark, MARK_MASK)
+            (through or self._conntrack).flush(mark, MARK_MASK)
 
     def _drop(self, slots: Iterable[int]) -> None:
         """Drop all flows of these services."""
