@@ -45,6 +45,7 @@ def _by_decimal(text: str) -> int | None:
         return int((number * MICRO).to_integral_value(rounding=decimal.ROUND_HALF_EVEN))
 
 
+@functools.lru_cache(maxsize=512)
 def to_int(text: str | None) -> int:
     """Return the whole number that `text` writes, cut off as HTCondor does; 0 where it writes none."""
     amount = to_micro(text)

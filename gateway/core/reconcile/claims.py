@@ -107,6 +107,6 @@ def customers_of(keys: Iterable[str]) -> set[str]:
     return {key[len(CUSTOMER) :] for key in keys if key.startswith(CUSTOMER)}
 
 
-def groups_of(state: State) -> set[str]:
-    """Return the groups' names in a state: of the customers without "@"."""
-    return {key[len(CUSTOMER) :] for key in state if "@" not in key and key.startswith(CUSTOMER)}
+def groups_of(keys: Iterable[str]) -> set[str]:
+    """Return the groups' names among the keys of a state, or of several: of the customers without "@"."""
+    return {key[len(CUSTOMER) :] for key in keys if "@" not in key and key.startswith(CUSTOMER)}

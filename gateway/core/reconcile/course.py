@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from gateway.core.reconcile.claims import Groups, customers_of
+from gateway.core.reconcile.claims import Groups, groups_of
 from gateway.core.reconcile.customers import Context, Outcome, merge_customer
 from gateway.core.reconcile.others import merge_others, others_of
 from gateway.core.reconcile.overlap import find_overlap
@@ -46,11 +46,11 @@ class Course:
         self._names = [side.name for side in sides]
         self.usage, self.weighted = (Tally(charged=dict.fromkeys(self._names, 0)) for _ in range(2))
         self._others = [others_of(side.state) for side in (base, *sides)]
-        customers = customers_of(set[str]().union(*(side.state for side in (base, *sides))))
-        self._groups = {name for name in customers if "@" not in name}
-        self._context = self._look()
-        for customer in sorted(customers):
-            self._put(customer, merge_customer(customer, self._context))
+        keys = set[str]().union(*(side.state for side in (base, *sides)))
+        self._groups = groups_of(keys)
+        context = self._context = self._look()
+        for key in sorted([key for key in keys if key.startswith(CUSTOMER)]):
+            self._put(key, merge_customer(key, context))
         self.state.update((key, ad) for key, ad in sides[0].state.items() if key.startswith(RESOURCE))
         self._merge_others()
         self.state = {key: self.state[key] for key in sorted(self.state)}
@@ -97,7 +97,7 @@ class Course:
         for customer in again:
             self._take(customer)
             if self._is_known(customer):
-                self._put(customer, merge_customer(customer, now))
+                self._put(CUSTOMER + customer, merge_customer(CUSTOMER + customer, now))
         fresh = {CUSTOMER + customer for customer in again}
         for key, ad in changes.items():
             if key.startswith(RESOURCE):
@@ -126,22 +126,23 @@ class Course:
         moments = Moments(before.settled_s, [side.settled_s for side in sides], merged_s, pool.half_life_s)
         busy = set[str]().union(before.uses, *(side.uses for side in sides), overlap.shared.of)
         busy.update(*(ledger.of for ledger in (*overlap.phantom, *overlap.stale)))
-        return Context(before, sides, self._names, moments, overlap, pool, busy)
+        return Context(before, sides, [side.side.state for side in sides], self._names, moments, overlap, pool, busy)
 
     def _is_known(self, customer: str) -> bool:
         key = CUSTOMER + customer
         return key in self._base.state or any(key in side.state for side in self.sides)
 
-    def _put(self, customer: str, outcome: Outcome) -> None:
+    def _put(self, key: str, outcome: Outcome) -> None:
         if outcome.ad is not None:
-            self.state[CUSTOMER + customer] = outcome.ad
+            self.state[key] = outcome.ad
         if not outcome.at_rest:
+            customer = key[len(CUSTOMER) :]
             self._tallies[customer] = outcome.usage, outcome.weighted
             if outcome.report is not None:
                 self.lines[customer] = outcome.report
             if outcome.edits:
                 self.edits[customer] = outcome.edits
-        if "@" in customer:  # a group's record counts its users' usage again
+        if "@" in key:  # a group's record counts its users' usage again
             self.usage.add(outcome.usage)
             self.weighted.add(outcome.weighted)
 

@@ -3,6 +3,7 @@
 Rules 4 to 6 and 12 of `gateway.core.reconcile`.
 """
 
+import functools
 from collections.abc import Callable, Sequence, Set
 from typing import Final
 
@@ -13,7 +14,7 @@ from gateway.core.reconcile.claims import NO_USE, Use
 from gateway.core.reconcile.edits import UNCHANGED, Ad, Choice, edit_of, merge_settings
 from gateway.core.reconcile.overlap import NO_EXCESS, Overlap
 from gateway.core.reconcile.report import CustomerReport, Edit, Fate, Tally
-from gateway.core.reconcile.settle import EMPTY, PRIORITY_MIN, Account, History, amounts_of, next_priority
+from gateway.core.reconcile.settle import EMPTY, PRIORITY_MAX, PRIORITY_MIN, Account, History, amounts_of, next_priority
 from gateway.core.reconcile.sides import CUSTOMER, Pool
 from gateway.core.reconcile.usage import (
     Entry,
@@ -25,6 +26,7 @@ from gateway.core.reconcile.usage import (
     merge_priority,
     resets_of,
 )
+from gateway.wire.accountant import State
 
 _CORRECTIONS: Final = (
     "ResourcesUsed",
@@ -57,6 +59,7 @@ class Context(msgspec.Struct, frozen=True):
 
     base: History
     sides: list[History]
+    states: list[State]  # theirs
     names: list[str]
     moments: Moments
     overlap: Overlap
@@ -78,11 +81,11 @@ class Outcome(msgspec.Struct, frozen=True):
     at_rest: bool = False
 
 
-def merge_customer(customer: str, context: Context) -> Outcome:
-    """Merge one customer's records."""
-    key = CUSTOMER + customer
+def merge_customer(key: str, context: Context) -> Outcome:
+    """Merge one customer's records: those of a key."""
+    customer = key[len(CUSTOMER) :]
     base_ad = context.base.side.state.get(key)
-    ads = [side.side.state.get(key) for side in context.sides]
+    ads = [state.get(key) for state in context.states]
     if base_ad is not None and customer not in context.busy:
         idle = _merge_idle(customer, base_ad, ads, context)
         if idle is not None:
@@ -90,9 +93,10 @@ def merge_customer(customer: str, context: Context) -> Outcome:
     entry = _entry(customer, base_ad, ads, context)
     moments, pool_of, names = context.moments, context.overlap.pool_of, context.names
     settings = merge_settings(customer, base_ad, ads, entry.present, names, moments.merged_s, context.pool)
-    editor = min((names.index(side) for edit in settings.edits for side in edit.values), default=len(names))
-    # The best of those that edited may overrule a deletion.
-    forget = bool(entry.deleted_by) and entry.deleted_by[0] < editor
+    forget = bool(entry.deleted_by)
+    if forget:  # the best of those that edited may overrule it
+        editor = min((names.index(side) for edit in settings.edits for side in edit.values), default=len(names))
+        forget = entry.deleted_by[0] < editor
     resets = resets_of(entry, moments.base_s)
     (usage, set_usage), (weighted, set_weighted) = (
         merge_counter(one, resets, pool_of, forget, names) for one in counters_of(entry)
@@ -103,11 +107,11 @@ def merge_customer(customer: str, context: Context) -> Outcome:
     begin_s, set_begin = merge_begin(entry, resets, forget, moments.base_s)
     last_s = merge_last(entry)
     edits = settings.edits + _edits_of_counts(
-        CUSTOMER + customer, entry, names, set_usage, set_weighted, set_priority, set_begin, resets
+        key, entry, names, set_usage, set_weighted, set_priority, set_begin, resets
     )
     if entry.deleted_by:
         kept = f"kept: {'used' if forget else 'edited'} elsewhere"
-        edits.append(_deletion(CUSTOMER + customer, entry, kept, names, conflict=True))
+        edits.append(_deletion(key, entry, kept, names, conflict=True))
     held = set[str]().union(*(ad for ad in (base_ad, *ads) if ad is not None))
     ad = dict(settings.edited if forget else settings.all)
     ad["Priority"] = f"{priority:f}"
@@ -132,33 +136,38 @@ def _merge_idle(customer: str, base_ad: dict[str, str], ads: Sequence[Ad | None]
     """
     before = base_ad.get("Priority", "")
     others = [ad for ad in ads if ad is not base_ad]  # few: what several files write alike, they share
-    if any(ad is None or (ad != base_ad and {**ad, "Priority": before} != base_ad) for ad in others):
-        return None
-    if not base_ad.keys() <= _AT_REST or not _ZEROS.issuperset(map(base_ad.get, _CORRECTIONS)):
+    for ad in others:
+        if ad is None or (ad != base_ad and {**ad, "Priority": before} != base_ad):
+            return None
+    if not _can_rest(tuple(base_ad)) or not _ZEROS.issuperset(map(base_ad.get, _CORRECTIONS)):
         return None
     amount, weighted_amount = amounts_of(base_ad)
     usage = Tally(base=amount, merged=amount)
     weighted = Tally(base=weighted_amount, merged=weighted_amount)
     if before == _LOWEST and not others:
         return Outcome(base_ad, usage, weighted, None, [], at_rest=True)
-    priorities = [max((to_micro(ad and ad.get("Priority")) or 0) / MICRO, PRIORITY_MIN) for ad in ads]
-    at_rest = max(priorities) == PRIORITY_MIN
-    half_life_s = context.pool.half_life_s
-    base = context.base.account(customer, base_ad, half_life_s)
-    assert base is not None, "the base has the record"
-    aged = [
-        next_priority(priority, NO_USE, 0, side.settled_s - side.updated_s, half_life_s)
-        for priority, side in zip(priorities, context.sides, strict=True)
+    priorities = [max((to_micro(ad and ad.get("Priority")) or 0) / MICRO, PRIORITY_MIN) for ad in (base_ad, *ads)]
+    priorities[0] = min(priorities[0], PRIORITY_MAX)  # as `settle`
+    base_aged, *aged = [
+        next_priority(priority, NO_USE, 0, side.settled_s - side.updated_s, context.pool.half_life_s)
+        for priority, side in zip(priorities, (context.base, *context.sides), strict=True)
     ]
-    if base.priority == PRIORITY_MIN == max(aged):
+    if base_aged == PRIORITY_MIN == max(aged):
+        at_rest = max(priorities[1:]) == PRIORITY_MIN
         return Outcome({**base_ad, "Priority": _LOWEST}, usage, weighted, None, [], at_rest)
-    none = [NO_EXCESS] * len(ads)
-    accounts: list[Account | None] = [base._replace(priority=priority) for priority in aged]
-    entry = Entry(base, accounts, list(range(len(ads))), [], none, none, NO_EXCESS, "@" not in customer)
+    base, *accounts = [Account(amount, weighted_amount, priority, 0, 0) for priority in (base_aged, *aged)]
+    nothing = [NO_EXCESS] * len(ads)
+    everyone = list(range(len(ads)))
+    entry = Entry(base, [*accounts], everyone, [], nothing, nothing, NO_EXCESS, "@" not in customer, True)
     priority, set_priority = merge_priority(entry, weighted, (), context.overlap.pool_of, False, context.moments)
     if set_priority.winner is not None:
         return None
     return Outcome({**base_ad, "Priority": f"{priority:f}"}, usage, weighted, None, [])
+
+
+@functools.lru_cache(maxsize=256)  # the records of a file have few sets of names
+def _can_rest(names: tuple[str, ...]) -> bool:
+    return _AT_REST.issuperset(names)
 
 
 def _add_counters(ad: dict[str, str], use: Use, held: Set[str]) -> None:
@@ -178,16 +187,18 @@ def _add_counters(ad: dict[str, str], use: Use, held: Set[str]) -> None:
 def _entry(customer: str, base_ad: Ad | None, ads: Sequence[Ad | None], context: Context) -> Entry:
     half_life_s = context.pool.half_life_s
     overlap = context.overlap
-    present = [number for number, ad in enumerate(ads) if ad is not None]
+    is_clear = customer not in context.busy
+    nothing = [NO_EXCESS] * len(ads)
     return Entry(
         context.base.account(customer, base_ad, half_life_s),
         [side.account(customer, ad, half_life_s) for side, ad in zip(context.sides, ads, strict=True)],
-        present,
+        [number for number, ad in enumerate(ads) if ad is not None],
         [number for number, ad in enumerate(ads) if ad is None] if base_ad is not None else [],
-        [ledger.of.get(customer, NO_EXCESS) for ledger in overlap.phantom],
-        [ledger.of.get(customer, NO_EXCESS) for ledger in overlap.stale],
+        nothing if is_clear else [ledger.of.get(customer, NO_EXCESS) for ledger in overlap.phantom],
+        nothing if is_clear else [ledger.of.get(customer, NO_EXCESS) for ledger in overlap.stale],
         overlap.shared.of.get(customer, NO_EXCESS),
         "@" not in customer,
+        is_clear,
     )
 
 
@@ -202,9 +213,9 @@ def _edits_of_counts(
     resets: Sequence[int],
 ) -> list[Edit]:
     """Return what was set of that which is otherwise counted."""
-    reset = Choice(resets[0], tuple(resets)) if resets else UNCHANGED
-    if all(choice.winner is None for choice in (set_usage, set_weighted, set_priority, set_begin, reset)):
+    if not resets and set_usage is set_weighted is set_priority is set_begin is UNCHANGED:
         return []  # the common case
+    reset = Choice(resets[0], tuple(resets)) if resets else UNCHANGED
     text_of: tuple[tuple[str, Choice, Callable[[Account], str]], ...] = (
         ("AccumulatedUsage", set_usage, lambda account: as_float(account.usage)),
         ("WeightedAccumulatedUsage", set_weighted, lambda account: as_float(account.weighted)),
@@ -258,7 +269,7 @@ def _report(
     names: Sequence[str],
 ) -> CustomerReport | None:
     """Return the report's line; None for a customer to whom nothing happened but the passing of time."""
-    if fate is Fate.KEPT and not edits and not any((*usage.charged.values(), *weighted.charged.values())):
+    if fate is Fate.KEPT and not edits and not any(usage.charged.values()) and not any(weighted.charged.values()):
         return None
     priorities = {
         names[number]: account.priority for number, account in enumerate(entry.accounts) if account is not None

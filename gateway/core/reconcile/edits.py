@@ -3,6 +3,7 @@
 Rules 4 to 6 of `gateway.core.reconcile`.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -172,6 +173,9 @@ def merge_settings(
     pool: Pool,
 ) -> Settings:
     """Merge all that is not counted of one customer. `present`: the numbers of the sides that have the record."""
+    alike = None if base_ad is None else _alike(base_ad, ads)
+    if alike is not None:
+        return Settings(alike, {}, [])  # the common case
     merged = Settings({}, {}, [])
     holders = [ad for ad in (base_ad, *ads) if ad is not None]
     settings = set()
@@ -203,6 +207,37 @@ def merge_settings(
             merged.edited |= texts
             merged.edits.append(edit)
     return merged
+
+
+def _alike(base_ad: Ad, ads: Sequence[Ad | None]) -> dict[str, str] | None:
+    """Return what is set where all that have the record say the same, and no lease can run out; else None."""
+    names = _set_for_good(tuple(base_ad))
+    if names is None:
+        return None
+    for ad in ads:
+        if ad is not None and ad is not base_ad:
+            if _set_for_good(tuple(ad)) != names:
+                return None
+            for name in names:
+                if ad[name] != base_ad[name]:
+                    return None
+    return {name: base_ad[name] for name in names}
+
+
+@functools.lru_cache(maxsize=256)  # the records of a file have few sets of names
+def _set_for_good(names: tuple[str, ...]) -> list[str] | None:
+    """Return those of a record's attributes that are set, not counted, in the order of `merge_settings`.
+
+    None where one of them is a lease.
+    """
+    names_set = sorted(set(names) - _COUNTED)
+    found = [name for name in names_set if name not in _SETTING_OF]
+    for setting in sorted({_SETTING_OF[name] for name in names_set if name in _SETTING_OF}):
+        attributes = names_of(setting)
+        if attributes[1] in names:
+            return None
+        found += [name for name in attributes if name in names]
+    return found
 
 
 def same_settings(customer: str, one: Ad, other: Ad, merged_s: int, pool: Pool) -> bool:

@@ -3,6 +3,7 @@
 Rule 3 of `gateway.core.reconcile`; the dynamics are those of Accountant::UpdateOnePriority.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -112,6 +113,7 @@ def next_priority(priority: float, use: Use, weighted_aside: int, gap_s: int, ha
     return min(max(priority, PRIORITY_MIN), PRIORITY_MAX)
 
 
+@functools.lru_cache(maxsize=512)  # the times of a merge are few
 def decay(age_s: int, half_life_s: float) -> float:
     """Return what is left of a priority after `age_s` seconds."""
     return 1.0 if age_s <= 0 else math.pow(0.5, age_s / half_life_s)

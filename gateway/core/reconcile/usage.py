@@ -5,8 +5,7 @@ of the sides, which is the same whoever calls.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -21,13 +20,14 @@ from gateway.core.reconcile.settle import EMPTY, PRIORITY_MIN, Account, decay
 # smaller drop than a slot-hour is no sign of an administrator.
 SET_MIN: Final = 3_600 * MICRO
 PRIORITY_SET_MIN: Final = 0.01  # what thousands of roundings to six places may come to
+EXPLAINED_MIN: Final = PRIORITY_MIN + PRIORITY_SET_MIN  # so much can come of nothing; see `_is_explained`
 
 
 class Entry(msgspec.Struct, frozen=True):
     """One customer on all sides. Lists are by side, best first; an account is None where the record is absent.
 
     `base` is None where the base had no record. `present` are the numbers of the sides that have it, `deleted_by` of
-    those that do not though the base had.
+    those that do not though the base had. `phantom`, `stale` and `shared` are what is to be taken off.
     """
 
     base: Account | None
@@ -38,6 +38,7 @@ class Entry(msgspec.Struct, frozen=True):
     stale: list[Excess]
     shared: Excess
     is_group: bool
+    is_clear: bool  # nothing is to be taken off
 
 
 class Moments(msgspec.Struct, frozen=True):
@@ -71,20 +72,36 @@ class Counter(msgspec.Struct, frozen=True):
     phantom: list[int]
     stale: list[int]
     shared: int
+    is_clear: bool
 
 
 def counters_of(entry: Entry) -> tuple[Counter, Counter]:
     """Return the plain and the weighted accumulator of an entry."""
-    return _counter_of(entry, attrgetter("usage")), _counter_of(entry, attrgetter("weighted"))
-
-
-def _counter_of(entry: Entry, amount: Callable[[object], int]) -> Counter:
-    return Counter(
-        amount(entry.base or EMPTY),
-        [None if account is None else amount(account) for account in entry.accounts],
-        [amount(excess) for excess in entry.phantom],
-        [amount(excess) for excess in entry.stale],
-        amount(entry.shared),
+    base, accounts = entry.base or EMPTY, entry.accounts
+    usages = [None if account is None else account.usage for account in accounts]
+    weights = [None if account is None else account.weighted for account in accounts]
+    if entry.is_clear:
+        nothing = [0] * len(accounts)
+        return Counter(base.usage, usages, nothing, nothing, 0, True), Counter(
+            base.weighted, weights, nothing, nothing, 0, True
+        )
+    return (
+        Counter(
+            base.usage,
+            usages,
+            [excess.usage for excess in entry.phantom],
+            [excess.usage for excess in entry.stale],
+            entry.shared.usage,
+            False,
+        ),
+        Counter(
+            base.weighted,
+            weights,
+            [excess.weighted for excess in entry.phantom],
+            [excess.weighted for excess in entry.stale],
+            entry.shared.weighted,
+            False,
+        ),
     )
 
 
@@ -92,6 +109,10 @@ def merge_counter(
     counter: Counter, resets: Sequence[int], pool_of: Sequence[int], forget_base: bool, names: Sequence[str]
 ) -> tuple[Tally, Choice]:
     """Compose one accumulator; also return the choice between settings (-setaccum), if there was more than one."""
+    if counter.is_clear and not resets and not forget_base and len(set(pool_of)) == len(pool_of):
+        tally = _added_up(counter, names)
+        if tally is not None:
+            return tally, UNCHANGED
     tally = Tally(base=counter.base, charged={})
     present = [number for number, value in enumerate(counter.values) if value is not None]
     if not resets and not forget_base and all(counter.values[number] == counter.base for number in present):
@@ -136,13 +157,22 @@ def merge_counter(
     return tally, choice
 
 
+def _added_up(counter: Counter, names: Sequence[str]) -> Tally | None:
+    """Return the sum where each side has charged for itself, or not at all: the common case. Else None."""
+    base = counter.base
+    charged = {name: value - base for name, value in zip(names, counter.values, strict=True) if value is not None}
+    merged = base + sum(charged.values())
+    if merged < 0 or min(charged.values(), default=0) < 0:
+        return None  # somebody has set it
+    return Tally(base=base, charged=charged, merged=merged)
+
+
 def merge_priority(
     entry: Entry, weighted: Tally, resets: Sequence[int], pool_of: Sequence[int], forget_base: bool, moments: Moments
 ) -> tuple[float, Choice]:
     """Compose the real priority at the merge; also return who set it (-setprio)."""
     before = entry.base.priority if entry.base is not None else PRIORITY_MIN
     half_life_s, merged_s = moments.half_life_s, moments.merged_s
-    at_merge: list[float] = [0.0] * len(entry.accounts)
     added: dict[int, float] = {}
     edited = []
     for number in entry.present:
@@ -150,17 +180,18 @@ def merge_priority(
         assert account is not None, "present lists only sides with an account"
         left = decay(merged_s - moments.sides_s[number], half_life_s)
         idle = max(PRIORITY_MIN, before * decay(moments.sides_s[number] - moments.base_s, half_life_s))
-        at_merge[number] = account.priority * left
         gained = account.priority - idle
-        most = _explained(entry, number, resets, half_life_s)
-        if gained < -PRIORITY_SET_MIN or (most is not None and gained > most):
+        if gained < -PRIORITY_SET_MIN or (
+            gained > EXPLAINED_MIN and not _is_explained(gained, entry, number, resets, half_life_s)
+        ):
             edited.append(number)
         else:
             cut = entry.phantom[number].priority + entry.stale[number].priority
             added[number] = max(0.0, gained * left - cut)
     if edited:
-        start = max(PRIORITY_MIN, at_merge[edited[0]])
-        apart = any(abs(at_merge[number] - at_merge[edited[0]]) > PRIORITY_SET_MIN for number in edited)
+        at_merge = [_aged(entry.accounts[number], merged_s - moments.sides_s[number], half_life_s) for number in edited]
+        start = max(PRIORITY_MIN, at_merge[0])
+        apart = any(abs(priority - at_merge[0]) > PRIORITY_SET_MIN for priority in at_merge)
         choice = Choice(edited[0], tuple(edited), apart)
     else:
         start = PRIORITY_MIN if forget_base else before * decay(merged_s - moments.base_s, half_life_s)
@@ -173,26 +204,31 @@ def merge_priority(
     return max(PRIORITY_MIN, start + sum(gains) - min(entry.shared.priority, most_shared)), choice
 
 
-def _explained(entry: Entry, number: int, resets: Sequence[int], half_life_s: float) -> float | None:
-    """Return the most that a side's usage can have added to a priority (rule 11); None where that is not known.
+def _aged(account: Account | None, age_s: int, half_life_s: float) -> float:
+    assert account is not None, "present lists only sides with an account"
+    return account.priority * decay(age_s, half_life_s)
+
+
+def _is_explained(gained: float, entry: Entry, number: int, resets: Sequence[int], half_life_s: float) -> bool:
+    """Whether a side's usage can have added so much to a priority (rule 11), or that is not known.
 
     A rate r charged for dt adds r(1 - 2^(-dt/H)) <= r dt ln2/H, and the floor holds up at most itself. A group's
     priority follows the usage of all below it, which its own accumulator does not count.
     """
     if entry.is_group or number in resets:
-        return None
+        return True
     before, now = entry.base or EMPTY, entry.accounts[number]
     assert now is not None, "asked for a side without an account"
     used = (now.weighted - before.weighted) / MICRO
-    if used < 0:
-        return None
-    return used * math.log(2) / half_life_s + PRIORITY_MIN + PRIORITY_SET_MIN
+    return used < 0 or gained <= used * math.log(2) / half_life_s + PRIORITY_MIN + PRIORITY_SET_MIN
 
 
 def merge_begin(entry: Entry, resets: Sequence[int], deleted: bool, base_s: int) -> tuple[int, Choice]:
     """Compose BeginUsageTime: since when what the accumulators hold was used."""
     values = [0 if account is None else account.begin_s for account in entry.accounts]
     before = 0 if entry.base is None else entry.base.begin_s
+    if not resets and not deleted and values.count(before) == len(values):
+        return before, UNCHANGED  # the common case
     if resets:
         return min(values[number] for number in resets), UNCHANGED
     if deleted:
@@ -207,6 +243,5 @@ def merge_begin(entry: Entry, resets: Sequence[int], deleted: bool, base_s: int)
 def merge_last(entry: Entry) -> int:
     """Compose LastUsageTime: the latest; one that was set back (-setlast) stays so where nobody has used anything."""
     before = 0 if entry.base is None else entry.base.last_s
-    values = [0 if account is None else account.last_s for account in entry.accounts]
-    changed = [values[number] for number in entry.present if values[number] != before]
+    changed = [account.last_s for account in entry.accounts if account is not None and account.last_s != before]
     return max(changed, default=before)
