@@ -199,7 +199,7 @@ async def _run_node(
     for address in addresses:
         if (unfenced := await address.prepare(adopt=estate is not None)) is not None:
             warnings.append(unfenced)
-    await diversions.prepare(adopt=estate is not None)
+    warnings += await diversions.prepare(adopt=estate is not None)
     await returns.prepare(adopt=estate is not None)
     warnings += await receivings.prepare(adopt=estate is not None)
     for warning in warnings:

@@ -186,19 +186,20 @@ class AddressService:
             if self._term is not None and not self._fault:
                 self._take_hold(self._term)  # the votes took so long that `start` had no time left
             return
+        if self._fence is not None and not self._mending and not self._renewed(self._fence):
+            # Frozen until the kernel's lease had ended, or robbed of the fence: what another may hold is not defended.
+            self._post(ResignationRequested(self.name, "the kernel's lease has ended"))
+            return
         for one in self._followers:
             one.extend(until_ms - boot_ms())
-        if self._fence is None or self._mending:
-            return
+
+    def _renewed(self, fence: Fence) -> bool:
         try:
-            renewed = self._fence.renew(until_ms - boot_ms())
+            return fence.renew(self._until_ms - boot_ms())
         except KernelRefused as error:
             self._log.error("fence.refused", reason=str(error))
             self._failed(str(error), 0)
-            renewed = False
-        if not renewed:
-            # Frozen until the kernel's lease had ended, or robbed of the fence: what another may hold is not defended.
-            self._post(ResignationRequested(self.name, "the kernel's lease has ended"))
+            return False
 
     def announce_again(self) -> None:
         """Begin the announcements anew: somebody may have learned another MAC while we could not be heard."""

@@ -33,10 +33,12 @@ class DirectDiversion(Diversion):
         self._mac: str | None = None  # what the rules send to now
         self._looked = False  # for neighbours: before that, what an earlier process has left goes on
         self._lingering = False
+        self._rebuilt = False  # without a lease: the next extension grants it
 
-    async def prepare(self, *, adopt: bool) -> None:
-        """Build the rules, without lease and server. Raises `KernelRefused`."""
+    async def prepare(self, *, adopt: bool) -> list[str]:
+        """Build the rules, without lease and server; return what an operator should know. Raises `KernelRefused`."""
         await trio.to_thread.run_sync(partial(self._direct.install, keep=adopt))
+        return await trio.to_thread.run_sync(self._direct.hazards)
 
     def set_server(self, server: Endpoint | None, *, drain_ms: int) -> None:
         """Send everything to `server`. Nothing drains: an open connection of another server is reset by this one."""
@@ -72,8 +74,12 @@ class DirectDiversion(Diversion):
         self.attempt(lambda: self._direct.grant(lease_ms))
 
     def extend(self, lease_ms: int) -> None:
-        """The lease ends `lease_ms` from now."""
-        self.attempt(lambda: self._direct.extend(lease_ms) or self._direct.grant(lease_ms))
+        """The lease ends `lease_ms` from now. One that has ended is not revived: a frozen process finds out by that."""
+        if self._rebuilt:
+            self._rebuilt = False
+            self.attempt(lambda: self._direct.grant(lease_ms))
+        else:
+            self.attempt(lambda: self._direct.extend(lease_ms))
 
     def linger(self) -> None:
         """The address goes to another gateway: forward a little longer, for who has not learned its MAC."""
@@ -120,7 +126,8 @@ class DirectDiversion(Diversion):
     async def _install_again(self) -> None:
         await trio.to_thread.run_sync(self._direct.install)
         self.fault = ""
-        self._turn(force=True)  # the lease comes with the next extension
+        self._rebuilt = True
+        self._turn(force=True)
 
     def status(self) -> dict[str, Any]:
         """Return what an operator sees."""

@@ -36,10 +36,12 @@ class Diversions:
         """Return those that live by the lease of an address."""
         return tuple(one for one in self.direct if one.address == name)
 
-    async def prepare(self, *, adopt: bool) -> None:
-        """Build all rules. Raises `KernelRefused`."""
+    async def prepare(self, *, adopt: bool) -> list[str]:
+        """Build all rules; return what an operator should know. Raises `KernelRefused`."""
+        warnings: list[str] = []
         for one in self._all():
-            await one.prepare(adopt=adopt)
+            warnings += await one.prepare(adopt=adopt)
+        return warnings
 
     def set_server(self, backend: str, server: Endpoint | None, drain_ms: int) -> None:
         """Let the clients of `backend` go to `server`; None: nobody is elected, and the relay holds who is new."""

@@ -38,9 +38,10 @@ class NatDiversion(Diversion):
         self.expelled_total = 0
         self.roused_total = 0
 
-    async def prepare(self, *, adopt: bool) -> None:
-        """Let the host forward, and build the rules. Raises `KernelRefused`."""
+    async def prepare(self, *, adopt: bool) -> list[str]:
+        """Let the host forward, and build the rules; return what an operator should know. Raises `KernelRefused`."""
         await trio.to_thread.run_sync(self._install, adopt)
+        return []  # the table of flows is watched all the time
 
     def _install(self, keep: bool) -> None:
         devices = {address.device for address in self._addresses}

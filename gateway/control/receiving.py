@@ -15,12 +15,12 @@ from gateway.config.settings import Address, Backend, Forward, Peer, Settings
 from gateway.core.actions import FollowLeader
 from gateway.kernel.loopback import LoopbackAddress, remove_leftovers
 from gateway.kernel.netlink import KernelRefused
-from gateway.kernel.sock_destroy import destroy_connections
+from gateway.kernel.sock_destroy import SOCKETS_MAX, destroy_connections
 from gateway.kernel.sysctl import Sysctls
 
 SYSCTLS_FILE: Final = "manager-sysctls.json"
 RECORD: Final = "loopback-{name}.json"
-ORPHANS_MAX: Final = 1_000  # ended in control's own loop, some 3 ms; more take a thread
+ORPHANS_MAX: Final = 200  # ended in control's own loop, some 3 ms; more take a thread
 
 
 class Receiving:
@@ -93,20 +93,35 @@ class Receiving:
                 self._log.info("receiving.begun", addresses=added)
 
     def _give_up(self) -> None:
-        """End the connections first: their resets leave by the address."""
+        """End the connections, then let the address go: their resets leave by it. Many are ended by the task."""
         self._leads = False
+        if all(self._ended(one, ORPHANS_MAX) for one in self._loopbacks):
+            self._let_go()
+        else:
+            self._left.set()
+
+    def _ended(self, one: LoopbackAddress, sockets_max: int) -> bool:
+        """End connections; return whether there were fewer than `sockets_max`."""
+        try:
+            ended = destroy_connections(one.ip, self._port, sockets_max=sockets_max)
+        except KernelRefused as error:
+            self._refused(error)
+            return True
+        self.destroyed_total += ended.destroyed
+        self.undestroyed_total += ended.left
+        self._log.info("receiving.ended", address=one.ip, connections=ended.destroyed, left=ended.left)
+        return sum(ended) < sockets_max
+
+    def _let_go(self) -> None:
         for one in self._loopbacks:
             try:
-                ended = destroy_connections(one.ip, self._port, sockets_max=ORPHANS_MAX)
                 one.remove()
             except KernelRefused as error:
-                self.fault = str(error)
-                self._log.error("receiving.refused", reason=self.fault)
-                continue
-            self.destroyed_total += ended.destroyed
-            self.undestroyed_total += ended.left
-            self._log.info("receiving.ended", address=one.ip, connections=ended.destroyed, left=ended.left)
-        self._left.set()
+                self._refused(error)
+
+    def _refused(self, error: KernelRefused) -> None:
+        self.fault = str(error)
+        self._log.error("receiving.refused", reason=self.fault)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """End what was too much for one go; ends by cancellation, giving the addresses up."""
@@ -116,18 +131,12 @@ class Receiving:
                 await self._left.wait()
                 self._left = trio.Event()
                 for one in self._loopbacks:
-                    await self._destroy_rest(one.ip)
+                    await trio.to_thread.run_sync(self._ended, one, SOCKETS_MAX)
+                if not self._leads:  # not elected again meanwhile
+                    self._let_go()
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._close)
-
-    async def _destroy_rest(self, ip: str) -> None:
-        try:
-            ended = await trio.to_thread.run_sync(destroy_connections, ip, self._port)
-        except KernelRefused as error:
-            self._log.error("receiving.refused", reason=str(error))
-        else:
-            self.destroyed_total += ended.destroyed
 
     def _close(self) -> None:
         for one in self._loopbacks:

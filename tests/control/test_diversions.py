@@ -1,5 +1,6 @@
 """Diversions of a gateway and what managers do for them, as control runs them: real kernels, no HTCondor."""
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from gateway.config.settings import (
     Server,
     Settings,
 )
-from gateway.control import diversion
+from gateway.control import diversion, receiving
 from gateway.control.diversions import Diversions
 from gateway.control.receiving import Receivings
 from gateway.core.actions import FollowLeader
@@ -307,3 +308,46 @@ def test_what_a_crash_has_left_on_a_manager_is_cleared_at_the_next_start(segment
     held, _ = on_manager(host, wanted, body)
     assert not held, "who has just started leads nobody"
     assert host.call(read_sysctl, f"net/ipv4/conf/{DEVICE}/arp_ignore") == "0"
+
+
+def test_more_connections_than_fit_into_one_go_are_all_reset_before_the_address_goes(
+    segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "ORPHANS_MAX", 5)
+    host = segment.host("cm1", f"{HOSTS['cm1']}/24")
+
+    async def body(made: Receivings) -> tuple[int, bool]:
+        made.follow(FollowLeader("managers", "cm1", 1))
+        clients = []
+        with socket.create_server((IP, PORT), backlog=64) as listening:
+            servers = []
+            for _ in range(30):
+                clients.append(socket.create_connection((IP, PORT), source_address=(HOSTS["cm1"], 0)))
+                servers.append(listening.accept()[0])
+            made.follow(FollowLeader("managers", "cm2", 2))
+            assert await until(lambda: not made.status()["managers"]["addresses"][IP])
+            reset = 0
+            for client in clients:
+                client.settimeout(5)
+                with contextlib.suppress(ConnectionResetError):
+                    client.recv(1)
+                    continue
+                reset += 1
+        return reset, made.status()["managers"]["addresses"][IP]
+
+    (reset, held), _ = on_manager(host, settings(tmp_path, Forward.DIRECT), body)
+    assert reset == 30
+    assert not held
+
+
+def test_a_lease_that_has_ended_is_not_revived_by_an_extension(gateway: Host, tmp_path: Path) -> None:
+    async def body(made: Diversions) -> tuple[bool, bool]:
+        one = made.direct[0]
+        one.grant(100)
+        await trio.sleep(0.3)
+        one.extend(30_000)
+        revived = one._direct.extend(30_000)
+        one.grant(30_000)
+        return revived, one._direct.extend(30_000)
+
+    assert on_gateway(gateway, settings(tmp_path, Forward.DIRECT), body, hold=False) == (False, True)
