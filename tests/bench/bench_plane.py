@@ -34,12 +34,10 @@ SWITCH_S = 4.0  # silent clients behind nat are told one after another
 class Bench:
     """One run."""
 
-    def __init__(
-        self, segment: Segment, chosen: argparse.Namespace, folder: Path, kinds: list[type[Contender]]
-    ) -> None:
+    def __init__(self, segment: Segment, chosen: argparse.Namespace, kinds: list[type[Contender]]) -> None:
         self.segment = segment
         self.chosen = chosen
-        self.everybody = [kind(segment, folder) for kind in kinds]
+        self.everybody = [kind(segment, segment.folder) for kind in kinds]
         self.kinds = kinds
         self.complaints: list[str] = []
         self.corrupt = False

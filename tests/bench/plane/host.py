@@ -43,7 +43,7 @@ async def run_proxy(arguments: Arguments) -> None:
         "source_max": 0,
         "silent_max": arguments["connections_max"],
     }
-    limits |= {"client_ms": 3_600_000}
+    limits |= {"held_max": arguments["connections_max"], "client_ms": 3_600_000}
     limits = {name: value for name, value in limits.items() if name in known}
     listeners = [
         Listener(
