@@ -24,7 +24,7 @@ BATCHES_PER_TURN_MAX = 2  # then the others get their turn
 SWEEP_MS_MAX = 5_000  # flows are forgotten up to this much late
 SEGMENT_BYTES_MAX = 16_384  # of a datagram of a run, until the kernel says what a frame carries
 
-# A flow takes 20 us to make and to close. More new clients than this are a flood, or a pool far greater than any: their
+# A flow takes 12 us to make and to close. More new clients than this are a flood, or a pool far greater than any: their
 # datagrams go by one socket for all, from which no answer comes back. Those of daemons (updates) want none.
 NEW_FLOWS_PER_S_MAX = 5_000
 

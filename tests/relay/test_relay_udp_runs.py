@@ -21,7 +21,7 @@ from relay_harness import (
 
 import gateway.relay.udp
 from gateway.relay.counters import Counters
-from gateway.relay.flows import Flow, run_end
+from gateway.relay.flows import Flow, Flows, run_end
 from gateway.relay.messages import Configure, Route
 from tests.support import netns
 
@@ -55,8 +55,15 @@ async def stopped(harness, act):
         os.kill(harness.relay.pid, signal.SIGCONT)
 
 
-async def test_a_burst_of_several_clients_arrives_whole_in_order_and_told_apart(harness):
-    sizes = [1_000] * 70 + [0, 1, 3_000, 3_000, 500, 1_400, 1_400, 1_399, 1_400, 20_000, 20_000, 60_000, 0, 0, 7]
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [1_000] * 70,
+        [500, 500, 700, 700, 0, 700, 1, 3_000, 3_000, 500, 1_400, 1_400, 1_399, 1_400, 0, 0, 7],
+        [9_000] * 12 + [20_000, 20_000, 60_000, 65_507, 1, 1],
+    ],
+)
+async def test_a_burst_of_several_clients_arrives_whole_in_order_and_told_apart(harness, sizes):
     with silent_server() as server:
         front = listener("udp")
         await harness.switch(server.getsockname()[1])
@@ -159,6 +166,25 @@ async def test_a_flood_from_random_ports_displaces_itself_and_no_known_client(ha
         stats = await harness.stats_when(lambda stats: stats.flows_total >= 1_000, NAME)
         assert stats.flows_now <= 50
         assert len(os.listdir(f"/proc/{harness.relay.pid}/fd")) < 50 + 30
+
+
+def test_new_clients_do_not_displace_each_other_where_many_are_known():
+    """Else two that come together would both wait in vain for their answers."""
+
+    class Anybody:
+        closed = False
+        seen_at = 0.0
+
+        def close(self):
+            self.closed = True
+
+    flows = Flows()
+    for number in range(16):
+        flows.add(("known", number), Anybody, 16)
+        flows.get(("known", number))
+    new = [flows.add(("new", number), Anybody, 16) for number in range(3)]
+    assert [flow.closed for flow in new] == [True, False, False], "an eighth of all may be new ones"
+    assert len(flows) == 16
 
 
 async def test_a_new_client_gets_its_answer_however_many_are_known(harness):
