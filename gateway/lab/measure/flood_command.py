@@ -60,7 +60,8 @@ async def measure(
             floods = Floods(lab, load, say)
             for kind in kinds:
                 await trio.sleep(REST_S)
-                found = await floods.measure(kind, chosen.seconds or SECONDS)
+                seconds = chosen.seconds or SECONDS
+                found = await floods.measure(kind, seconds, seconds / 2)
                 results.append(found)
                 if json_file is not None:
                     json_file.write(f"{msgspec.json.encode(found).decode()}\n")

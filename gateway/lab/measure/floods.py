@@ -109,15 +109,15 @@ class Floods:
         self._load = load
         self._say = say
 
-    async def measure(self, kind: str, seconds: float) -> FloodResult:
-        """Look at the pool for half of `seconds`, then flood it for `seconds` and look at it meanwhile.
+    async def measure(self, kind: str, seconds: float, before_s: float) -> FloodResult:
+        """Look at the pool for `before_s`, then flood it for `seconds` and look at it meanwhile.
 
         Raises:
             LabError: nobody is elected, or the flooder could not be run.
         """
         elected, holder = await self._leaders()
         self._say(f"{kind}: before it")
-        before = await self._watch(seconds / 2, elected, holder)
+        before = await self._watch(before_s, elected, holder)
         counted = await self._counters(holder)
         self._say(f"{kind}: {RATES[kind]} a second for {seconds:g} s from {FLOODER}")
         said = self._lab.folder / f"flood-{kind}.json"
