@@ -16,10 +16,10 @@ import time
 from typing import TYPE_CHECKING
 
 from gateway.relay import sockets
-from gateway.relay.engine import PEER_SHUT
+from gateway.relay.engine import BROKEN, HANG_UP
 from gateway.relay.messages import WhenDown
 from gateway.relay.sockets import Address
-from gateway.relay.stream import READING, READING_AND_WRITING, End
+from gateway.relay.stream import READING_AND_WRITING, End
 from gateway.relay.timers import Timer
 from gateway.wire.hello import is_replayable_untrusted
 
@@ -169,7 +169,7 @@ class Connection:
             self._connect_timer = self.engine.after(listener.settings.connect_ms, self._connect_failed)
             server.watch(READING_AND_WRITING)
         elif code and code != errno.EINPROGRESS:
-            if code == errno.EADDRNOTAVAIL and listener.settings.transparent:
+            if code in _NO_ADDRESS and listener.settings.transparent:
                 self._refuse_source(code)
             else:
                 self._connect_failed()
@@ -235,7 +235,7 @@ class Connection:
                 self._opened(end)
         elif self.state is _SILENT:
             self._hear()
-        elif events & ~PEER_SHUT & ~READING:
+        elif events & (HANG_UP | BROKEN):
             self.counters.reset_by_client_total += 1
             self.abort()
         elif end.ending and self._hold_timer is not None and not self._client_has_spoken():
@@ -273,6 +273,8 @@ class Connection:
                 server.shut_down()
         elif client.unread:
             client.pump()  # it has said more, or something, by now
+        if server.unread:
+            server.resume()
         if listener.route.held:
             listener.route.serve_held()
 

@@ -111,22 +111,23 @@ class Engine:
 
     def _serve_and_linger(self, linger_s: float) -> None:
         """Serve until nothing has come for a while, or it is trio's turn."""
+        timers = self._timers
         turn_ends = time.monotonic() + TURN_MS_MAX / 1000
         while not self._stopped:
-            wait_s = linger_s
-            next_s = self._timers.next_in(self.now)
-            if next_s is not None and next_s < wait_s:
-                wait_s = next_s
-            if not self._serve_ready(wait_s) or self.now > turn_ends:
+            due_s = timers.due_at - self.now
+            if not self._serve_ready(linger_s if due_s > linger_s else due_s) or self.now > turn_ends:
                 return
 
     def _serve_ready(self, wait_s: float) -> bool:
-        """Poll once and call the handlers and what is due; return whether there may be more at once."""
+        """Poll once and call the handlers and what is due; return whether there may be more at once.
+
+        A wait of less than nothing is none, not an endless one.
+        """
         closed, handlers = self._closed_this_poll, self._handlers
         if closed:
             closed.clear()
-        ready = self._epoll.poll(0 if self._soon else wait_s, EVENTS_MAX)
-        self.now = time.monotonic()
+        ready = self._epoll.poll(0 if self._soon or wait_s < 0 else wait_s, EVENTS_MAX)
+        now = self.now = time.monotonic()
         for fd, events in ready:
             handler = handlers.get(fd)  # None: unwatched by a handler before it in this poll
             if handler is not None and fd not in closed:
@@ -135,5 +136,6 @@ class Engine:
             actions, self._soon = self._soon, []
             for action in actions:
                 action()
-        self._timers.expire(self.now)
+        if now >= self._timers.due_at:
+            self._timers.expire(now)
         return bool(ready) or bool(self._soon)

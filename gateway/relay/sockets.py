@@ -1,6 +1,8 @@
 """Sockets of the relay: how each kind is made. All non-blocking; addresses are IPv4 or IPv6 literals, never names."""
 
 import contextlib
+import errno
+import os
 import socket
 import struct
 from typing import Any
@@ -80,7 +82,7 @@ def bind(settings: Listener) -> socket.socket:
 def listen(settings: Listener) -> socket.socket:
     """Return a bound socket, for TCP a listening one. Raises `OSError` with the kernel's errno.
 
-    EPERM: `transparent` needs CAP_NET_ADMIN. Said here, where it can be mended, not to each client.
+    EPERM: `transparent` needs CAP_NET_ADMIN (or CAP_NET_RAW). Said here, where it can be mended, not to each client.
     """
     if settings.transparent:
         with socket.socket(family_of(settings.host), socket.SOCK_STREAM) as probe:
@@ -122,8 +124,10 @@ _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 def come_from(sock: socket.SocketType, family: int, client: Address) -> None:
     """Let `sock` connect from the client's own address, from a port of the kernel's choice (ip(7), IP_TRANSPARENT).
 
-    Raises `OSError`: EPERM without CAP_NET_ADMIN, EINVAL where the client's address is of the other IP version.
+    Raises `OSError`: EPERM without CAP_NET_ADMIN, EAFNOSUPPORT where the client's address is of the other IP version.
     """
+    if (family == socket.AF_INET6) != (":" in client[0]):
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
     _be_transparent(sock, family)
     # The port is chosen at connect, where it need be free towards this one server only.
     sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)

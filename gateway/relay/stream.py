@@ -51,7 +51,6 @@ class End:
         "pending",
         "pipe",
         "reported",
-        "shut",
         "sock",
         "unread",
         "wrecked",
@@ -70,7 +69,6 @@ class End:
         self.unread = False  # not read until empty since the kernel last spoke
         self.ending = False  # the kernel has said that there is an end to be read
         self.finished = False  # the peer has sent FIN, and we have read it
-        self.shut = False  # we have sent FIN
         self.wrecked = False  # nothing can be written any more; what was received may still be read
         self._fd = sock.fileno()
         self._full_reads = 0
@@ -79,9 +77,10 @@ class End:
     # --- what the engine tells us
 
     def watch(self, mask: int = READING) -> None:
-        """Be told of changes from now on, the present state included."""
+        """Be told of changes from now on, the present state included; what was asked for once is never taken back."""
         connection = self.connection
         assert connection is not None
+        mask |= self._watched
         if mask != self._watched:
             self._watched = mask
             connection.engine.watch(self._fd, mask, self)
@@ -93,7 +92,8 @@ class End:
         connection = self.connection
         assert connection is not None, "a closed end is not watched"
         if not connection.is_open:
-            self.unread = True
+            if events & ~WRITABLE:
+                self.unread = True
             connection.on_unopened(self, events)
             return
         if self.blocked and events & WRITABLE:
@@ -294,7 +294,6 @@ class End:
         if self.finished and other.finished and not (self.blocked or other.blocked):
             connection.finish()  # by close: it sends the FIN
             return
-        self.shut = True
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:  # ENOTCONN: reset meanwhile

@@ -4,6 +4,7 @@ Rule: a timer never fires early, and up to one step late. Nothing here reads a c
 """
 
 import heapq
+import math
 from collections.abc import Callable
 
 STEP_MS = 5  # coarser than any deadline here needs (the shortest is 50 ms), fine enough not to be noticed
@@ -27,6 +28,7 @@ class Timers:
     """
 
     def __init__(self) -> None:
+        self.due_at = math.inf  # when to call `expire` next, at the earliest; an attribute: the loop asks all the time
         self._buckets: dict[int, dict[Timer, None]] = {}
         self._steps: list[int] = []  # heap of the keys of `_buckets`
 
@@ -38,6 +40,7 @@ class Timers:
         if bucket is None:
             self._buckets[step] = {timer: None}
             heapq.heappush(self._steps, step)
+            self.due_at = self._steps[0] * STEP_MS / 1000
         else:
             bucket[timer] = None
         return timer
@@ -53,8 +56,10 @@ class Timers:
         while self._steps and not self._buckets[self._steps[0]]:
             del self._buckets[heapq.heappop(self._steps)]
         if not self._steps:
+            self.due_at = math.inf
             return None
-        return max(0.0, self._steps[0] * STEP_MS / 1000 - now)
+        self.due_at = self._steps[0] * STEP_MS / 1000
+        return max(0.0, self.due_at - now)
 
     def expire(self, now: float) -> None:
         """Fire all timers that are due, in the order of their steps."""
@@ -67,3 +72,4 @@ class Timers:
                 del bucket[timer]
                 timer.action()
             del self._buckets[heapq.heappop(self._steps)]
+        self.due_at = self._steps[0] * STEP_MS / 1000 if self._steps else math.inf

@@ -4,14 +4,16 @@ import errno
 import itertools
 import socket
 import struct
-from contextlib import asynccontextmanager, suppress
+import subprocess
+import sys
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import msgspec
 import trio
 
 from gateway.config.settings import Endpoint
 from gateway.relay.engine import Engine
-from gateway.relay.messages import Listener, ListenFailed, Ready, Switched
+from gateway.relay.messages import Answer, Configure, Listener, ListenFailed, Ready, Report, Route, Switched
 from gateway.relay.worker import Worker
 
 DEADLINE_S = 20  # for everything that should take milliseconds, on a machine that is busy with other things
@@ -220,3 +222,49 @@ async def relay_in_this_process(*orders):
             await trio.lowlevel.wait_readable(ours)
             yield
             nursery.cancel_scope.cancel()
+
+
+class RelayByHand:
+    """A relay process without trio on our side: for threads, for Hypothesis, for namespaces."""
+
+    def __init__(self, *command):
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ours.settimeout(DEADLINE_S)
+        self._epoch = 0
+        with theirs:
+            command = [*command, sys.executable, "-m", "gateway.relay", str(theirs.fileno())]
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+
+    def tell(self, order):
+        self._ours.send(msgspec.msgpack.encode(order))
+
+    def wait(self, kind, condition=lambda _answer: True):
+        while True:
+            answer = msgspec.msgpack.decode(self._ours.recv(200_000), type=Answer)
+            if isinstance(answer, kind) and condition(answer):
+                return answer
+
+    def listen(self, *listeners):
+        self.tell(Configure(listeners=listeners))
+        return self.wait((Ready, ListenFailed))
+
+    def switch(self, host, port, route="pool", **settings):
+        self._epoch += 1
+        self.tell(Route(route=route, server_host=host, server_port=port, epoch=self._epoch, **settings))
+        return self.wait(Switched)
+
+    def stats_when(self, condition):
+        return self.wait(Report, lambda report: condition(report.listeners[0])).listeners[0]
+
+    def close(self):
+        self._ours.close()
+        self.process.wait(timeout=DEADLINE_S)
+
+
+@contextmanager
+def relay_by_hand(*command):
+    relay = RelayByHand(*command)
+    try:
+        yield relay
+    finally:
+        relay.close()

@@ -72,8 +72,12 @@ async def test_held_client_that_goes_away_is_dropped(harness):
 async def test_held_clients_are_bounded(harness):
     front = listener(connections_max=2)
     await harness.listen(front)
-    async with await connect(front.port), await connect(front.port):
+    async with await connect(front.port) as one, await connect(front.port) as two:
+        await one.send_all(b"?")
+        await two.send_all(b"?")
+        await harness.stats_when(lambda stats: stats.held_now == 2)
         assert await is_reset(front.port)
+        await harness.stats_when(lambda stats: stats.maxconn_refused_total == 1)
 
 
 async def test_client_is_held_while_the_server_that_just_died_is_still_the_elected_one(harness):

@@ -118,3 +118,63 @@ async def test_busy_loop_still_lets_trio_take_its_turns():
     assert scope.cancelled_caught
     os.close(reading)
     os.close(writing)
+
+
+async def test_long_task_lets_those_who_are_ready_have_their_turn():
+    engine = Engine()
+    reading, writing = os.pipe()
+    order = []
+
+    def step():
+        order.append("step")
+        if len(order) == 2:
+            os.write(writing, b"!")
+        if len(order) < 6:
+            engine.soon(step)
+        else:
+            engine.stop()
+
+    engine.watch(reading, READABLE, Recorder(lambda: (order.append("ready"), os.read(reading, 1))))
+    engine.soon(step)
+    with trio.fail_after(20):
+        await engine.run()
+    assert order[0] == "step"
+    assert "ready" in order
+    assert order[-1] == "step"
+    os.close(reading)
+    os.close(writing)
+
+
+async def test_engine_that_lingers_serves_timers_and_descriptors_and_lets_trio_have_its_turn():
+    engine = Engine()
+    reading, writing = os.pipe()
+    served, fired = [], []
+
+    def serve():
+        served.append(os.read(reading, 1))
+        os.write(writing, b"!")  # there is always something to do
+
+    def fire():
+        fired.append(1)
+        engine.after(10, fire)
+
+    engine.watch(reading, READABLE, Recorder(serve))
+    engine.after(10, fire)
+    os.write(writing, b"!")
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: engine.run(linger_ms=20))
+            for _ in range(5):
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    assert len(served) > 100
+    assert fired
+    os.close(reading)
+    os.close(writing)
+
+
+async def test_engine_that_lingers_ends_when_it_is_told_to():
+    engine = Engine()
+    engine.after(30, engine.stop)
+    with trio.fail_after(20):
+        await engine.run(linger_ms=1_000)

@@ -1,0 +1,157 @@
+"""Limits: of idle time, of connections, of one client's share, of those who wait."""
+
+import trio
+from relay_harness import (
+    ask_on,
+    connect,
+    echo,
+    how_it_ended,
+    is_reset,
+    listener,
+    reset,
+    tcp_server,
+    wait_until,
+)
+
+
+async def test_connection_on_which_nobody_moves_a_byte_is_closed_after_client_ms(harness):
+    ends = []
+
+    async def serve(stream):
+        await stream.send_all(await stream.receive_some())
+        ends.append(await how_it_ended(stream))
+
+    async with tcp_server(serve) as server:
+        front = listener(client_ms=600)
+        await harness.switch(server)
+        await harness.listen(front)
+        async with await connect(front.port) as stream:
+            assert await ask_on(stream) == b"?"
+            began = trio.current_time()
+            assert await how_it_ended(stream) == "reset"
+            assert trio.current_time() - began >= 0.59
+        await wait_until(lambda: ends)
+        assert ends == ["reset"]
+        await harness.stats_when(lambda stats: stats.client_idle_total == 1 and stats.connections_now == 0)
+
+
+async def test_one_byte_now_and_then_keeps_a_connection(harness):
+    async with tcp_server(echo) as server:
+        front = listener(client_ms=600)
+        await harness.switch(server)
+        await harness.listen(front)
+        async with await connect(front.port) as stream:
+            for _ in range(8):
+                assert await ask_on(stream) == b"?"
+                await trio.sleep(0.2)
+
+
+async def test_client_that_takes_nothing_is_closed_after_client_ms(harness):
+    async def pour(stream):
+        while True:
+            await stream.send_all(b"x" * 65_536)
+
+    async with tcp_server(pour) as server:
+        front = listener(client_ms=600, hello_ms=0)
+        await harness.switch(server)
+        await harness.listen(front)
+        async with await connect(front.port):
+            await harness.stats_when(lambda stats: stats.client_idle_total == 1 and stats.connections_now == 0)
+
+
+async def test_client_that_takes_little_by_little_is_not_idle(harness):
+    """No byte is read from the server, because one buffer waits; but the client takes of it."""
+    done = trio.Event()
+
+    async def pour(stream):
+        await stream.receive_some()
+        with trio.move_on_after(20):
+            while not done.is_set():
+                await stream.send_all(b"x" * 65_536)
+
+    async with tcp_server(pour) as server:
+        front = listener(client_ms=800)
+        await harness.switch(server)
+        await harness.listen(front)
+        async with await connect(front.port) as stream:
+            await stream.send_all(b"?")
+            for _ in range(12):
+                await trio.sleep(0.2)
+                got = 0
+                while got < 500_000:
+                    got += len(await stream.receive_some(65_536))
+            done.set()
+        stats = await harness.stats_when(lambda stats: stats.connections_now == 0)
+        assert stats.client_idle_total == 0
+
+
+async def test_client_that_holds_its_share_is_refused_more_and_may_come_again(harness):
+    async with tcp_server(echo) as server:
+        front = listener(source_max=2)
+        await harness.switch(server)
+        await harness.listen(front)
+        async with await connect(front.port) as one, await connect(front.port):
+            assert await ask_on(one) == b"?"
+            await harness.stats_when(lambda stats: stats.connections_now == 2)
+            assert await is_reset(front.port)
+        stats = await harness.stats_when(lambda stats: stats.connections_now == 0)
+        assert (stats.source_refused_total, stats.refused_total) == (1, 1)
+        for _ in range(5):
+            async with await connect(front.port) as stream:
+                assert await ask_on(stream) == b"?"
+            await harness.stats_when(lambda stats: stats.connections_now == 0)
+
+
+async def test_no_more_than_held_max_wait_for_a_server(harness):
+    front = listener(held_max=2)
+    await harness.listen(front)
+    async with tcp_server(echo) as server:
+        streams = [await connect(front.port) for _ in range(3)]
+        for number, stream in enumerate(streams):
+            await stream.send_all(b"?")
+            await harness.stats_when(
+                lambda stats, number=number: stats.held_total + stats.held_refused_total == number + 1
+            )
+        assert await how_it_ended(streams[2]) == "reset"
+        await harness.switch(server)
+        for stream in streams[:2]:
+            with trio.fail_after(20):
+                assert await stream.receive_some() == b"?"
+            await stream.aclose()
+        stats = await harness.stats_when(lambda stats: stats.connections_now == 0)
+        assert (stats.held_total, stats.held_refused_total, stats.refused_total) == (2, 1, 1)
+
+
+async def test_connections_above_the_limit_are_counted_as_such(harness):
+    async with tcp_server(echo) as server:
+        front = listener(connections_max=1)
+        await harness.switch(server)
+        await harness.listen(front)
+        async with await connect(front.port) as silent, await connect(front.port) as one:
+            assert await ask_on(one) == b"?"
+            await silent.send_all(b"?")  # it came first, but it speaks second
+            assert await how_it_ended(silent) == "reset"
+        stats = await harness.stats_when(lambda stats: stats.connections_now == 0)
+        assert (stats.maxconn_refused_total, stats.refused_total) == (1, 1)
+
+
+async def test_who_broke_a_connection_is_counted(harness):
+    async def serve(stream):
+        if await stream.receive_some() == b"die":
+            reset(stream)
+        else:
+            await stream.receive_some()
+
+    async with tcp_server(serve) as server:
+        front = listener()
+        await harness.switch(server)
+        await harness.listen(front)
+        async with await connect(front.port) as stream:
+            await stream.send_all(b"die")
+            assert await how_it_ended(stream) == "reset"
+        stream = await connect(front.port)
+        await stream.send_all(b"live")
+        await harness.stats_when(lambda stats: stats.bytes_to_server_total == 7)
+        reset(stream)
+        stats = await harness.stats_when(lambda stats: stats.connections_now == 0)
+        assert (stats.reset_by_server_total, stats.reset_by_client_total) == (1, 1)
