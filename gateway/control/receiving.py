@@ -17,6 +17,7 @@ from gateway.kernel.loopback import LoopbackAddress, remove_leftovers
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.sock_destroy import SOCKETS_MAX, destroy_connections
 from gateway.kernel.sysctl import Sysctls
+from gateway.matchmaker.interfaces import interface_hazards
 
 SYSCTLS_FILE: Final = "manager-sysctls.json"
 RECORD: Final = "loopback-{name}.json"
@@ -39,7 +40,9 @@ class Receiving:
     ) -> None:
         self.backend = backend.name
         self._me = me.name
-        self._port = next(server.endpoint.port for server in backend.servers if server.name == me.name)
+        self._own, self._port = next(
+            (server.endpoint.host, server.endpoint.port) for server in backend.servers if server.name == me.name
+        )
         self._records = {address.name: state_dir / RECORD.format(name=address.name) for address in addresses}
         self._loopbacks = tuple(
             LoopbackAddress(address.ip, address.device, sysctls, self._records[address.name]) for address in addresses
@@ -69,7 +72,8 @@ class Receiving:
                 warnings += one.prepare()
             return warnings
 
-        return await trio.to_thread.run_sync(make)
+        made = await trio.to_thread.run_sync(make)
+        return made + await interface_hazards(self._own, [one.ip for one in self._loopbacks])
 
     def follow(self, change: FollowLeader) -> None:
         """Take the addresses when this manager is elected, give them up when another is."""
