@@ -10,7 +10,8 @@ from typing import Final
 from gateway.matchmaker.condor import ToolFailed, run_tool
 
 ASK_MS_MAX: Final = 10_000  # as `discover`
-_QUESTIONS: Final = ("$(NETWORK_INTERFACE:*)", "$(BIND_ALL_INTERFACES:True)")
+# Both have a default of HTCondor's own, "*" and True; "*" can't stand behind a colon here.
+_QUESTIONS: Final = ("$(NETWORK_INTERFACE)", "$(BIND_ALL_INTERFACES)")
 _FALSE: Final = frozenset({"false", "f", "no", "0"})  # as HTCondor reads them, in any case
 
 
@@ -37,8 +38,8 @@ def hazards(interface: str, binds_all: str, own: str, virtual: Sequence[str]) ->
     found = []
     if binds_all.lower() in _FALSE:
         found.append(
-            f"HTCondor listens on one address of this host only (BIND_ALL_INTERFACES = {binds_all}) and never hears what "
-            f"'forward direct' sends to {' and '.join(virtual)}: set it to True and restart HTCondor"
+            f"HTCondor listens on one address of this host only (BIND_ALL_INTERFACES = {binds_all}) and never hears "
+            f"what 'forward direct' sends to {' and '.join(virtual)}: set it to True and restart HTCondor"
         )
     taken = [ip for ip in virtual if any(fnmatch(ip, one) for one in interface.replace(",", " ").split())]
     if taken:
