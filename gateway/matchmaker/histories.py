@@ -19,7 +19,16 @@ import msgspec
 from gateway.core.reconcile import Merged, Side
 from gateway.core.reconcile.sides import ACCOUNTANT
 from gateway.matchmaker.merge_letters import MergeFailed, MergeReason, Story
-from gateway.wire.accountant import FILE_BYTES_MAX, Records, Scan, State, Stop, replay_untrusted, scan_untrusted
+from gateway.wire.accountant import (
+    FILE_BYTES_MAX,
+    Reading,
+    Records,
+    Scan,
+    State,
+    Stop,
+    replay_untrusted,
+    scan_untrusted,
+)
 from gateway.wire.charges import TAIL_BYTES, Charges, announcement_bytes
 from gateway.wire.compacted import compact, difference, records_of
 from gateway.wire.errors import Malformed
@@ -191,16 +200,17 @@ class History:
         if not data:
             raise MergeFailed(MergeReason.UNREADABLE, f"'{path}' is empty: no negotiator has ever charged on it")
         try:
-            scan = scan_untrusted(data, BYTES_MAX)
+            reading = Reading(data, BYTES_MAX, alike)
         except Malformed:
             _refuse_length(path)
+        scan = reading.scan
         if scan.stop is Stop.CORRUPT:
             _refuse_corrupt(path, data, scan)
         charges = Charges()
         charges.feed(data[: scan.closed_length])
         announced = charges.announced(scan.closed_length, data[: scan.closed_length][-TAIL_BYTES:])
         closed = scan.closed_length - announced  # the charge that is only announced is not made: the next one makes it
-        self.state = replay_untrusted(data, closed, alike)
+        self.state = reading.state(closed)
         self._note_drops(data[:closed])
         self.sequence, self.birthdate_s = scan.sequence, scan.birthdate
         if not any(name.lower() == "lastupdatetime" for name in self.state.get(ACCOUNTANT, {})):

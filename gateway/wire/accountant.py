@@ -17,34 +17,32 @@ reader is stricter than HTCondor's: each line must stand by itself.
 
 import enum
 import re
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from gateway.wire.ads import PLAIN_VALUE, PLAIN_WORD, RECORD, Records, Replay, State
 from gateway.wire.errors import Malformed, Reason
+
+__all__ = [
+    "FILE_BYTES_MAX",
+    "Reading",
+    "Records",
+    "Scan",
+    "Scanner",
+    "State",
+    "Stop",
+    "read_untrusted",
+    "replay_untrusted",
+    "scan_untrusted",
+    "verify_untrusted",
+]
 
 # 100,000 customers take 71.5 MB compacted, and HTCondor lets a file grow to twice the live state before it compacts
 # again (ClassAdLogAccountantDB.cpp): 143 MB. Below this a file is what a negotiator wrote; above it something else is.
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
 
-# \s of bytes is C's isspace in the "C" locale, which HTCondor uses. A NUL ends HTCondor's reading.
-_RECORD: Final = re.compile(
-    rb"""(?:
-      103 _ (?P<key>W) _ (?P<attribute>W) [^\S\n] (?P<value>[^\n\0]+)
-    | 101 _ (?P<new_key>W) _ W _ (?:W)?
-    | 102 _ (?P<destroyed_key>W)
-    | 104 _ (?P<deleted_key>W) _ (?P<deleted>W)
-    | (?P<begin>105) [^\S\n]
-    | (?P<end>106) [^\S\n] (?:\#[^\n\0]+)?
-    | 107 _ (?P<sequence>\d{1,19}) _ W _ (?P<birthdate>\d{1,19})
-    )\n""".replace(b" _ ", rb"[^\S\n]+").replace(b"W", rb"[^\s\0]+"),
-    re.VERBOSE,
-)
-_WORDS_OF_RECORDS: Final = 7  # the first groups: keys, attributes, the value
-_OTHER_BLANKS: Final = (b"  ", b"\t", b"\v", b"\f", b"\r")  # than one space between two words
 _PIECE_BYTES: Final = 64 * 1024
-_VALUES_MAX: Final = 1_000  # the first ones: "0" and "0.000000", factors, times; no others come as often
 # What HTCondor's reader takes for the end of a transaction once it has met a corrupt record: sscanf "%d ".
 _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
 
@@ -52,15 +50,12 @@ _ANY_END: Final = re.compile(rb"^[^\S\n]*\+?0*106(?!\d)", re.MULTILINE)
 # a backslash, not an escape (old ClassAd syntax). A number with a leading zero would be octal: HTCondor refuses it.
 _NUMBER: Final = rb"(?:0|[1-9]\d*)(?:\.\d+)?"
 _LITERAL: Final = re.compile(rb"-?" + _NUMBER + rb"|\"(?:[^\"\\]|\\.)*\\?\"")
-# Most of a file: many at once, and never looked at again (possessive), for a second look costs memory. W is a word as
-# above; sets of bytes written out are looked up in a table, which takes half the time of a class (\s, \d), and a key
-# that comes again (\1) is only compared.
+# Most of a file: many at once, and never looked at again (possessive), for a second look costs memory. A key that comes
+# again (\1) is only compared.
 _PLAIN_RECORDS: Final = re.compile(
     rb"""(?: 101[ ](W)[ ]W[ ]W\n (?: 103[ ]\1[ ]W[ ]V\n )*+ ){1,100}
        | (?: 103[ ]W[ ]W[ ]V\n ){1,1000}+
-    """.replace(b"V", rb"(?: -?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+ | \"[^\"\\\n\0]*+\" )").replace(
-        b"W", rb"[^ \t\n\v\f\r\0]++"
-    ),
+    """.replace(b"V", PLAIN_VALUE.encode()).replace(b"W", PLAIN_WORD.encode()),
     re.VERBOSE,
 )
 _RESERVED: Final = rb"(?i:true|false|undefined|error)\b"
@@ -105,10 +100,6 @@ class Scan(msgspec.Struct, frozen=True):
     stop: Stop
     stop_offset: int
     fatal: bool = False
-
-
-State = dict[str, dict[str, str]]  # key -> attribute -> expression, as written (names keep their case)
-Records = dict[str, dict[str, str]]  # an ad as a compaction writes it, in many lines -> attribute -> expression
 
 
 class Scanner:
@@ -160,6 +151,12 @@ class Scanner:
         self._fatal = self._fatal or (rest < end and _ANY_END.search(data, rest, end) is not None)
         self._position += end
 
+    def skip(self, length: int, records: int) -> None:
+        """Take the next bytes for so many records, where all before is closed: who calls knows them to be whole."""
+        self._position += length
+        self._records += records
+        self.closed_length, self.records = self._position, self._records
+
     def scan(self) -> Scan:
         """Return how far the file is good, as far as it was fed."""
         if self._corrupt_at is not None:
@@ -177,7 +174,7 @@ class Scanner:
         """Take the records of the lines of `data[:end]`; return where the first line begins that is none, or `end`."""
         position, records, open_at = 0, self._records, self._open_at
         closed, records_closed = self.closed_length - self._position, self.records
-        match_at = _RECORD.match
+        match_at = RECORD.match
         is_literal = _LITERAL.fullmatch
         plain_at = _PLAIN_RECORDS.match
         while position < end:  # or what is no record
@@ -254,112 +251,86 @@ def replay_untrusted(data: bytes, closed_length: int, alike: Records | None = No
         alike: records of the files before, of which this one has most as well; those that are new are added. The states
             share such records: whoever changes one exchanges it for another. None: nothing is shared.
     """
-    replay = _Replay(alike)
-    position = 0
-    while position < closed_length:  # a piece of whole lines at a time
-        end = data.rfind(b"\n", position, min(position + _PIECE_BYTES, closed_length)) + 1
-        end = end or data.index(b"\n", position, closed_length) + 1
-        replay.take(data[position:end])
-        position = end
+    replay = Replay(alike)
+    _replay(replay, data, 0, closed_length)
     return replay.state
 
 
-class _Replay:
-    """A state that grows by pieces of a file. Records of it may be shared: they are copied before they are changed."""
+def _replay(replay: Replay, data: bytes, position: int, end: int) -> None:
+    while position < end:  # a piece of whole lines at a time
+        after = data.rfind(b"\n", position, min(position + _PIECE_BYTES, end)) + 1
+        after = after or data.index(b"\n", position, end) + 1
+        replay.take(data[position:after])
+        position = after
 
-    def __init__(self, alike: Records | None) -> None:
-        self.state: State = {}
-        self._alike = alike
-        self._spelled: dict[str, str] = {}  # in lower case -> as first written
-        self._names: dict[str, str] = {}  # as written -> as spelled: one string for each, not one for each record
-        self._rows: dict[tuple[str, ...], tuple[str, ...]] = {}  # the same for all the names of a record at once
-        self._values: dict[str, str] = {}  # those that most records have are held once, too
 
-    def take(self, piece: bytes) -> None:
-        """Take some whole lines, which a scan has found to be records."""
-        if any(blanks in piece for blanks in _OTHER_BLANKS):
-            self._take_records(
-                [_text(word) for word in (record[0][:3], *record.groups()[:_WORDS_OF_RECORDS]) if word is not None]
-                for record in _RECORD.finditer(piece)
-            )
-            return
-        first, *others = f"\n{_text(piece[:-1])}".split("\n101 ")
-        self._take_lines(first[1:])
-        for text in others:
-            if not self._take_ad(text):
-                self._take_lines(f"101 {text}")
+class Reading:
+    """A file read at once: scanned, and replayed as far as that is as safe.
 
-    def _take_ad(self, text: str) -> bool:
-        """Take an ad with all its attributes, as a compaction writes them; return False where it is not so written.
+    An ad that has the bytes of one that was scanned before, or its names and plain literals for values, needs no scan
+    of its own: half of the time. It does outside of transactions only.
 
-        Args:
-            text: "key mytype targettype", and behind it the lines up to the next 101.
-        """
-        key = text[: text.index(" ")]
-        if key in self.state:
+    Args:
+        data: the file.
+        bytes_max: of it.
+        alike: as of `replay_untrusted`.
+
+    Attributes:
+        scan: as of `scan_untrusted`.
+
+    Raises:
+        Malformed: TOO_LONG.
+    """
+
+    def __init__(self, data: bytes, bytes_max: int, alike: Records | None = None) -> None:
+        self._data, self._alike = data, alike
+        self._scanner = Scanner(bytes_max)
+        self._replay = Replay(alike)
+        self._position = self._scanned = 0  # what is replayed; what is scanned
+        if len(data) <= bytes_max:
+            while self._take_ads():
+                pass
+        self._scanner.feed_untrusted(data[self._scanned :])
+        self.scan = self._scanner.scan()
+
+    def state(self, closed_length: int) -> State:
+        """Return what the file holds up to there: at most up to where the scan found it closed. To be called once."""
+        if closed_length < self._position:
+            return replay_untrusted(self._data, closed_length, self._alike)
+        _replay(self._replay, self._data, self._position, closed_length)
+        return self._replay.state
+
+    def _take_ads(self) -> bool:
+        """Take some ads, but never the last one; return whether that is to be tried again."""
+        begin = self._position
+        end = self._data.rfind(b"\n101 ", begin, begin + _PIECE_BYTES) + 1
+        if end <= begin:
             return False
-        ad = None if self._alike is None else self._alike.get(text)
-        if ad is not None and self._row(names := tuple(ad)) == names:
-            self.state[key] = ad
-            return True
-        plain = text.replace(f"\n103 {key} ", " ")
-        words = plain.split(" ")
-        if len(words) != 3 + 2 * text.count("\n") or "\n" in plain:
-            return False  # another record's line, or a value of more than one word
-        names, values = tuple(words[3::2]), words[4::2]
-        row = self._row(names)
-        if len(self._values) < _VALUES_MAX:
-            self._values.update(zip(values, values, strict=True))
-        ad = self.state[key] = dict(zip(row, map(self._values.get, values, values), strict=True))
-        if self._alike is not None and row == names:
-            self._alike[text] = ad
+        piece = self._data[begin:end]
+        if not piece.isascii():
+            return self._take_lines(piece)
+        first, *ads = f"\n{piece[:-1].decode()}".split("\n101 ")
+        if first and not self._take_lines(f"{first[1:]}\n".encode()):
+            return False
+        for text in ads:
+            records = self._replay.take_ad(text)
+            if records:
+                length = len(text) + len("101 \n")
+                self._scanner.skip(length, records)
+                self._position = self._scanned = self._position + length
+            elif not self._take_lines(f"101 {text}\n".encode()):
+                return False
         return True
 
-    def _take_lines(self, text: str) -> None:
-        self._take_records(line.split(" ", 3) for line in text.split("\n"))
-
-    def _take_records(self, records: Iterable[list[str]]) -> None:
-        """Take records one by one: number, key, attribute, value, as many as it has."""
-        known: str | None = None  # the key of `ad`: most records say something of the same as the one before
-        ad: dict[str, str] | None = None
-        for words in records:
-            kind = words[0]
-            if kind == "103":
-                _, key, word, value = words
-                if key != known:
-                    known, ad = key, self._own(key)
-                if ad is not None:  # HTCondor ignores what is said of an ad that does not exist
-                    ad[self._names.get(word) or self._name(word)] = value
-            elif kind == "101":
-                self.state.setdefault(words[1], {})  # of two the first is kept
-                known, ad = words[1], self._own(words[1])
-            elif kind == "102":
-                self.state.pop(words[1], None)
-                known = None
-            elif kind == "104":
-                known, ad = words[1], self._own(words[1])
-                if ad is not None:
-                    ad.pop(self._spelled.get(words[2].lower(), ""), None)
-
-    def _own(self, key: str) -> dict[str, str] | None:
-        ad = self.state.get(key)
-        if ad is not None:
-            ad = self.state[key] = dict(ad)
-        return ad
-
-    def _row(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        row = self._rows.get(names)
-        if row is None:
-            row = self._rows[names] = tuple(map(self._name, names))
-        return row
-
-    def _name(self, word: str) -> str:
-        name = self._names[word] = self._spelled.setdefault(word.lower(), word)
-        return name
-
-
-def _text(word: bytes) -> str:
-    return word.decode(errors="surrogateescape")  # names are bytes to HTCondor; they must come back as they were
+    def _take_lines(self, lines: bytes) -> bool:
+        """Take the next lines; return whether they are whole, and end outside of a transaction."""
+        self._scanner.feed_untrusted(lines)
+        self._scanned += len(lines)
+        if self._scanner.closed_length < self._scanned:
+            return False
+        self._replay.take(lines)
+        self._position = self._scanned
+        return True
 
 
 def _line_end(data: bytes, position: int) -> int:

@@ -37,7 +37,7 @@ def compact(state: State, sequence: int, birthdate_s: int) -> Iterator[bytes]:
                 _check(name, _NO_WORD, f"record {key!r} can't have the attribute")
             known.update(ad)
         # Three words: HTCondor's reader takes the next line for the third.
-        text = f"101 {key} * *\n" + "".join([f"103 {key} {name} {value}\n" for name, value in ad.items()])
+        text = f"\n103 {key} ".join([f"101 {key} * *", *map(" ".join, ad.items())]) + "\n"
         if text.count("\n") != len(ad) + 1 or "\0" in text or not all(map(str.strip, ad.values())):
             for name, value in ad.items():  # some value is to be looked at
                 _check(value, _NO_VALUE, f"attribute {name!r} of {key!r} can't have the value")

@@ -21,7 +21,7 @@ def to_micro(text: str | None) -> int | None:
         return None
     if len(text) > TEXT_LENGTH_MAX:
         return None
-    if text[-7:-6] == "." and (digits := text[:-7] + text[-6:]).isdecimal():
+    if text[-7:-6] == "." and (digits := text.replace(".", "", 1)).isdecimal():
         return int(digits)  # "%f" of what is not negative: nearly all
     whole, point, fraction = text.partition(".")
     digits = whole[1:] if whole[:1] == "-" else whole
