@@ -237,20 +237,22 @@ def _status(chosen: argparse.Namespace) -> int:
 
 def _merge(chosen: argparse.Namespace) -> int:
     from gateway.console.merge import MergeRefused, merge_files
+    from gateway.matchmaker.histories import no_collection
     from gateway.matchmaker.merge_text import render_json, render_report, render_summary
 
-    sides = merge_options.sides_of(chosen)
-    try:
-        pool = merge_options.pool_of(chosen)
-        done = merge_files(Path(chosen.base), sides, Path(chosen.out), pool, force=chosen.force)
-    except MergeRefused as error:
-        raise Refused(str(error)) from error
-    for warning in done.warnings:
-        print(f"condor-gateway: {warning}", file=sys.stderr)
-    if chosen.json:
-        print(render_json(done.merged.report))
+    with no_collection():  # until the report is told: it holds a line for each customer that was touched
+        sides = merge_options.sides_of(chosen)
+        try:
+            pool = merge_options.pool_of(chosen)
+            done = merge_files(Path(chosen.base), sides, Path(chosen.out), pool, force=chosen.force)
+        except MergeRefused as error:
+            raise Refused(str(error)) from error
+        for warning in done.warnings:
+            print(f"condor-gateway: {warning}", file=sys.stderr)
+        if chosen.json:
+            print(render_json(done.merged.report))
+            return OK
+        print(render_summary(done.merged.report, chosen.out))
+        if chosen.report:
+            print(f"\n{render_report(done.merged.report)}")
         return OK
-    print(render_summary(done.merged.report, chosen.out))
-    if chosen.report:
-        print(f"\n{render_report(done.merged.report)}")
-    return OK
