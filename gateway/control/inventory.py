@@ -50,12 +50,20 @@ class Inventory:
     Args:
         leads: whether this manager leads at this moment, by its lease.
         lacks: told the name of a standby that lacks what it should have got by now, once for each such ad.
+        shared_port: the own collector is behind condor_shared_port.
     """
 
     def __init__(
-        self, own: Endpoint, leads: Callable[[], bool], lacks: Callable[[str], None], log: structlog.BoundLogger
+        self,
+        own: Endpoint,
+        leads: Callable[[], bool],
+        lacks: Callable[[str], None],
+        log: structlog.BoundLogger,
+        *,
+        shared_port: bool = True,
     ) -> None:
         self._own = own
+        self._shared_port = shared_port
         self._leads = leads
         self._lacks = lacks
         self._log = log
@@ -121,12 +129,15 @@ class Inventory:
                 await self._sooner.wait()
             self._sooner = trio.Event()
 
+    async def _instance(self) -> str:
+        return await collector_instance(self._own, timeout_ms=PROBE_MS, shared_port=self._shared_port)
+
     async def _look(self, standbys: Sequence[Server]) -> None:
         """Take one look at the leader, then at each standby. The leader first: what comes between is no lack."""
-        instance = await collector_instance(self._own, timeout_ms=PROBE_MS)
+        instance = await self._instance()
         now_s = time.time()
         ours = await census.take(self._own, timeout_ms=QUERY_MS)
-        if await collector_instance(self._own, timeout_ms=PROBE_MS) != instance:
+        if await self._instance() != instance:
             return  # restarted meanwhile: which of the two did we count?
         await trio.to_thread.run_sync(self._withdrawals.look, instance, ours, now_s)
         self.looks_total += 1

@@ -65,7 +65,7 @@ class MatchmakerService:
         self._host = host
         self._post = post
         self._accounting = accounting
-        self._standbys = Standbys(settings, backend, me, forwarding)
+        self._standbys = Standbys(settings, backend, me, forwarding, host)
         self._negotiator = Negotiator(host, pool_address(settings, backend, self._server.endpoint, host))
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self.node: Node | None = None
@@ -334,6 +334,7 @@ class MatchmakerService:
             timeout_ms=min(PROBE_MS_MAX, max(self._server.inter_ms * 3, 100)),
             succeeded=self._probe_succeeded,
             failed=self._probe_failed,
+            shared_port=self._host.shared_port,
         )
         with self._prober:
             try:

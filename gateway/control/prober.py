@@ -21,6 +21,7 @@ class Prober:
         every_ms: between two questions, and up to `lag_ms` more.
         lag_ms: how long a question that is due waits for a wake-up for something else.
         timeout_ms: for each.
+        shared_port: the endpoint is condor_shared_port's.
         succeeded: called with the collector's instance id.
         failed: called with the failure.
     """
@@ -35,6 +36,7 @@ class Prober:
         timeout_ms: int,
         succeeded: Callable[[str], None],
         failed: Callable[[ProbeFailed], None],
+        shared_port: bool = True,
     ) -> None:
         self._endpoint = endpoint
         self._pump = pump
@@ -43,6 +45,7 @@ class Prober:
         self._timeout_ms = timeout_ms
         self._succeeded = succeeded
         self._failed = failed
+        self._shared_port = shared_port
         self._alarm = Alarm()
         self._exchange: Exchange | None = None
         self._waits_for_answer: bool | None = None  # the pump heeds the exchange: until it can be read, or written
@@ -77,7 +80,7 @@ class Prober:
         self._begun_ms = boot_ms()
         self._alarm.set(self._begun_ms + self._timeout_ms)
         try:
-            self._exchange = Exchange(self._endpoint)
+            self._exchange = Exchange(self._endpoint, shared_port=self._shared_port)
         except ProbeFailed as failure:
             self._finish()
             self._failed(failure)

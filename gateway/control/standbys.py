@@ -16,7 +16,7 @@ from gateway.control.forwarding import Forwarding
 from gateway.control.inventory import Inventory
 from gateway.core.node import Node
 from gateway.kernel.clock import boot_ms
-from gateway.matchmaker.condor import ToolFailed
+from gateway.matchmaker.condor import CondorHost, ToolFailed
 from gateway.matchmaker.prime import prime, refresh
 from gateway.wire.messages import Standing
 
@@ -34,7 +34,9 @@ IDLE_MS_MAX = 10_000  # nothing is due: look again all the same
 class Standbys:
     """The other managers of a backend, as the elected one sees them."""
 
-    def __init__(self, settings: Settings, backend: Backend, me: Peer, forwarding: Forwarding) -> None:
+    def __init__(
+        self, settings: Settings, backend: Backend, me: Peer, forwarding: Forwarding, host: CondorHost
+    ) -> None:
         self._name = backend.name
         self._silent_ms = settings.lease_ms
         self._own = next(server for server in backend.servers if server.name == me.name)
@@ -50,7 +52,9 @@ class Standbys:
         self._look_at_ms = 0
         self._node: Node | None = None  # while this manager is the elected one
         self._tell_primed: Callable[[tuple[str, ...]], None] = _nobody
-        self._inventory = Inventory(self._own.endpoint, self._leads, self._prime_again, self._log)
+        self._inventory = Inventory(
+            self._own.endpoint, self._leads, self._prime_again, self._log, shared_port=host.shared_port
+        )
         self.primes_total = 0
         self.primes_complete_total = 0
         self.refreshes_total = 0

@@ -33,7 +33,11 @@ _QUESTIONS = (
     # What a daemon's address says its name is: src/condor_io/sock.cpp, Sock::get_sinful_public.
     "$(HOST_ALIAS:$(FULL_HOSTNAME))",
     "$(FULL_HOSTNAME)",
+    # Both must be true for a collector behind condor_shared_port: src/condor_master.V6/masterDaemon.cpp.
+    "$(USE_SHARED_PORT:True)",
+    "$(COLLECTOR_USES_SHARED_PORT:True)",
 )
+FALSE = frozenset({"false", "f", "no", "0"})  # as HTCondor reads them, in any case
 
 
 class CondorMissing(Exception):  # noqa: N818 (the condition's name)
@@ -65,6 +69,7 @@ class CondorHost(msgspec.Struct, frozen=True, kw_only=True):
     shared_port_ad: str  # where condor_shared_port leaves its address for the daemons behind it; "": nowhere
     alias: str  # this host's name, as its daemons' addresses have it
     full_hostname: str
+    shared_port: bool = True  # the collector is behind condor_shared_port, and does not own its port
 
 
 async def run_tool(*command: str, stdin: bytes = b"", timeout_ms: int) -> str:
@@ -112,9 +117,8 @@ async def discover() -> CondorHost:
     lines = [line.strip() for line in answer.splitlines()]
     if len(lines) < len(_QUESTIONS):
         raise CondorMissing(f"condor_config_val gave {len(lines)} of {len(_QUESTIONS)} answers: {answer[:200]!r}")
-    config_dirs, spool, log, accountant, master, negotiator, collector, ids, version, shared, alias, hostname = lines[
-        : len(_QUESTIONS)
-    ]
+    (config_dirs, spool, log, accountant, master, negotiator, collector, ids, version, shared, alias, hostname,
+     *shared_port) = lines[: len(_QUESTIONS)]  # fmt: skip
     config_dir = config_dirs.split(",")[-1].strip()
     if not config_dir or not await trio.Path(config_dir).is_dir():
         text = (
@@ -140,6 +144,7 @@ async def discover() -> CondorHost:
         shared_port_ad=shared,
         alias=alias,
         full_hostname=hostname,
+        shared_port=FALSE.isdisjoint(value.lower() for value in shared_port),
     )
 
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Final
 
-from gateway.matchmaker.condor import ToolFailed, run_tool
+from gateway.matchmaker.condor import FALSE, ToolFailed, run_tool
 
 ASK_MS_MAX: Final = 10_000  # as `discover`
 # Both have a default of HTCondor's own, "*" and True; "*" can't stand behind a colon here.
 _QUESTIONS: Final = ("$(NETWORK_INTERFACE)", "$(BIND_ALL_INTERFACES)")
-_FALSE: Final = frozenset({"false", "f", "no", "0"})  # as HTCondor reads them, in any case
 
 
 async def interface_hazards(own: str, virtual: Sequence[str]) -> list[str]:
@@ -36,7 +35,7 @@ def hazards(interface: str, binds_all: str, own: str, virtual: Sequence[str]) ->
     with HTCondor 23.9.6: with "*" its IP_ADDRESS is the pool's address for as long as this manager is elected.
     """
     found = []
-    if binds_all.lower() in _FALSE:
+    if binds_all.lower() in FALSE:
         found.append(
             f"HTCondor listens on one address of this host only (BIND_ALL_INTERFACES = {binds_all}) and never hears "
             f"what 'forward direct' sends to {' and '.join(virtual)}: set it to True and restart HTCondor"

@@ -42,13 +42,13 @@ class Exchange:
 
     The answer is an instance id: 16 digits, constant for the life of the collector's process. It takes no credentials:
     DC_QUERY_INSTANCE is registered ALLOW (src/condor_daemon_core.V6/daemon_core_main.cpp). `endpoint.host` is an
-    address literal; no name is looked up.
+    address literal; no name is looked up. `shared_port`: the port is condor_shared_port's, and the collector behind it.
 
     Raises:
         ProbeFailed: this host has no socket for it.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, shared_port: bool = True) -> None:
         self._endpoint = endpoint
         family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
         try:
@@ -56,7 +56,7 @@ class Exchange:
         except OSError as error:  # no descriptor is left
             raise ProbeFailed(_reason(error), f"{endpoint}: {error.strerror}") from None
         self._refusal = self._socket.connect_ex((endpoint.host, endpoint.port))
-        self._request = memoryview(query_instance_request())
+        self._request = memoryview(query_instance_request(shared_port=shared_port))
         self._answer = b""
 
     def fileno(self) -> int:
@@ -107,14 +107,14 @@ class Exchange:
         self._socket.close()
 
 
-async def collector_instance(endpoint: Endpoint, *, timeout_ms: int) -> str:
+async def collector_instance(endpoint: Endpoint, *, timeout_ms: int, shared_port: bool = True) -> str:
     """Return what an `Exchange` gives, within `timeout_ms` for the whole of it.
 
     Raises:
         ProbeFailed: as `Exchange.advance`.
     """
     assert timeout_ms > 0, f"a probe needs time to be answered: timeout_ms = {timeout_ms}"
-    with contextlib.closing(Exchange(endpoint)) as exchange:
+    with contextlib.closing(Exchange(endpoint, shared_port=shared_port)) as exchange:
         with trio.move_on_after(timeout_ms / 1000):
             while (instance := exchange.advance()) is None:  # ends with an answer, a failure, or the deadline
                 wait = trio.lowlevel.wait_readable if exchange.asked else trio.lowlevel.wait_writable

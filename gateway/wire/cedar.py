@@ -35,12 +35,15 @@ def _string(text: str) -> bytes:
     return text.encode("ascii") + b"\0"
 
 
-def query_instance_request() -> bytes:
-    """Return what asks the collector behind a shared port for its instance id: SHARED_PORT_CONNECT, DC_QUERY_INSTANCE.
+def query_instance_request(*, shared_port: bool = True) -> bytes:
+    """Return what asks a collector for its instance id: SHARED_PORT_CONNECT where it shares a port, DC_QUERY_INSTANCE.
 
     Without the first message condor_shared_port would answer for itself, and a dead collector look alive. On a
     collector that owns its port (USE_SHARED_PORT = False) it is an unknown command, and the connection is closed.
     """
+    query = _message(_integer(DC_QUERY_INSTANCE))
+    if not shared_port:
+        return query
     connect = _message(
         _integer(SHARED_PORT_CONNECT)
         + _string("collector")
@@ -48,7 +51,7 @@ def query_instance_request() -> bytes:
         + _integer(DEADLINE_S)
         + _integer(0)  # no further arguments
     )
-    return connect + _message(_integer(DC_QUERY_INSTANCE))
+    return connect + query
 
 
 def parse_instance_untrusted(data: bytes) -> str | None:

@@ -52,7 +52,7 @@ class Pool:
             raise ToolFailed("condor_status", "no answer")
         return dict(self.ads[collector])
 
-    async def ask(self, collector, *, timeout_ms):
+    async def ask(self, collector, *, timeout_ms, shared_port):
         return self.instance
 
     async def invalidate(self, standby, ads, *, timeout_ms):
@@ -105,7 +105,7 @@ def test_leader_whose_collector_was_restarted_between_two_looks_withdraws_nothin
 def test_look_during_which_the_collector_was_restarted_counts_for_nothing(pool, monkeypatch):
     answers = iter(["leader", "restarted"] * 3)
 
-    async def ask(collector, *, timeout_ms):
+    async def ask(collector, *, timeout_ms, shared_port):
         return next(answers)
 
     monkeypatch.setattr(inventory, "collector_instance", ask)

@@ -63,6 +63,13 @@ try:
 except OSError as error:
     print(error)
 """
+HAZARDS = f"""
+import sys
+sys.path.insert(0, {LIBRARY!r})
+import trio
+from gateway.matchmaker.interfaces import interface_hazards
+print(len(trio.run(interface_hazards, sys.argv[1], sys.argv[2:])))
+"""
 
 
 @pytest.fixture(scope="module", params=list(WAYS))
@@ -145,6 +152,13 @@ async def test_managers_advertise_themselves_at_their_own_addresses(lab: Lab) ->
         ads = {line for line in found.splitlines() if line.split()[0] in ("Collector", "DaemonMaster")}
         assert len(ads) >= 2, found
         assert not [line for line in ads if lab.topology.condor_host in line]
+
+
+async def test_a_manager_whose_htcondor_would_take_any_address_for_its_own_is_told_so(lab: Lab) -> None:
+    argv = ["/usr/bin/python3", "-S", "-c", HAZARDS, lab.topology.host("cm1").address, lab.topology.virtual_address]
+    assert (await lab.exec("cm1", argv)).stdout.split() == ["0"]
+    for changed in ({"_CONDOR_NETWORK_INTERFACE": "*"}, {"_CONDOR_BIND_ALL_INTERFACES": "False"}):
+        assert (await lab.exec("cm1", argv, environment=changed)).stdout.split() == ["1"]
 
 
 async def test_jobs_run_on_after_the_elected_manager_is_killed(lab: Lab) -> None:

@@ -17,6 +17,10 @@ def test_request_names_the_collector_so_that_shared_port_does_not_answer_for_it(
     assert query_instance_request() == connect + query
 
 
+def test_a_collector_that_owns_its_port_is_asked_at_once():
+    assert query_instance_request(shared_port=False) == bytes.fromhex("01 00000008 000000000000ea8d")
+
+
 def test_request_states_its_own_lengths():
     request = query_instance_request()
     first = int.from_bytes(request[1:5], "big")
