@@ -197,17 +197,17 @@ def test_beyond_its_descriptors_a_relay_refuses_and_leaves_nobody_hanging():
             pass
         clients = []
         for number in range(CROWD):
-            clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", front.port), DEADLINE_S)))
-            if number % 2:  # the others have nothing to say yet
-                with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError):  # so early that connect itself tells
+                clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", front.port), DEADLINE_S)))
+                if number % 2:  # the others have nothing to say yet
                     clients[-1].sendall(b"hello")
         stats, vitals = settled(ours)
         assert stats.held_now == front.connections_max
-        assert stats.silent_now == front.silent_max
+        assert 0 < stats.silent_now <= front.silent_max
         assert (stats.maxconn_refused_total > 0, stats.accept_paused_total) == (True, 0)
         assert vitals.descriptors_max == 150
         assert stats.connections_now < vitals.descriptors < 150
-        assert sum(is_gone(client) for client in clients) == CROWD - stats.connections_now
+        assert sum(not is_gone(client) for client in clients) == stats.connections_now
         process.terminate()
         process.communicate(timeout=DEADLINE_S)
 
