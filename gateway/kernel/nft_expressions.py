@@ -179,6 +179,14 @@ def masquerade() -> bytes:
     return _expression("masq")
 
 
+def transparent_proxy(family: int, port: int) -> bytes:
+    """Give the packet to this host's own listener at the port in this register.
+
+    By its presence in any rule the kernel puts fragments together before it asks the rules (nft_tproxy.c).
+    """
+    return _expression("tproxy", number(1, family), number(3, port))
+
+
 def forward(device: int) -> bytes:
     """Netdev: send the frame out of the device whose index is in this register."""
     return _expression("fwd", number(1, device))

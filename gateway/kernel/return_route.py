@@ -26,8 +26,11 @@ from gateway.kernel.tables import Layout, OwnTables
 _COMMENT: Final = "condor-gateway return"
 _AFTER_TRACKING: Final = -150  # the priority that `nft` calls mangle
 _ETHERNET: Final = (1).to_bytes(2, sys.byteorder)  # ARPHRD_ETHER
+_RESERVED: Final = b"\xff"  # a protocol number that no packet has (RFC 5237)
 _ORIGINAL, _REPLY = b"\0", b"\1"
-_TOO_OLD: Final = "the kernel cannot mark flows: it needs nf_tables with ct, and for `proxy transparent` with socket"
+_TOO_OLD: Final = (
+    "the kernel cannot mark flows: it needs nf_tables with ct, and for `proxy transparent` with socket and tproxy"
+)
 
 
 class Gateway(NamedTuple):
@@ -197,12 +200,19 @@ def _returning(table: str, marked: dict[int, Gateway], listeners: Sequence[Liste
 
 
 def _transparent(table: str, families: Sequence[int]) -> Layout:
-    """Return the tables of a gateway: whatever belongs to a transparent socket of this host gets the mark."""
+    """Return the tables of a gateway: whatever belongs to a transparent socket of this host gets the mark.
+
+    A fragment after the first has no port, and so no socket. They are put together before because the other rule is
+    there, which nothing matches; to track all flows would do it as well, and cost more.
+    """
     rule = nft.socket_is_transparent() + nft.compare(b"\1") + _set_mark_of_packet(LOCAL_MARK)
     filling: list[bytes] = []
     for family in families:
+        unused = nft.meta(nft.META_L4PROTO) + nft.compare(_RESERVED) + nft.immediate(bytes(2))
+        unused += nft.transparent_proxy(family, word(0))
         filling += [
             nft.new_base_chain(table, "arriving", "filter", nft.HOOK_PREROUTING, _AFTER_TRACKING, family=family),
+            nftables.new_rule(table, "arriving", unused, family=family),
             nftables.new_rule(table, "arriving", rule, family=family),
         ]
     return Layout(dict.fromkeys(families, ("arriving",)), tuple(filling))
