@@ -3,6 +3,7 @@
 from typing import Any
 
 from gateway.console.accounting_text import render_accounting
+from gateway.console.traffic_text import render_backend, render_receiving, render_relay, render_returns
 
 
 def render_status(document: dict[str, Any]) -> str:
@@ -20,9 +21,13 @@ def render_status(document: dict[str, Any]) -> str:
     lines += [f"  not heard: {', '.join(silent)}"] if silent else []
     for name, matchmaker in document["matchmakers"].items():
         lines += _matchmaker(name, matchmaker)
+        lines += render_receiving(document["receiving"].get(name))
+    lines += render_returns(document["returns"])
     for name, address in document["addresses"].items():
         lines += _address(name, address)
-    lines += _relay(document["relay"])
+    for name, backend in document["backends"].items():
+        lines += ["", *render_backend(name, backend, document)]
+    lines += ["", *render_relay(document["relay"])] if document["relay"] is not None else []
     lines += _guard(document["guard"])
     lines += [f"warning: {warning}" for warning in document["warnings"]]
     return "\n".join(lines)
@@ -85,8 +90,8 @@ def _looked(collector: dict[str, Any]) -> str:
 
 
 def _address(name: str, address: dict[str, Any]) -> list[str]:
-    held = "held" if address["held"] else "not held"
-    lines = ["", f"this gateway ({name}): {held}, lease kept by {address['fence']}"]
+    held = "holds" if address["held"] else "does not hold"
+    lines = ["", f"this gateway {held} {name} (lease kept by {address['fence']})"]
     lines += [f"  claimed by {mac} for {claim['for_ms']} ms" for mac, claim in address["claimed_by"].items()]
     return lines
 
@@ -94,29 +99,7 @@ def _address(name: str, address: dict[str, Any]) -> list[str]:
 def _guard(guard: dict[str, Any] | None) -> list[str]:
     if guard is None:
         return ["", "no guard: nobody resigns for this process when it dies"]
-    killed = ", ".join(f"{count} {cause}" for cause, count in guard["control_killed_total"].items())
-    return [
-        "",
-        f"guard (pid {guard['pid']}): control restarted {guard['control_restarts_total']} times, killed {killed}",
-    ]
-
-
-def _relay(relay: dict[str, Any] | None) -> list[str]:
-    if relay is None:
-        return []
-    workers, descriptors = relay["workers"], relay["descriptors"]
-    pids = ", ".join(str(worker["pid"]) for worker in workers)
-    lines = [
-        "",
-        f"relay (pid {pids}, restarted {relay['restarts_total']} times; {descriptors['used']} of "
-        f"{descriptors['limit']} descriptors, up to {descriptors['connections_max']} connections)",
-    ]
-    if relay["degraded"]:
-        reason = next(worker["reason"] for worker in workers if not worker["listening"])
-        lines.append(f"  only {relay['listening']} of {len(workers)} processes listen: {reason}")
-    for name, listener in relay["listeners"].items():
-        lines.append(
-            f"  {name:<36} {listener['connections_now']:>5} connections {listener['held_now']:>4} held "
-            f"{listener['flows_now']:>5} flows"
-        )
-    return lines
+    killed = [f"killed {count} times as {cause}" for cause, count in guard["control_killed_total"].items() if count]
+    restarts = guard["control_restarts_total"]
+    done = [f"control restarted {restarts} times"] if restarts else []
+    return ["", f"guard (pid {guard['pid']}){': ' if done or killed else ''}{', '.join([*done, *killed])}"]

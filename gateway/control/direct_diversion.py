@@ -9,7 +9,9 @@ from typing import Any, Final
 import trio
 
 from gateway.config.settings import Address, Backend, Endpoint, Forward
-from gateway.control.diversion import Diversion, counted
+from gateway.control.diversion import Carried, Diversion, counted
+from gateway.control.figures import kernel_figures
+from gateway.control.tally import Tally
 from gateway.kernel.direct import Direct
 from gateway.kernel.link import Event as LinkEvent
 from gateway.kernel.link import LinkChanged, MacChanged
@@ -18,6 +20,13 @@ from gateway.kernel.resolver import Event as ResolverEvent
 from gateway.kernel.resolver import OffSegment, Resolved, Resolver, Unresolved
 
 LINGER_S: Final = 0.5  # neighbours follow a gratuitous ARP within milliseconds (measured); the lease ends after 1 s
+
+# name of `gateway.control.figures` -> counter of `Direct`
+_COUNTERS: Final = {
+    "connections": "connections_total",
+    "bytes_to_server": "bytes_total",
+    "datagrams_to_server": "datagrams_total",
+}
 
 
 class DirectDiversion(Diversion):
@@ -33,6 +42,9 @@ class DirectDiversion(Diversion):
         self._mac: str | None = None  # what the rules send to now
         self._looked = False  # for neighbours: before that, what an earlier process has left goes on
         self._lingering = False
+        self._names = {server.endpoint: server.name for server in backend.servers}
+        self._counters: dict[str, int] = {}
+        self.tally = Tally()
         self._rebuilt = False  # without a lease: the next extension grants it
 
     async def prepare(self, *, adopt: bool) -> list[str]:
@@ -44,6 +56,8 @@ class DirectDiversion(Diversion):
         """Send everything to `server`. Nothing drains: an open connection of another server is reset by this one."""
         self._server = server
         self._turn(force=True)
+        self.count()
+        self.tally.follow(None if server is None else self._names[server])
 
     def _resolved(self, event: ResolverEvent) -> None:
         match event:
@@ -129,6 +143,35 @@ class DirectDiversion(Diversion):
         self._rebuilt = True
         self._turn(force=True)
 
+    # -- observation -----------------------------------------------------------------------------------------------
+
+    def count(self) -> None:
+        """Read the counters, 0.1 ms. Not while rules are made anew: that is another thread's work."""
+        if self.fault:
+            return
+        if said := counted(self._direct.counters):
+            self._counters = said
+            figures = {name: said[counter] for name, counter in _COUNTERS.items()}
+            self.tally.take(figures, trio.current_time())
+
+    def carried(self) -> Carried:
+        """Return what the kernel has carried, and what keeps it from that."""
+        tally = self.tally
+        return Carried(
+            self._mac is not None and not self.fault,
+            self._direct.state,
+            self.fault,
+            self._refused(),
+            kernel_figures(self.way, tally.totals, tally.rates),
+            {
+                name: kernel_figures(self.way, of_server, tally.rates if name == tally.elected else {})
+                for name, of_server in tally.servers.items()
+            },
+        )
+
+    def _refused(self) -> str | None:
+        return None if self._server is None else self._resolver.refusal(self._server.host)
+
     def status(self) -> dict[str, Any]:
         """Return what an operator sees."""
         return {
@@ -138,6 +181,6 @@ class DirectDiversion(Diversion):
             "fault": self.fault,
             "server": None if self._server is None else str(self._server),
             "server_mac": self._mac,
-            "refused": None if self._server is None else self._resolver.refusal(self._server.host),
-            "counters": counted(self._direct.counters),
+            "refused": self._refused(),
+            "counters": self._counters,
         }

@@ -5,8 +5,8 @@ because nobody is elected, because a MAC is not known, or because the rules are 
 So a refusal of the kernel ends nothing: it is said once, and a task tries again.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import structlog
 import trio
@@ -16,6 +16,17 @@ from gateway.kernel.netlink import KernelRefused
 
 MEND_S: Final = 2.0  # between two tries to make rules that the kernel has refused, or that are gone
 LOOK_S: Final = 5.0  # between two looks whether they are still there
+
+
+class Carried(NamedTuple):
+    """What the kernel does for one backend at one place, and has done. Figures as in `gateway.control.figures`."""
+
+    carries: bool  # it takes what is new to the elected server; else the relay does, or holds it
+    state: str
+    fault: str
+    refused: str | None  # why the elected server is not to be reached in this way
+    figures: Mapping[str, Any]
+    servers: Mapping[str, Mapping[str, Any]]
 
 
 class Diversion:

@@ -3,14 +3,17 @@
 Rule: what is decided comes from the elections; here it only finds its way to the rules.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from gateway.config.settings import Endpoint, Forward, Peer, Settings
 from gateway.control.direct_diversion import DirectDiversion
+from gateway.control.diversion import Carried
 from gateway.control.nat_diversion import NatDiversion
 from gateway.kernel.link import Event as LinkEvent
+
+COUNT_S: Final = 1.0  # as often as the relay reports
 
 
 class Diversions:
@@ -67,14 +70,35 @@ class Diversions:
             for one in self._all():
                 await nursery.start(one.run)
             task_status.started()
-            await trio.sleep_forever()
+            while True:
+                self._count()
+                await trio.sleep(COUNT_S)
+
+    def _count(self) -> None:
+        for one in self._all():
+            one.count()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know now."""
+        return [] if self.nat is None else self.nat.warnings
+
+    def carried(self) -> dict[str, list[Carried]]:
+        """Return backend -> what the kernel does for it, at each of its addresses; `forward proxy` is not in it."""
+        self._count()
+        found: dict[str, list[Carried]] = {}
+        for one in self.direct:
+            found.setdefault(one.backend, []).append(one.carried())
+        if self.nat is not None:
+            found |= {name: [self.nat.carried_of(name)] for name in self.nat.tallies}
+        return found
 
     def status(self) -> dict[str, Any]:
         """Return them by backend, those of `direct` by address as well."""
+        self._count()
         found: dict[str, Any] = {f"{one.backend}/{one.address}": one.status() for one in self.direct}
         if self.nat is not None:
-            names = (backend.name for backend in self._backends.values() if backend.forward is Forward.NAT)
-            found |= {name: self.nat.status_of(name) for name in names}
+            found |= {name: self.nat.status_of(name) for name in self.nat.tallies}
         return found
 
     def _all(self) -> tuple[DirectDiversion | NatDiversion, ...]:

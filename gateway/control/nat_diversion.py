@@ -3,20 +3,45 @@
 Rule: a flow stays with the server that it began with until its time is over; then it is dropped and its client roused.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import trio
 
 from gateway.config.settings import Address, Backend, Endpoint, Forward, Peer, Settings
-from gateway.control.diversion import LOOK_S, Diversion, counted
-from gateway.kernel.conntrack import Conntrack
+from gateway.control.diversion import LOOK_S, Carried, Diversion, counted
+from gateway.control.figures import kernel_figures
+from gateway.control.tally import Tally
+from gateway.kernel.conntrack import Conntrack, Fill
 from gateway.kernel.nat import Nat, forwarding_sysctls
 from gateway.kernel.nat_rules import Listener, Service
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.sysctl import Sysctls
 
 SYSCTLS_FILE: Final = "gateway-sysctls.json"
+FLOWS_SEARCHED_MAX: Final = 100_000  # the kernel looks at each of them to find ours: some 50 ms
+
+# name of `gateway.control.figures` -> counters of `Nat`, which is their sum
+_COUNTERS: Final = {
+    "connections": ("tcp_opened",),
+    "flows": ("udp_opened",),
+    "bytes_to_server": ("tcp_received_bytes", "udp_received_bytes"),
+    "bytes_to_client": ("tcp_sent_bytes", "udp_sent_bytes"),
+    "datagrams_to_server": ("udp_received_packets",),
+    "datagrams_to_client": ("udp_sent_packets",),
+}
+
+
+class _Table(NamedTuple):
+    """What the kernel's table of flows shows."""
+
+    warnings: frozenset[str]
+    fill: Fill | None = None
+    dropped: int = 0  # packets of this host since boot, because it was full
+    open: Mapping[str, tuple[int, int]] = MappingProxyType({})  # service -> connections to its server, to former ones
 
 
 class NatDiversion(Diversion):
@@ -33,10 +58,14 @@ class NatDiversion(Diversion):
         self._servers: dict[str, Endpoint | None] = {}
         self._due: dict[str, float] = {}  # service -> when what it had with former servers ends
         self._due_changed = trio.Event()
-        self._told: set[str] = set()
+        self._names = {one.name: {server.endpoint: server.name for server in one.servers} for one in backends}
+        self._counters: dict[str, dict[str, int]] = {one.name: {} for one in backends}
+        self._table = _Table(frozenset())
+        self._dropped_before: int | None = None
+        self.tallies = {one.name: Tally() for one in backends}
         self._thread = trio.Lock()  # `install`, `expel` and `remove` never beside one another
-        self.expelled_total = 0
-        self.roused_total = 0
+        self.expelled_total: Counter[str] = Counter()  # by service
+        self.roused_total: Counter[str] = Counter()
 
     async def prepare(self, *, adopt: bool) -> list[str]:
         """Let the host forward, and build the rules; return what an operator should know. Raises `KernelRefused`."""
@@ -59,6 +88,8 @@ class NatDiversion(Diversion):
                 self._due_changed.set()
 
         self.attempt(turn)
+        self.count()
+        self.tallies[service].follow(None if server is None else self._names[service][server])
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Drop flows when they are due and keep the rules whole; ends by cancellation."""
@@ -111,41 +142,99 @@ class NatDiversion(Diversion):
             except KernelRefused as error:
                 self.failed(str(error))
                 return
-        self.expelled_total += expelled.connections
-        self.roused_total += expelled.roused
+        self.expelled_total[service] += expelled.connections
+        self.roused_total[service] += expelled.roused
         self.log.info("diversion.expelled", service=service, connections=expelled.connections, roused=expelled.roused)
 
     async def _watch_table(self) -> None:
-        """Warn of a table of flows that is nearly full; the kernel drops packets of new ones then."""
+        """Warn of a table of flows that is nearly full; the kernel drops packets of new ones then. Count what is open.
+
+        Nobody else uses this socket.
+        """
         while True:
-            try:
-                warnings = set(await trio.to_thread.run_sync(self._conntrack.warnings))
-            except KernelRefused as error:
-                warnings = {str(error)}
-            for warning in sorted(warnings - self._told):
+            async with self._thread:
+                table = await trio.to_thread.run_sync(self._look_at_table)
+            for warning in sorted(table.warnings - self._table.warnings):
                 self.log.warning("conntrack.warning", reason=warning)
-            self._told = warnings
+            if self._dropped_before is None and table.fill is not None:
+                self._dropped_before = table.dropped
+            self._table = table
             await trio.sleep(LOOK_S)
+
+    def _look_at_table(self) -> _Table:
+        try:
+            warnings, fill = frozenset(self._conntrack.warnings()), self._conntrack.fill()
+            few = fill.flows <= FLOWS_SEARCHED_MAX
+            names = [service.name for service in self._services] if few else []
+            opened = {name: self._nat.established(name, self._conntrack) for name in names}
+            return _Table(warnings, fill, self._conntrack.losses().drop, opened)
+        except KernelRefused as error:
+            return _Table(frozenset({str(error)}))
+
+    # -- observation -----------------------------------------------------------------------------------------------
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know of the table of flows."""
+        return sorted(self._table.warnings)
+
+    def count(self) -> None:
+        """Read the counters, 0.2 ms. Not while rules are made anew: that is another thread's work."""
+        if self.fault:
+            return
+        said = counted(self._nat.counters)
+        for service, tally in self.tallies.items():
+            prefix = f"{service}."
+            mine = {key.removeprefix(prefix): value for key, value in said.items() if key.startswith(prefix)}
+            if mine:
+                self._counters[service] = mine
+                figures = {name: sum(mine[one] for one in counters) for name, counters in _COUNTERS.items()}
+                tally.take(figures | {"reset": self.expelled_total[service]}, trio.current_time())
+
+    def carried_of(self, service: str) -> Carried:
+        """Return what the kernel has carried of one backend, and what keeps it from that."""
+        tally, opened = self.tallies[service], self._table.open.get(service)
+        figures = kernel_figures(
+            self.way,
+            tally.totals,
+            tally.rates,
+            None if opened is None else {"now": sum(opened), "draining": opened[1]},
+        )
+        full = self._table.dropped - (self._dropped_before or 0)
+        return Carried(
+            self._servers.get(service) is not None and not self.fault,
+            self._nat.state,
+            self.fault,
+            None,
+            figures | {"errors": {"table of flows full (packets of this host)": full} if full else {}},
+            {name: self._figures_of_server(service, name) for name in self._names[service].values()},
+        )
+
+    def _figures_of_server(self, service: str, name: str) -> dict[str, Any]:
+        tally, opened = self.tallies[service], self._table.open.get(service)
+        rates = tally.rates if name == tally.elected else {}
+        now: dict[str, int | None] = {"now": 0, "draining": 0}
+        if opened is None:
+            now = {"now": None, "draining": None}
+        elif name == tally.elected:
+            now = {"now": opened[0], "draining": 0}
+        elif name == tally.former:
+            now = {"now": opened[1], "draining": opened[1]}
+        return kernel_figures(self.way, tally.servers.get(name, {}), rates, now)
 
     def status_of(self, service: str) -> dict[str, Any]:
         """Return what an operator sees of one backend."""
-        server = self._servers.get(service)
-        try:
-            fill: float | None = round(self._conntrack.fill().fraction, 4)
-        except KernelRefused:
-            fill = None
-        prefix = f"{service}."
-        counters = counted(self._nat.counters)
+        server, fill = self._servers.get(service), self._table.fill
         return {
             "way": str(self.way),
             "state": self._nat.state,
             "fault": self.fault,
             "server": None if server is None else str(server),
-            "expelled_total": self.expelled_total,
-            "roused_total": self.roused_total,
-            "conntrack_fill": fill,
-            "warnings": sorted(self._told),
-            "counters": {key.removeprefix(prefix): value for key, value in counters.items() if key.startswith(prefix)},
+            "expelled_total": self.expelled_total[service],
+            "roused_total": self.roused_total[service],
+            "conntrack_fill": None if fill is None else round(fill.fraction, 4),
+            "warnings": self.warnings,
+            "counters": self._counters[service],
         }
 
 

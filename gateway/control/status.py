@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from gateway.config.settings import Peer, Settings
+from gateway.control import figures
 from gateway.control.address import AddressService
 from gateway.control.diversions import Diversions
 from gateway.control.forwarding import Forwarding
@@ -58,6 +59,8 @@ class Status:
         """Return the status of this moment."""
         now_ms = boot_ms()
         node = self._shell.node
+        traffic = self._forwarding.traffic
+        backends = figures.of_backends(self._settings, traffic.backends(), self._diversions.carried())
         kinds = dict.fromkeys((address.name for address in self._settings.addresses), "address")
         return {
             "schema": SCHEMA,
@@ -65,7 +68,12 @@ class Status:
             "node": self._me.name,
             "roles": sorted(self._me.roles),
             "pid": os.getpid(),
-            "warnings": [*self._warnings, *self._forwarding.warnings, *self._link.report.get("warnings", ())],
+            "warnings": [
+                *self._warnings,
+                *self._forwarding.warnings,
+                *self._diversions.warnings,
+                *self._link.report.get("warnings", ()),
+            ],
             "guard": self._guard(),
             "reloads": {"failed_total": self._link.reloads_failed, "failure": self._link.reload_failure},
             "slowness": {
@@ -86,6 +94,8 @@ class Status:
             },
             "addresses": {name: service.status() for name, service in self._addresses.items()},
             "matchmakers": {name: service.status() for name, service in self._matchmakers.items()},
+            "frontends": figures.of_frontends(self._settings, traffic.frontends(), backends),
+            "backends": backends,
             "relay": self._forwarding.status(),
             "diversions": self._diversions.status(),
             "receiving": self._receivings.status(),

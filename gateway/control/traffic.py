@@ -14,6 +14,13 @@ from gateway.relay.messages import Listener, ListenerStats, Report, Vitals
 _FIELDS = tuple(field for field in ListenerStats.__struct_fields__ if field != "name")
 _TOTALS = tuple(field for field in _FIELDS if field.endswith("_total"))
 
+# Whose they are when they are not the elected server's: ends of what a former one had; what goes on with the last one
+# while nobody is elected.
+_OF_FORMER = frozenset({"reset_at_switch_total", "drained_total"})
+_OF_LAST = frozenset(
+    {"bytes_to_server_total", "bytes_to_client_total", "datagrams_to_client_total", "reset_by_server_total"}
+)
+
 # field of ListenerStats -> its name as a cause of errors
 _ERRORS = {
     "hold_expired_total": "no server in time",
@@ -71,10 +78,17 @@ class Traffic:
         self._buried: dict[str, Counter[str]] = {}  # listener -> what dead workers had counted
         self._servers: dict[str, dict[str, Counter[str]]] = {}  # backend -> server -> totals and gauges
         self._elected: dict[str, str | None] = {}  # backend -> server that its route leads to
+        self._last: dict[str, str] = {}  # backend -> its last server, also while nobody is elected
+        self._former: dict[str, str] = {}  # backend -> the one before
 
     def follow(self, backend: str, server: str | None) -> None:
         """Count what comes from now on as that of `server`."""
         self._elected[backend] = server
+        last = self._last.get(backend)
+        if server is not None and server != last:
+            self._last[backend] = server
+            if last is not None:
+                self._former[backend] = last
 
     def take(self, worker: int, report: Report, now_s: float) -> None:
         """Take a report of one worker; a new process in its place has been `lost` before."""
@@ -95,9 +109,13 @@ class Traffic:
 
     def _count_for_server(self, listener: str, grown: Mapping[str, int]) -> None:
         backend = self._routes.get(listener, "")
-        server = self._elected.get(backend)
-        if server is not None and listener in self._frontends:
-            self._servers.setdefault(backend, {}).setdefault(server, Counter()).update(grown)
+        if listener not in self._frontends:
+            return
+        elected, last, former = (each.get(backend) for each in (self._elected, self._last, self._former))
+        for field, number in grown.items():
+            server = former if field in _OF_FORMER else last if field in _OF_LAST else elected
+            if server is not None:
+                self._servers.setdefault(backend, {}).setdefault(server, Counter())[field] += number
 
     def lost(self, worker: int) -> None:
         """Note that a worker has died: its clients are gone, what it has counted is not."""
@@ -117,28 +135,33 @@ class Traffic:
         return {name: {field: found[field] for field in _FIELDS} for name, found in self._listeners().items()}
 
     def frontends(self) -> dict[str, dict[str, Any]]:
-        """Return frontend -> its figures; see `_figures`."""
+        """Return frontend -> its figures; see `figures`."""
         return self._grouped(self._frontends)
 
     def backends(self) -> dict[str, dict[str, Any]]:
         """Return backend -> its figures, and under `servers` those of each that it had."""
         grouped = self._grouped({name: self._routes[name] for name in self._frontends})
-        for backend, figures in grouped.items():
-            figures["server"] = self._elected.get(backend)
-            figures["servers"] = {
-                server: self._server(figures, counted, elected=server == self._elected.get(backend))
+        for backend, whole in grouped.items():
+            whole["server"] = self._elected.get(backend)
+            whole["servers"] = {
+                server: self._server(backend, server, whole, counted)
                 for server, counted in self._servers.get(backend, {}).items()
             }
         return grouped
 
-    def _server(self, backend: Mapping[str, Any], counted: Counter[str], *, elected: bool) -> dict[str, Any]:
-        """What was counted while it was the elected one: connections that drain count for its successor."""
-        figures = _figures(counted, Counter())
-        now = backend["connections"]
-        if elected:
-            figures["connections"]["now"] = now["now"] - now["silent"] - now["held_now"] - now["draining"]
-            figures["rates"] = backend["rates"]
-        return figures
+    def _server(self, backend: str, server: str, whole: Mapping[str, Any], counted: Counter[str]) -> dict[str, Any]:
+        """What was counted while it was elected, to the second, and how its connections ended.
+
+        The bytes of connections that drain count for its successor.
+        """
+        now = whole["connections"]
+        mine = figures(counted, Counter())
+        if server == self._last.get(backend):
+            mine["connections"]["now"] = now["now"] - now["silent"] - now["held_now"] - now["draining"]
+            mine["rates"] = whole["rates"]
+        elif server == self._former.get(backend):
+            mine["connections"]["now"] = mine["connections"]["draining"] = now["draining"]
+        return mine
 
     def _listeners(self) -> dict[str, Counter[str]]:
         found: dict[str, Counter[str]] = {}
@@ -159,10 +182,10 @@ class Traffic:
             for name, each in worker.rates.items():
                 if name in groups:
                     rates[groups[name]].update(each)
-        return {group: _figures(counted[group], rates[group]) for group in counted}
+        return {group: figures(counted[group], rates[group]) for group in counted}
 
 
-def _figures(counted: Counter[str], rates: Counter[str]) -> dict[str, Any]:
+def figures(counted: Counter[str], rates: Counter[str]) -> dict[str, Any]:
     """Return the figures that an operator asks for; `errors` names the causes that have occurred."""
     return {
         "connections": {

@@ -26,8 +26,11 @@ _GET, _DELETE, _STATS_CPU, _STATS = 1, 2, 4, 5  # IPCTNL_MSG_CT_*
 _GENERIC: Final = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
 _TUPLE_ORIG, _PROTOINFO, _MARK, _MARK_MASK = 1, 4, 8, 21  # CTA_*
 _NESTED: Final = 0x8000
+_DONE_BYTES: Final = 20  # of NLMSG_DONE: its header and an int
 _TCP_ESTABLISHED: Final = 3  # TCP_CONNTRACK_ESTABLISHED
 _LOSSES: Final = {9: "insert_failed", 10: "drop", 11: "early_drop"}  # CTA_STATS_*
+# CTA_PROTOINFO_TCP, in it CTA_PROTOINFO_TCP_STATE: what each TCP flow of a dump has once
+_ESTABLISHED: Final = struct.pack("=HHHB3x", 1 | _NESTED, 5, 1, _TCP_ESTABLISHED)
 
 
 class Flow(NamedTuple):
@@ -100,6 +103,18 @@ class Conntrack:
         listed = self._netlink.dump(_message(_GET, netlink.NLM_F_DUMP, _marked(mark, mask)))
         return (flow for flow in map(_flow_of, (message.body for message in listed)) if flow is not None)
 
+    def established(self, mark: int, mask: int) -> int:
+        """Return how many TCP connections with `mark` under `mask` there are whose two sides still send.
+
+        Nothing is parsed: the kernel's answer is searched for this state. Ten thousand take some 10 ms, nearly all of
+        them the kernel's: in a thread.
+
+        Raises:
+            KernelRefused: no permission.
+        """
+        request = _message(_GET, netlink.NLM_F_DUMP, _marked(mark, mask))
+        return sum(answer.count(_ESTABLISHED) for answer in self._netlink.dump_raw(request))
+
     def fill(self) -> Fill:
         """Return how full the table is.
 
@@ -171,6 +186,27 @@ class _NetfilterSocket(RouteSocket):
                     raise KernelRefused("read the table of flows", -code, "run as root or give CAP_NET_ADMIN")
                 if part.sequence == sequence:
                     return part
+
+    def dump_raw(self, message: bytearray) -> Iterator[bytes]:
+        """Send a dump request and return the datagrams of the answer, each as it came.
+
+        Raises:
+            KernelRefused: the kernel answered with an error.
+        """
+        sequence = self._send(message)
+        while True:  # ends with NLMSG_DONE, an error, or an empty queue
+            data = self._receive()
+            _, kind, _, number, _ = HEADER.unpack_from(data)
+            if number != sequence:
+                continue
+            if kind == netlink.NLMSG_ERROR:
+                (code,) = struct.unpack_from("=i", data, HEADER.size)
+                raise KernelRefused("read the table of flows", -code, "run as root or give CAP_NET_ADMIN")
+            yield data
+            # NLMSG_DONE has a datagram of its own, or is the last of one: 20 bytes, the kernel's number of errors.
+            done = HEADER.unpack_from(data, len(data) - _DONE_BYTES) if len(data) >= _DONE_BYTES else None
+            if kind == netlink.NLMSG_DONE or (done is not None and done[:2] == (_DONE_BYTES, netlink.NLMSG_DONE)):
+                return
 
 
 def _message(kind: int, flags: int, attributes: bytes) -> bytearray:

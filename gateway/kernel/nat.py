@@ -183,6 +183,17 @@ class Nat:
                     found[key] = found.get(key, 0) + number
         return found
 
+    def established(self, service: str, through: Conntrack) -> tuple[int, int]:
+        """Return how many connections of a service are open now: to its server, and to former ones. In a thread.
+
+        Raises:
+            KernelRefused: no permission.
+        """
+        slot, present = self._slots[service], self._generations[service]
+        marks = (nat_rules.mark(slot, "tcp", generation) for generation in (present, 1 - present))
+        now, former = (through.established(mark, MARK_MASK) for mark in marks)
+        return now, former
+
     def intact(self) -> bool:
         """Return whether the tables and all their chains are there."""
         return self._tables.intact(self._layout)

@@ -23,7 +23,7 @@ from gateway.config.settings import (
     Server,
     Settings,
 )
-from gateway.control import diversion, receiving
+from gateway.control import diversion, nat_diversion, receiving
 from gateway.control.diversions import Diversions
 from gateway.control.receiving import Receivings
 from gateway.core.actions import FollowLeader
@@ -203,8 +203,9 @@ def answering(host: Host) -> None:
 
 
 def test_flows_to_a_former_server_end_soon_after_a_switch_by_nat(
-    gateway: Host, segment: Segment, tmp_path: Path
+    gateway: Host, segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(nat_diversion, "LOOK_S", 0.05)
     answering(segment.hosts["cm1"])
     answering(segment.hosts["cm2"])
 
@@ -221,19 +222,60 @@ def test_flows_to_a_former_server_end_soon_after_a_switch_by_nat(
 
     ours, theirs = socket.socketpair()
 
-    async def body(made: Diversions) -> tuple[str, dict[str, Any]]:
+    async def body(made: Diversions) -> tuple[str, dict[str, Any], dict[str, Any]]:
         made.set_server("managers", endpoint("cm1"), 0)
         running = segment.hosts["client"].start(client, theirs)
         await trio.to_thread.run_sync(ours.recv, 1)
+        before = figures_of(made)
+        assert await until(lambda: figures_of(made)["cm1"]["connections"]["now"] == 1), "seen in the table of flows"
         made.set_server("managers", endpoint("cm2"), 0)
         result = await trio.to_thread.run_sync(running.result)
         assert await until(lambda: made.status()["managers"]["expelled_total"] > 0)
-        return result, made.status()["managers"]
+        assert await until(lambda: figures_of(made)["cm1"]["connections"]["now"] == 0)
+        assert before["cm1"]["connections"]["total"] == 1
+        return result, made.status()["managers"], figures_of(made)
 
-    result, status = on_gateway(gateway, settings(tmp_path, Forward.NAT), body)
+    result, status, servers = on_gateway(gateway, settings(tmp_path, Forward.NAT), body)
     assert result == "reset"
     assert status["expelled_total"] == 1
     assert status["server"] == f"{HOSTS['cm2']}:{PORT}"
+    assert [servers[name]["connections"]["total"] for name in ("cm1", "cm2")] == [1, 0]
+    assert [servers[name]["connections"]["reset"] for name in ("cm1", "cm2")] == [1, 0]
+    assert servers["cm1"]["bytes"]["to_server"] > 100
+    assert servers["cm1"]["bytes"]["to_client"] > 100
+
+
+def figures_of(made: Diversions) -> dict[str, Any]:
+    """Return what the kernel has carried to each server."""
+    (one,) = made.carried()["managers"]
+    return dict(one.servers)
+
+
+def test_what_direct_forwards_is_counted_for_the_server_of_that_time(
+    gateway: Host, segment: Segment, tmp_path: Path
+) -> None:
+    def send(count: int) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            for _ in range(count):
+                sending.sendto(bytes(1_000), (IP, PORT))
+
+    async def body(made: Diversions) -> tuple[Any, dict[str, Any]]:
+        total = 0
+        for name, count in (("cm1", 3), ("cm2", 4)):
+            made.set_server("managers", endpoint(name), 0)
+            assert await until(lambda: made.carried()["managers"][0].carries)
+            await trio.to_thread.run_sync(segment.hosts["client"].call, send, count)
+            total += count
+            assert await until(
+                lambda total=total: made.carried()["managers"][0].figures["datagrams"]["to_server"] == total
+            )
+        assert await until(lambda: made.carried()["managers"][0].figures["rates"]["datagrams_to_server"] > 0)
+        return made.carried()["managers"][0].figures, figures_of(made)
+
+    figures, servers = on_gateway(gateway, settings(tmp_path, Forward.DIRECT), body)
+    assert {name: one["datagrams"]["to_server"] for name, one in servers.items()} == {"cm1": 3, "cm2": 4}
+    assert figures["bytes"]["to_server"] > 7_000
+    assert (figures["connections"]["now"], figures["bytes"]["to_client"]) == (None, None), "it cannot know"
 
 
 def on_manager(host: Host, wanted: Settings, body: Callable[[Receivings], Awaitable[Any]]) -> Any:

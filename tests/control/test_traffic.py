@@ -67,6 +67,29 @@ def test_each_server_has_what_was_counted_while_it_was_elected() -> None:
     assert backend["servers"]["cm1"]["connections"]["now"] == 0
 
 
+def test_what_ends_at_a_switch_was_the_former_servers() -> None:
+    found = traffic()
+    found.take(0, report(), 0)
+    found.follow("managers", "cm1")
+    found.take(0, report(connections_now=5, connections_total=5), 1)
+    found.follow("managers", None)
+    found.follow("managers", "cm2")
+    found.take(0, report(connections_now=3, draining_now=2, connections_total=6, reset_at_switch_total=3), 2)
+    servers = found.backends()["managers"]["servers"]
+    assert (servers["cm1"]["connections"]["reset"], servers["cm2"]["connections"]["reset"]) == (3, 0)
+    assert (servers["cm1"]["connections"]["now"], servers["cm2"]["connections"]["now"]) == (2, 1)
+
+
+def test_while_nobody_is_elected_open_connections_go_on_and_new_ones_are_nobodys() -> None:
+    found = traffic()
+    found.take(0, report(), 0)
+    found.follow("managers", "cm1")
+    found.follow("managers", None)
+    found.take(0, report(connections_total=2, bytes_to_client_total=100), 1)
+    servers = found.backends()["managers"]["servers"]
+    assert (servers["cm1"]["bytes"]["to_client"], servers["cm1"]["connections"]["total"]) == (100, 0)
+
+
 def test_errors_are_named_by_cause_and_only_those_that_occurred() -> None:
     found = traffic()
     found.take(0, report(maxconn_refused_total=2, refused_total=2, connect_failed_total=1), 1)
