@@ -27,6 +27,7 @@ from tests.bench.plane.segment import Segment, SegmentError, end_by_signals
 
 MARKDOWN = ROOT / "build/bench/plane.md"
 IDLE_COUNTS = [1_000, 10_000]
+BESIDES_IDLE = 100  # nobody at the limit of their connections: new ones are tried beside the idle ones
 LOAD_S_BEYOND = 45  # a load that takes this much longer is stuck
 SWITCH_S = 4.0  # silent clients behind nat are told one after another
 
@@ -39,6 +40,7 @@ class Bench:
         self.chosen = chosen
         self.everybody = [kind(segment, segment.folder) for kind in kinds]
         self.kinds = kinds
+        self.servers: dict[int, subprocess.Popen[str]] = {}
         self.complaints: list[str] = []
         self.corrupt = False
         self.rounds: dict[str, dict[str, dict[str, list[float | None]]]] = {}
@@ -52,15 +54,23 @@ class Bench:
 
     def start(self) -> None:
         """Start the servers and everybody; who does not start is left out, and said."""
-        for number, host in SERVERS.items():
-            server = self.segment.spawn(host, [str(binary()), "serve", "0.0.0.0", str(PORT), str(number)])
-            assert server.stdout is not None
-            server.stdout.readline()
+        self.start_servers()
         for contender in list(self.everybody):
             try:
                 contender.start()
             except (ContenderError, SegmentError) as error:
                 self.leave_out(contender, error)
+
+    def start_servers(self) -> None:
+        """Start the servers, anew where they run: what a switch behind nat has orphaned there goes with them."""
+        for number, host in SERVERS.items():
+            if number in self.servers:
+                self.servers[number].kill()
+                self.servers[number].wait()
+            argv = [str(binary()), "serve", "0.0.0.0", str(PORT), str(number)]
+            server = self.servers[number] = self.segment.spawn(host, argv)
+            assert server.stdout is not None
+            server.stdout.readline()
 
     def stop(self) -> None:
         for contender in self.everybody:
@@ -117,6 +127,7 @@ class Bench:
             for contender in random.sample(self.everybody, len(self.everybody)):
                 if contender.can_switch:
                     to = number[contender.name] = 3 - number[contender.name]
+                    self.start_servers()
                     try:
                         found = idle.measure_switch(
                             self.segment, contender, max(self.chosen.idle), to, seconds=SWITCH_S
@@ -125,9 +136,12 @@ class Bench:
                         self.leave_out(contender, error)
                     else:
                         kept.setdefault(contender.name, []).append(found)
-        for contender in self.everybody:
+        for contender in list(self.everybody):
             if number[contender.name] != 1:
-                contender.switch(1)
+                try:
+                    contender.switch(1)
+                except (ContenderError, OSError) as error:
+                    self.leave_out(contender, error)
         print(f"{mode}: {self.chosen.switches} switches each", file=sys.stderr, flush=True)
 
     def leave_out(self, contender: Contender, error: Exception) -> None:
@@ -276,7 +290,8 @@ def main() -> None:
     if os.geteuid() != 0:
         raise SystemExit("the data plane is not measured: network namespaces need root")
     limit = contenders.raise_file_limit()
-    chosen.idle = sorted({min(count, contenders.connections_max()) for count in chosen.idle})
+    room = contenders.connections_max() - BESIDES_IDLE
+    chosen.idle = sorted({min(count, room) for count in chosen.idle})
     kinds, versions, left_out = available(chosen.only)
     facts = facts_of(chosen, versions)
     facts["limits"] = f"{limit:,} file descriptors a process, so at most {contenders.connections_max():,} connections"
@@ -289,7 +304,9 @@ def main() -> None:
             bench.run(chosen.loads)
             bench.stop()
         except KeyboardInterrupt:
-            print("interrupted: what there is so far", file=sys.stderr)
+            bench.complain("interrupted: this is what there was so far")
+        except (ContenderError, SegmentError, OSError) as error:
+            bench.complain(f"broken off: {error}")
     text = bench.markdown(facts, chosen.loads)
     print(text)
     chosen.markdown.parent.mkdir(parents=True, exist_ok=True)
