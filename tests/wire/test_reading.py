@@ -71,3 +71,13 @@ def test_a_file_read_at_once_is_as_good_as_one_scanned_and_then_replayed(seed: i
 def test_a_file_that_is_too_long_is_not_read():
     with pytest.raises(Malformed):
         Reading(b"101 a * *\n" * 10_000, 99_999)
+
+
+def test_an_attribute_said_twice_is_two_records_in_each_file_that_says_so():
+    ads = (f"101 {name} * *\n103 {name} Priority 1\n103 {name} Priority 2\n" for name in "abcde")
+    data = "".join(ads).encode()
+    alike: Records = {}
+    for _ in range(2):
+        reading = Reading(data, BYTES_MAX, alike)
+        assert reading.scan == scan_untrusted(data)
+        assert reading.state(len(data)) == {name: {"Priority": "2"} for name in "abcde"}
