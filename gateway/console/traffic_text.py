@@ -11,6 +11,7 @@ BUSY_AT: Final = 0.8  # of a core
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 # Causes of `errors` that are a client's or a server's own doing, and no fault.
 _USUAL: Final = frozenset({"reset by client", "reset by server"})
+_SAID: Final = {"no server in time": "waited in vain for a server", "connect failed": "times no server accepted"}
 _REFUSALS: Final = frozenset(
     {
         "maxconn",
@@ -50,7 +51,7 @@ def _carrier(name: str, backend: Mapping[str, Any], document: Mapping[str, Any])
     server = backend["server"]
     if not any(document["addresses"][address]["held"] for address in backend["addresses"]):
         holders = {document["elections"].get(address, {}).get("leader") for address in backend["addresses"]} - {None}
-        return f"carried by {', '.join(sorted(holders)) or 'no gateway'} now"
+        return f"carried by {', '.join(sorted(holders))} now" if holders else "no gateway holds its address"
     if server is None:
         held = backend["connections"]["held_now"]
         return "nobody is elected, new connections wait" + (f": {_number(held)} so far" if held else "")
@@ -122,7 +123,9 @@ def _former(backend: Mapping[str, Any]) -> list[str]:
 def _errors(backend: Mapping[str, Any]) -> list[str]:
     errors = {cause: count for cause, count in backend["errors"].items() if cause not in _USUAL}
     refused = [f"{_number(count)} {cause}" for cause, count in errors.items() if cause in _REFUSALS]
-    others = [f"{_number(count)} {cause}" for cause, count in errors.items() if cause not in _REFUSALS]
+    others = [
+        f"{_number(count)} {_SAID.get(cause, cause)}" for cause, count in errors.items() if cause not in _REFUSALS
+    ]
     lines = [f"  refused      {', '.join(refused)}"] if refused else []
     return [*lines, *([f"  errors       {', '.join(others)}"] if others else [])]
 

@@ -106,8 +106,8 @@ class Conntrack:
     def established(self, mark: int, mask: int) -> int:
         """Return how many TCP connections with `mark` under `mask` there are whose two sides still send.
 
-        Nothing is parsed: the kernel's answer is searched for this state. Ten thousand take some 10 ms, nearly all of
-        them the kernel's: in a thread.
+        Nothing is parsed: the kernel's answer is searched for this state. Ten thousand take 70 ms, nearly all of it the
+        kernel's own: in a thread, which holds the interpreter up for microseconds only.
 
         Raises:
             KernelRefused: no permission.

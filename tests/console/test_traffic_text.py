@@ -53,11 +53,11 @@ def carried(way, *, now=None, servers=None, carries=True, fault="", refused=None
     return Carried(carries, "kernel", fault, refused, kernel_figures(way, counted, rates, open_now), mine)
 
 
-def text_of(way, by_relay, *by_kernel, held=True, diversions=None):
+def text_of(way, by_relay, *by_kernel, held=True, holder="gw1", diversions=None):
     backend = of_backends(settings(way), by_relay, {"managers": list(by_kernel)})["managers"]
     node = {
         "addresses": {"vip": {"held": held}},
-        "elections": {"vip": {"leader": "gw1" if held else "gw2"}},
+        "elections": {"vip": {"leader": holder}},
         "diversions": diversions or {},
     }
     return "\n".join(render_backend("managers", backend, node))
@@ -107,7 +107,7 @@ def test_proxy_names_refusals_and_errors_by_their_cause():
     )
     assert "  connections  0/s, 9 in all, 4 now (1 held)\n" in said
     assert "  of these     2 held until there was a server\n" in said
-    assert said.endswith("  refused      3 maxconn\n  errors       7 connect failed")
+    assert said.endswith("  refused      3 maxconn\n  errors       7 times no server accepted")
 
 
 def test_a_server_that_direct_cannot_reach_is_named_with_the_reason():
@@ -131,8 +131,9 @@ def test_who_waits_while_nobody_is_elected_is_counted():
 
 def test_a_gateway_without_the_address_says_who_carries():
     by_kernel = carried(Forward.DIRECT)
-    said = text_of(Forward.DIRECT, relayed(), by_kernel, held=False)
-    assert said == "backend managers (forward direct): carried by gw2 now"
+    for holder, carrier in (("gw2", "carried by gw2 now"), (None, "no gateway holds its address")):
+        said = text_of(Forward.DIRECT, relayed(), by_kernel, held=False, holder=holder)
+        assert said == f"backend managers (forward direct): {carrier}"
 
 
 def test_what_a_way_cannot_know_is_null_also_in_the_sum_with_the_relay():
