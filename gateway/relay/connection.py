@@ -178,7 +178,7 @@ class Connection:
         """Return a socket towards the server; None: there is none to be had, and what follows is arranged."""
         settings = self.listener.settings
         try:
-            sock = sockets.server_stream(family, settings.user_timeout_ms)
+            sock = sockets.server_stream(family, settings.user_timeout_ms, speaks=bool(self.hello))
         except OSError:  # EMFILE: as good as a server that refuses, somebody may close something soon
             self.counters.descriptors_missed_total += 1
             self.listener.make_room()

@@ -1,6 +1,6 @@
 """Streams: one end of a connection, and the moving of bytes from it to the other end.
 
-Rule: at most one buffer (64 KiB) or one pipe waits for an end that can't take it, and until it is gone nothing more
+Rule: at most one buffer (96 KiB) or one pipe waits for an end that can't take it, and until it is gone nothing more
 is read for it: back-pressure reaches the sender through TCP itself.
 
 Both ends are watched edge-triggered (epoll(7)), so that nothing is asked for twice. Hence: who stops reading before
@@ -20,7 +20,9 @@ from gateway.relay.pipes import PIPE_BYTES, SPLICE_FLAGS, Pipe, pipes
 if TYPE_CHECKING:
     from gateway.relay.connection import Connection
 
-BUFFER_BYTES = 65_536
+BUFFER_BYTES = (
+    98_304  # more than the 64 KiB that programs like to write at once: a read that it does not fill is the last
+)
 READS_PER_TURN_MAX = 4  # then the others get their turn
 FULL_READS_FOR_PIPE = 4  # in a row: it is bulk, and a pipe pays
 PIPE_BYTES_MIN = 16_384  # less than this at a time is not bulk any more
