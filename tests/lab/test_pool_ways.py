@@ -2,7 +2,7 @@
 """A real pool on each way to forward, over IPv4 and IPv6: its hosts fail, its jobs run on.
 
 One small lab for each, and the tests of a lab in the order of the file. Over IPv4 the execute host sends its ads by
-UDP and the submit host by TCP; over IPv6 all send by TCP.
+UDP and the submit host by TCP; over IPv6 all send by TCP. In one the managers' collectors own their ports.
 """
 
 import os
@@ -32,8 +32,16 @@ SECONDS_MAX = 30
 TCP_AFTER_ALL = {"submit1": {"/etc/condor/config.d/60-tcp.config": "UPDATE_COLLECTOR_WITH_TCP = True\n"}}
 JOBS = "executable = /usr/bin/sleep\narguments = {seconds}\nshould_transfer_files = NO\nqueue {count}\n"
 
+OWN_PORT = "proxy-ipv4-udp-without-shared-port"  # as pools of UDP have been set up since long ago
+# Without a shared port a daemon takes every other on an address of this host for one of its own condor_master, the
+# relay to the other managers' collectors too, and offers it the session that only those know.
+OWNING = """\
+USE_SHARED_PORT = False
+DAEMON_LIST = MASTER COLLECTOR
+SEC_USE_FAMILY_SESSION = False
+"""
 WAYS = {
-    "proxy-ipv4-udp": Topology(forward=Forward.PROXY, updates=Updates.UDP),
+    OWN_PORT: Topology(forward=Forward.PROXY, updates=Updates.UDP),
     "proxy-ipv6": Topology(forward=Forward.PROXY, ip_version=6),
     "nat-ipv4-udp": Topology(forward=Forward.NAT, updates=Updates.UDP),
     "nat-ipv6": Topology(forward=Forward.NAT, ip_version=6),
@@ -76,7 +84,9 @@ print(len(trio.run(interface_hazards, sys.argv[1], sys.argv[2:])))
 def lab(request):
     asked = WAYS[request.param]
     topology = msgspec.structs.replace(asked, name=f"ways{os.getpid()}", managers=2, execute=1, slots=4)
-    files = TCP_AFTER_ALL if asked.updates is Updates.UDP else {}
+    files = dict(TCP_AFTER_ALL) if asked.updates is Updates.UDP else {}
+    if request.param == OWN_PORT:
+        files |= {manager: {"/etc/condor/config.d/60-own-port.config": OWNING} for manager in MANAGERS}
     with labs.running(topology, files=files) as made:
         yield made
 
