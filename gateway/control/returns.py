@@ -169,8 +169,8 @@ class Returns:
         )
         self._manager = tuple(ManagerReturn(settings, me, device, own) for device in devices)
         holds = any(me.name in address.holders for address in settings.addresses)
-        proxied = any(backend.forward is Forward.PROXY for backend in transparent)
-        self._gateway = GatewayReturn(settings) if holds and proxied else None
+        # Also of `nat`: the relay carries what it has held, and under the clients' addresses as well.
+        self._gateway = GatewayReturn(settings) if holds and transparent else None
 
     async def prepare(self, *, adopt: bool) -> None:
         """Make what can be made before the first election. Raises `KernelRefused`."""
