@@ -182,6 +182,9 @@ def played(pool: Pool, listening: socket.socket, host: str, count: int) -> Itera
         client.sendall(first)
         server, _ = listening.accept()
         with server:
+            # A server that goes before it has heard anything has not been met: the relay gives its client to another.
+            server.settimeout(DEADLINE_S)
+            server.recv(1, socket.MSG_PEEK)
             play = Play(client, server)
             play.client.sent = count
             yield play
