@@ -12,6 +12,8 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -116,8 +118,18 @@ class Estate(NamedTuple):
     leader: str | None
 
 
-class _Adopted:
-    """A relay that an earlier process has started."""
+def _spawn_relay(end: socket.socket) -> "_Orphan":
+    """Start a relay that is nobody's child here, as one of the guard's: it dies with its parent's thread else."""
+    command = ["sh", "-c", '"$@" >/dev/null & echo $!', "sh", sys.executable, "-P", "-m", "gateway.relay"]
+    with end:
+        done = subprocess.run(
+            [*command, str(end.fileno())], pass_fds=[end.fileno()], stdout=subprocess.PIPE, check=True, text=True
+        )
+    return _Orphan(int(done.stdout))
+
+
+class _Orphan:
+    """A relay that is another process' child."""
 
     def __init__(self, pid: int) -> None:
         self.started, self.ended = trio.Event(), trio.Event()
@@ -168,7 +180,8 @@ class _Gateway:
     def __init__(self, control: socket.socket, wanted: Settings) -> None:
         me = wanted.peer("gw1")
         self._control = control
-        self._forwarding = Forwarding(frontend_listeners(wanted, me), lambda _up, _why: None, wanted.relay_workers)
+        listeners = frontend_listeners(wanted, me)
+        self._forwarding = Forwarding(listeners, lambda _up, _why: None, wanted.relay_workers, _spawn_relay)
         self._diversions, self._returns = Diversions(wanted, me), Returns(wanted, me)
         self._elected = ElectedServers(wanted, self._forwarding, self._diversions)
         self._leader: str | None = None
@@ -187,7 +200,7 @@ class _Gateway:
         await self._returns.prepare(adopt=True)
         self._forwarding.take_over(estate.routes)
         for relay, pid, end in zip(self._forwarding.workers.relays, estate.relays, ends, strict=True):
-            relay.adopt(socket.socket(fileno=end), _Adopted(pid))
+            relay.adopt(socket.socket(fileno=end), _Orphan(pid))
         self._follow(estate.leader)
 
     async def run(self) -> None:
@@ -384,6 +397,11 @@ class Pool:
         """Return how many connections the kernel has taken past the relay so far."""
         counted = [one["counters"] for one in self.status()["diversions"].values()]
         return sum(one.get("connections_total", 0) + one.get("tcp_opened", 0) for one in counted)
+
+    def close(self) -> None:
+        """Let go of the hosts' processes; they end by it where the segment has not ended them."""
+        for agent in (*self._managers.values(), self._agent):
+            agent.control.close()
 
     # -- a reload
 

@@ -28,7 +28,9 @@ def running(
         pytest.skip(reason)
     templates()  # made here, once, for all the processes that are forked from this one
     with netns.Segment("cgy") as segment:
-        yield Pool(segment, tmp_path_factory.mktemp(request.param), WAYS[request.param])
+        made = Pool(segment, tmp_path_factory.mktemp(request.param), WAYS[request.param])
+        yield made
+        made.close()
 
 
 @pytest.fixture
