@@ -5,6 +5,7 @@ holds it reaches nobody else there. What is open stays open while nobody is elec
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from gateway.matchmaker.interfaces import interface_hazards
 
 SYSCTLS_FILE: Final = "manager-sysctls.json"
 RECORD: Final = "loopback-{name}.json"
+ORPHANED_S: Final = 1.0  # after `timeout drain`: the gateways have dropped their flows by then
 ORPHANS_MAX: Final = 200  # ended in control's own loop, some 3 ms; more take a thread
 
 
@@ -163,8 +165,60 @@ class Receiving:
         }
 
 
+class Orphans:
+    """Connections that gateways have translated to this manager, and another is elected now: their clients are gone.
+
+    The gateways have dropped those flows and told the clients; here the sockets would stay until keepalive ends them,
+    and fill HTCondor's file descriptors at the next switches. Not under `transparent`: there the peers are the clients,
+    some of which may have come here by themselves.
+    """
+
+    def __init__(self, settings: Settings, backend: Backend, me: Peer) -> None:
+        self.backend = backend.name
+        self._me = me.name
+        self._own = next(server.endpoint for server in backend.servers if server.name == me.name)
+        managers = {server.name for server in backend.servers}  # their collectors forward to this one
+        holders = {name for address in _bound(settings, backend) for name in address.holders}
+        self._gateways = frozenset(settings.peer(name).endpoint.host for name in holders - managers)
+        self._log = structlog.get_logger().bind(backend=backend.name)
+        self._drain_s = backend.drain_ms / 1000
+        self._led = False
+        self._superseded = trio.Event()
+        self.destroyed_total = 0
+
+    def follow(self, change: FollowLeader) -> None:
+        """Take a change of leader in any election."""
+        if change.election != self.backend or change.leader is None:
+            return
+        if self._led and change.leader != self._me:
+            self._superseded.set()
+        self._led = change.leader == self._me
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """End them, in a thread, when their time is over; ends by cancellation."""
+        task_status.started()
+        while True:
+            await self._superseded.wait()
+            self._superseded = trio.Event()
+            await trio.sleep(self._drain_s + ORPHANED_S)
+            if self._led or not self._gateways:
+                continue
+            end = partial(destroy_connections, self._own.host, self._own.port, peers=self._gateways)
+            try:
+                ended = await trio.to_thread.run_sync(end)
+            except KernelRefused as error:
+                self._log.error("receiving.refused", reason=str(error))
+                continue
+            self.destroyed_total += ended.destroyed
+            self._log.info("receiving.orphans-ended", connections=ended.destroyed, left=ended.left)
+
+    def status(self) -> dict[str, Any]:
+        """Return what an operator sees."""
+        return {"addresses": {}, "destroyed_total": self.destroyed_total, "undestroyed_total": 0, "fault": ""}
+
+
 class Receivings:
-    """All of one manager: none where no backend of its says `forward direct`."""
+    """All of one manager: none where no backend of its is forwarded by the kernel."""
 
     def __init__(self, settings: Settings, me: Peer) -> None:
         state_dir = Path(settings.state_dir)
@@ -176,6 +230,12 @@ class Receivings:
             if backend.forward is Forward.DIRECT and any(server.name == me.name for server in backend.servers)
             for addresses in (_bound(settings, backend),)
         )
+        self._orphans = tuple(
+            Orphans(settings, backend, me)
+            for backend in settings.backends
+            if backend.forward is Forward.NAT and not backend.transparent
+            if any(server.name == me.name for server in backend.servers)
+        )
 
     async def prepare(self, *, adopt: bool) -> list[str]:
         """Make the host's settings; return what an operator should know. Raises `KernelRefused`."""
@@ -186,7 +246,7 @@ class Receivings:
 
     def follow(self, change: FollowLeader) -> None:
         """Take a change of leader in any election."""
-        for one in self.each:
+        for one in self._all():
             one.follow(change)
 
     def farewells(self, backend: str) -> tuple[bytes, ...]:
@@ -203,7 +263,7 @@ class Receivings:
         """Run all; ends by cancellation, putting the host's settings back."""
         try:
             async with trio.open_nursery() as nursery:
-                for one in self.each:
+                for one in self._all():
                     await nursery.start(one.run)
                 task_status.started()
                 await trio.sleep_forever()
@@ -220,7 +280,10 @@ class Receivings:
 
     def status(self) -> dict[str, Any]:
         """Return them by backend."""
-        return {one.backend: one.status() for one in self.each}
+        return {one.backend: one.status() for one in self._all()}
+
+    def _all(self) -> tuple[Receiving | Orphans, ...]:
+        return (*self.each, *self._orphans)
 
 
 def _bound(settings: Settings, backend: Backend) -> tuple[Address, ...]:

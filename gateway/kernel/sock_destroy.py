@@ -10,7 +10,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from gateway.kernel import netlink
@@ -28,6 +28,7 @@ _MESSAGE = struct.Struct("=BBBB48s")  # struct inet_diag_msg: family, state, tim
 _OPERATION = struct.Struct("=BBH")  # struct inet_diag_bc_op: code, bytes to the next, bytes to go on at if untrue
 _HOST = struct.Struct("=BBxxi")  # struct inet_diag_hostcond: family, prefix length, port (-1: any); address follows
 _ANY_PORT = -1
+_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2
 # Neither LISTEN (10), nor what has no peer to tell: CLOSE (7), TIME_WAIT (6).
 _STATES = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11, 12))
 
@@ -40,8 +41,12 @@ class Destroyed(NamedTuple):
     left: int
 
 
-def destroy_connections(ip: str, port: int | None = None, *, sockets_max: int = SOCKETS_MAX) -> Destroyed:
+def destroy_connections(
+    ip: str, port: int | None = None, *, peers: Collection[str] = (), sockets_max: int = SOCKETS_MAX
+) -> Destroyed:
     """Destroy this host's TCP connections whose own address is `ip` (and own port `port`), IPv4 on IPv6 sockets too.
+
+    Only those with one of `peers`, where there are any.
 
     Takes 10 to 20 us for each, the reset on its way included, and a millisecond to find them: call it in a thread,
     while the host still holds the address (a reset needs it as its source). Where the kernel has no
@@ -52,10 +57,11 @@ def destroy_connections(ip: str, port: int | None = None, *, sockets_max: int = 
     """
     address = ipaddress.ip_address(ip)
     families = (socket.AF_INET, socket.AF_INET6) if address.version == 4 else (socket.AF_INET6,)
+    wanted = frozenset(ipaddress.ip_address(peer).packed for peer in peers)
     total = Destroyed(0, 0, 0)
     with _open() as opened:
         for family in families:
-            found = _connections(opened, family, address.packed, port, sockets_max)
+            found = _connections(opened, family, address.packed, port, wanted, sockets_max)
             for start in range(0, len(found), _AT_ONCE):
                 done = _destroy(opened, found[start : start + _AT_ONCE])
                 total = Destroyed(*(one + other for one, other in zip(total, done, strict=True)))
@@ -72,7 +78,7 @@ def _open() -> socket.socket:
 
 
 def _connections(
-    opened: socket.socket, family: int, packed: bytes, port: int | None, sockets_max: int
+    opened: socket.socket, family: int, packed: bytes, port: int | None, peers: frozenset[bytes], sockets_max: int
 ) -> list[tuple[int, bytes]]:
     """Return family and id of each connection that the kernel finds."""
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _STATES, bytes(48)) + _own_address_is(packed, port)
@@ -88,8 +94,17 @@ def _connections(
             raise KernelRefused("list this host's connections", -code, remedy)
         if len(found) < sockets_max:
             of_family, _, _, _, identity = _MESSAGE.unpack_from(part.body)
-            found.append((of_family, identity))
+            if not peers or _peer_of(of_family, identity) in peers:
+                found.append((of_family, identity))
     return found  # cut short: the next call sees the rest
+
+
+def _peer_of(family: int, identity: bytes) -> bytes:
+    """Return the peer's address in a socket's identity: two ports, own address (16 bytes), peer's (16 bytes), ..."""
+    packed = identity[20:36]
+    if family == socket.AF_INET:
+        return packed[:4]
+    return packed[12:] if packed.startswith(_MAPPED) else packed
 
 
 def _own_address_is(packed: bytes, port: int | None) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -392,3 +393,34 @@ def test_a_lease_that_has_ended_is_not_revived_by_an_extension(gateway: Host, tm
         return revived, one._direct.extend(30_000)
 
     assert on_gateway(gateway, settings(tmp_path, Forward.DIRECT), body, hold=False) == (False, True)
+
+
+def test_connections_that_gateways_had_translated_to_a_former_manager_end_there(
+    segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway has dropped their flows: nobody else would ever tell the manager."""
+    monkeypatch.setattr(receiving, "ORPHANED_S", 0.0)
+    host = segment.host("cm1", f"{HOSTS['cm1']}/24", f"{HOSTS['gw1']}/32", "10.77.0.50/32")
+    wanted = settings(tmp_path, Forward.NAT)
+    wanted = msgspec.structs.replace(
+        wanted, backends=tuple(msgspec.structs.replace(one, drain_ms=0) for one in wanted.backends)
+    )
+
+    async def body(made: Receivings) -> tuple[int, bool]:
+        with socket.create_server((HOSTS["cm1"], PORT)) as listening:
+            to = (HOSTS["cm1"], PORT)
+            translated = socket.create_connection(to, source_address=(HOSTS["gw1"], 0))
+            _one = listening.accept()
+            direct = socket.create_connection(to, source_address=("10.77.0.50", 0))
+            _other = listening.accept()
+            for term, leader in enumerate(("cm1", None, "cm2")):
+                made.follow(FollowLeader("managers", leader, term))
+            assert await until(lambda: made.status()["managers"]["destroyed_total"] > 0)
+            with pytest.raises(ConnectionResetError):
+                translated.recv(1)
+            direct.sendall(b"still here")
+            return made.status()["managers"]["destroyed_total"], _other[0].recv(100) == b"still here"
+
+    (destroyed, direct_lives), _ = on_manager(host, wanted, body)
+    assert destroyed == 1
+    assert direct_lives
