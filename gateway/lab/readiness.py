@@ -8,7 +8,7 @@ import trio
 
 from gateway.lab.errors import LabError
 from gateway.lab.packages import Progress
-from gateway.lab.topology import Topology
+from gateway.lab.topology import Kind, Topology
 
 POLL_S = 0.25
 QUESTION_S_MAX = 10.0  # HTCondor's tools wait 20 s for a daemon that is deaf; another try comes sooner
@@ -52,7 +52,8 @@ async def wait_for_matchmaker(lab: Asked, progress: Progress) -> None:
 
     Entities that boot before it lose their first update, and HTCondor's next one comes 300 s later.
     """
-    asker = lab.topology.hosts[0].name
+    # The last manager: the first is most likely elected, and nobody asks himself through a transparent relay.
+    asker = lab.topology.of_kind(Kind.MANAGER)[-1].name
 
     async def missing() -> str:
         argv = ["condor_status", "-pool", lab.topology.condor_host.partition(",")[0], "-collector", "-af", "Name"]
