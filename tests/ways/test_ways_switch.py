@@ -12,6 +12,7 @@ from tests.ways.talking import Talk, ask, served_by, who_hears
 pytestmark = pytest.mark.kernel
 
 PROMPTLY_S = 1.0  # generous: these take milliseconds
+ENDED_S = 2.0  # likewise; after three, a manager that is no longer elected ends by itself what nat has left there
 ACTIVE, SILENT, BULK = 60, 40, 4
 Note = Callable[[str, object], None]
 
@@ -31,7 +32,7 @@ async def test_a_switch_ends_every_open_connection_and_mixes_no_bytes(pool: Pool
     assert [talk.wrong for talk in talks if talk.wrong] == []
     last_s = {kind: max(talk.ended_s for talk in some) - decided_s for kind, some in _kinds(talks)}
     record_property("last end after ms", {kind: round(after_s * 1000, 1) for kind, after_s in last_s.items()})
-    assert max(last_s.values()) < 5 * PROMPTLY_S
+    assert max(last_s.values()) < ENDED_S
 
 
 def _kinds(talks: list[Talk]) -> list[tuple[str, list[Talk]]]:
