@@ -63,6 +63,7 @@ def test_node_whose_guard_is_killed_hands_over_and_ends(cluster: Cluster) -> Non
 
 def test_clean_end_of_a_node_leaves_no_process(cluster: Cluster) -> None:
     holder = _start_all(cluster)
+    assert wait_until(lambda: cluster.status(holder).get("relay"))
     pids = children(cluster.guard(holder))
     workers = cluster.status(holder)["relay"]["workers"]
     assert len(pids) == 1 + len(workers) >= 2, "control and its relay, a process for each core"
