@@ -15,8 +15,21 @@ MEMORY_MS = 60  # nothing that happened longer ago makes a difference to a node 
 # The same in all states of one exploration, counted for the operator, or without effect where a majority is of all.
 LEFT_OUT: dict[str, frozenset[str]] = {
     "Node": frozenset({"_due_ms", "elections", "primed", "primed_by", "reach", "slowness", "timing", "voters"}),
+    # What a resignation says of its reason decides nothing in any election.
     "Election": frozenset(
-        {"candidates", "lease", "me", "name", "promise", "ranking", "reach", "slowness", "timing", "voters"}
+        {
+            "candidates",
+            "lease",
+            "me",
+            "name",
+            "promise",
+            "ranking",
+            "reach",
+            "resigned_why",
+            "slowness",
+            "timing",
+            "voters",
+        }
     ),
     "Reach": frozenset(
         {
