@@ -101,14 +101,16 @@ async def test_keepalived_that_is_killed_leaves_two_owners_and_that_is_seen():
     assert found.successor not in (None, found.victim)
 
 
-async def test_heartbeats_that_all_get_lost_are_counted_as_a_change_of_the_holder(monkeypatch):
+async def test_lost_heartbeats_are_counted_as_a_change_of_the_holder():
     segment = Segment(NAME)
     async with segment.standing():
         contender = Ours(segment, HEARTBEAT_MS, LEASE_MS)
         async with AddressRun(contender, silent).up() as run:
             assert (await run.healthy())[0] is not None
             calm = await Ladder(contender, silent, 0.02, to_first=True).step(run, 0)
-            stormy = await Ladder(contender, silent, 0.4, to_first=True).step(run, 70)
+            # Half of them: leases end within seconds, and elections still find a winner. (With 70 % lost a run found
+            # none in 24 s, and a holder that nobody follows is no change.)
+            stormy = await Ladder(contender, silent, 0.4, to_first=True).step(run, 50)
     assert (calm.changes, calm.first_s, calm.healthy_before) == (0, None, True)
     assert stormy.changes
     assert stormy.first_s is not None
