@@ -3,9 +3,11 @@
 import hashlib
 import os
 import random
+import signal
 import socket
 import struct
 import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -158,6 +160,54 @@ def test_bytes_by_ones_arrive_and_writes_of_nothing_change_nothing(relay):
             while len(heard) < len(said):
                 heard += sock.recv(1_000)
             assert heard == said
+
+
+@pytest.mark.parametrize("late", ["client", "server"])
+def test_reader_that_comes_late_gets_everything(relay, late):
+    """More than all buffers hold: everybody waits for everybody, until one begins to read."""
+    client, server = pair(relay)
+    reader, writer = (client, server) if late == "client" else (server, client)
+    with client, server:
+        digests = {}
+        thread = threading.Thread(target=pour, args=(writer, 40_000_000, 6, digests, "said"))
+        thread.start()
+        time.sleep(0.5)
+        reader.settimeout(DEADLINE_S)
+        drink(reader, digests, "heard")
+        thread.join()
+        assert digests["heard"] == (digests["said"], 40_000_000)
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_bytes_and_the_end_that_come_at_once_are_both_passed_on(relay, first):
+    client, server = pair(relay)
+    one, other = (client, server) if first == "client" else (server, client)
+    with client, server:
+        os.kill(relay.process.pid, signal.SIGSTOP)
+        try:
+            one.sendall(b"the last word")
+            one.shutdown(socket.SHUT_WR)
+            time.sleep(0.05)
+        finally:
+            os.kill(relay.process.pid, signal.SIGCONT)
+        other.settimeout(DEADLINE_S)
+        assert other.recv(100) == b"the last word"
+        assert other.recv(100) == b""
+
+
+def test_bytes_that_wait_for_the_client_reach_it_although_both_sides_have_finished(relay):
+    client, server = pair(relay)
+    with client, server:
+        digests = {}
+        thread = threading.Thread(target=pour, args=(server, 12_000_000, 7, digests, "said"))
+        thread.start()
+        thread.join(1)  # with large buffers it has said all by now, and some of that waits in the relay
+        client.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)
+        client.settimeout(DEADLINE_S)
+        drink(client, digests, "heard")
+        thread.join()
+        assert digests["heard"] == (digests["said"], 12_000_000)
 
 
 @pytest.mark.parametrize("slow", ["client", "server"])

@@ -60,7 +60,6 @@ async def test_client_that_takes_nothing_is_closed_after_client_ms(harness):
 
 
 async def test_client_that_takes_little_by_little_is_not_idle(harness):
-    """No byte is read from the server, because one buffer waits; but the client takes of it."""
     done = trio.Event()
 
     async def pour(stream):

@@ -116,8 +116,11 @@ async def test_second_drain_keeps_the_deadline_of_the_first(harness):
             async with await connect(front.port) as old:
                 assert await ask_on(old) == b"two"
                 drain(harness, one, 3, 60_000)
-                assert await how_it_ended(oldest) == "reset"
-                assert await ask_on(old) == b"two"
+                async with await connect(front.port) as new:
+                    assert await ask_on(new) == b"one"
+                    assert await how_it_ended(oldest) == "reset"
+                    assert await ask_on(old) == b"two"
+                    assert await ask_on(new) == b"one"
                 stats = await harness.stats_when(lambda stats: stats.reset_at_switch_total == 1)
                 assert stats.draining_now == 1
 
