@@ -95,9 +95,13 @@ class Reconciler:
 
     @property
     def open(self) -> bool:
-        """Whether a history that is not merged is known of: nothing that may be its base is forgotten then."""
+        """Whether a history that is not merged is known of: nothing that may be its base is forgotten then.
+
+        Nor where one waits that has come with another meanwhile: that it is part of ours shows only as long as ours
+        knows of what came before.
+        """
         own = self._own
-        return own is None or any(not own.timeline().holds(head) for head in self._seen)
+        return own is None or bool(self._waiting) or any(not own.timeline().holds(head) for head in self._seen)
 
     def forget(self) -> None:
         """Forget the histories that were seen: all of them are in the one that everybody holds now."""

@@ -97,6 +97,36 @@ async def test_a_leader_and_its_standby_that_return_at_once_are_counted_once(tmp
         assert second.accounting.status()["unmerged"] == []
 
 
+async def test_a_history_that_waits_while_a_longer_one_brings_it_along_is_part_of_ours_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody holds the merged state before its turn has come: what came before must not be forgotten yet."""
+    merge = reconciliation._Merge.run
+    late = []
+
+    async def run(self: reconciliation._Merge) -> object:
+        if self._found.origin == "cm3":
+            late.append(self._found.timeline.head)
+            await trio.sleep(1.0)  # the state before is forgotten within a fraction of that, if it is
+        return await merge(self)
+
+    monkeypatch.setattr(reconciliation._Merge, "run", run)
+    async with running(tmp_path) as managers:
+        first = await led(managers, "cm1", "cm2", "cm3")
+        second = await managers.elect("cm2")
+        first.writer.charge("alice@x", 10.0)
+        await followed(first, "cm3")
+        managers.tell("nobody", managers.term, "cm3")
+        await _go_on(first, compacts=True)
+        await first.give_up(at_once=True)
+        managers.tell("cm2", managers.term, "cm1", "cm3")
+        await settled(second, managers["cm1"], managers["cm3"])
+        await until(lambda: not second.accounting.status()["waiting"], "all histories had their turn")
+        assert second.writer.usage("alice@x") == 115.0
+        assert second.accounting.status()["unmerged"] == []
+    assert late
+
+
 async def _go_on(leader: Manager, *, compacts: bool) -> None:
     """Charge once more, in the same file or in another one."""
     if compacts:
