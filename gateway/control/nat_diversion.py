@@ -75,7 +75,12 @@ class NatDiversion(Diversion):
     def _install(self, keep: bool) -> None:
         devices = {address.device for address in self._addresses}
         versions = {":" in address.ip for address in self._addresses}
-        self._sysctls.set(forwarding_sysctls(devices, version_4=False in versions, version_6=True in versions))
+        transparent = any(service.transparent for service in self._services)
+        self._sysctls.set(
+            forwarding_sysctls(
+                devices, version_4=False in versions, version_6=True in versions, transparent=transparent
+            )
+        )
         self._nat.install(keep=keep)
 
     def set_server(self, service: str, server: Endpoint | None, *, drain_ms: int) -> None:

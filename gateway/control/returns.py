@@ -120,7 +120,10 @@ class GatewayReturn(Diversion):
         addresses = [address.ip for address in settings.addresses]
         version_6 = any(":" in ip for ip in addresses)
         version_4 = any(":" not in ip for ip in addresses)
-        self._route = TransparentReturn(settings.cluster, version_4=version_4, version_6=version_6)
+        translates = any(backend.forward is Forward.NAT for backend in settings.backends)
+        self._route = TransparentReturn(
+            settings.cluster, version_4=version_4, version_6=version_6, translates=translates
+        )
 
     async def prepare(self, *, adopt: bool) -> None:
         """Install it. Raises `KernelRefused`."""

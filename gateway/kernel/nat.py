@@ -322,18 +322,26 @@ class Nat:
         return self._tables.refused(operation, refusal, _REMEDIES, _TOO_OLD)
 
 
-def forwarding_sysctls(devices: Iterable[str], *, version_4: bool, version_6: bool) -> dict[str, str]:
+def forwarding_sysctls(
+    devices: Iterable[str], *, version_4: bool, version_6: bool, transparent: bool = False
+) -> dict[str, str]:
     """Return the kernel settings that let translated packets through, for `gateway.kernel.sysctl.Sysctls`.
 
     IPv4 is forwarded by device. IPv6 is since Linux 6.17 (force_forwarding); before, only by the host as a whole,
     which then also stops to take its own addresses and routes from router advertisements, unless accept_ra is 2.
 
+    Early demultiplexing gives a packet to the socket that its addresses name before it is routed (ip-sysctl). Under
+    `transparent` that may be one of the relay's, which has a client's address, and the packet another flow's answer.
+
     Args:
         devices: those that clients, servers or both are behind.
         version_4: whether IPv4 is translated.
         version_6: whether IPv6 is.
+        transparent: whether the relay has sockets with clients' addresses.
     """
     wanted: dict[str, str] = {}
+    if transparent:  # of both IP versions, whatever the name says
+        wanted = {"net/ipv4/tcp_early_demux": "0", "net/ipv4/udp_early_demux": "0"}
     for device in devices:
         if version_4:
             wanted[f"net/ipv4/conf/{device}/forwarding"] = "1"

@@ -119,17 +119,25 @@ class ReturnRoute(_Returning):
 class TransparentReturn(_Returning):
     """On a gateway: packets for the relay's sockets are this host's own, although their addresses are the clients'.
 
+    Args:
+        cluster: its tables are called `condor-gateway-<cluster>-transparent`.
+        version_4: whether there are clients of IPv4.
+        version_6: whether there are clients of IPv6.
+        translates: whether this gateway translates as well (`kernel.nat`).
+
     Raises:
         KernelRefused: the kernel has no nftables.
     """
 
-    def __init__(self, cluster: str, *, version_4: bool = True, version_6: bool = True) -> None:
+    def __init__(
+        self, cluster: str, *, version_4: bool = True, version_6: bool = True, translates: bool = False
+    ) -> None:
         table = f"condor-gateway-{cluster}-transparent"
         families = {4: NFPROTO_IPV4, 6: NFPROTO_IPV6}
         versions = [version for version, used in ((4, version_4), (6, version_6)) if used]
         routes = [PolicyRoute(version, LOCAL_MARK, "lo") for version in versions]
         marks = range(LOCAL_MARK, LOCAL_MARK + 1)
-        layout = _transparent(table, [families[version] for version in versions])
+        layout = _transparent(table, [families[version] for version in versions], translates=translates)
         super().__init__(table, layout, marks, routes)
 
 
@@ -199,13 +207,19 @@ def _returning(table: str, marked: dict[int, Gateway], listeners: Sequence[Liste
     return Layout(chains, tuple(filling))
 
 
-def _transparent(table: str, families: Sequence[int]) -> Layout:
+def _transparent(table: str, families: Sequence[int], *, translates: bool) -> Layout:
     """Return the tables of a gateway: whatever belongs to a transparent socket of this host gets the mark.
 
     A fragment after the first has no port, and so no socket. They are put together before because the other rule is
     there, which nothing matches; to track all flows would do it as well, and cost more.
+
+    Where flows are translated a client may by chance come from the port that the relay has chosen in its name, towards
+    the same server. The kernel then gives its flow another port there; but in the answers it still looks for a socket
+    of the first (nf_socket_ipv4.c), which is the relay's. So what is marked as translated is no socket's.
     """
     rule = nft.socket_is_transparent() + nft.compare(b"\1") + _set_mark_of_packet(LOCAL_MARK)
+    translated = nft.ct(nft.CT_MARK) + nft.bitwise(_word_of(MARK_MASK), _word_of(0))
+    translated += nft.compare(_word_of(0), operator=nft.UNEQUAL) + nft.verdict(nft.RETURN)
     filling: list[bytes] = []
     for family in families:
         unused = nft.meta(nft.META_L4PROTO) + nft.compare(_RESERVED) + nft.immediate(bytes(2))
@@ -213,6 +227,7 @@ def _transparent(table: str, families: Sequence[int]) -> Layout:
         filling += [
             nft.new_base_chain(table, "arriving", "filter", nft.HOOK_PREROUTING, _AFTER_TRACKING, family=family),
             nftables.new_rule(table, "arriving", unused, family=family),
+            *([nftables.new_rule(table, "arriving", translated, family=family)] if translates else []),
             nftables.new_rule(table, "arriving", rule, family=family),
         ]
     return Layout(dict.fromkeys(families, ("arriving",)), tuple(filling))
