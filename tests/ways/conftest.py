@@ -7,7 +7,8 @@ import pytest
 
 from gateway.kernel.templates import templates
 from tests.support import netns
-from tests.ways.composed import WAYS, Pool
+from tests.ways.composed import Pool
+from tests.ways.hosts import WAYS
 
 DESCRIPTORS = 8_192  # a thousand flows have two ends here
 

@@ -7,8 +7,9 @@ import pytest
 import trio
 
 from gateway.config.settings import Forward
-from tests.ways.composed import DEADLINE_S, HOSTS, Pool, echo, serving
-from tests.ways.openings import NEW_SESSION
+from tests.ways.composed import Pool, echo, serving
+from tests.ways.hosts import DEADLINE_S, HOSTS
+from tests.ways.saying import NEW_SESSION, reset
 from tests.ways.talking import Talk, all_go_on, ask, served_by, who_hears
 
 pytestmark = pytest.mark.kernel
@@ -120,12 +121,8 @@ class Dying:
             await echo(name, stream, peer)
             return
         self.heard.append((name, await stream.receive_some()))
-        stream.setsockopt(*_LINGER_NOT)
-        stream.socket.close()
+        reset(stream)
         self.died.set()
-
-
-_LINGER_NOT = 1, 13, (1).to_bytes(4, "little") + bytes(4)  # SOL_SOCKET, SO_LINGER: close resets
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["held", "carried"])

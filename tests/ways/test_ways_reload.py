@@ -3,9 +3,10 @@
 import pytest
 import trio
 
-from tests.ways.composed import DEADLINE_S, IP, Agent, Pool, serving
+from tests.ways.composed import Pool, serving
+from tests.ways.hosts import DEADLINE_S, IP, Agent
+from tests.ways.saying import digest, hashed, made, say
 from tests.ways.talking import Talk, all_go_on, ask, served_by, who_hears
-from tests.ways.test_ways_content import digest, hashed, made, say
 
 pytestmark = pytest.mark.kernel
 

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.ways.composed import DEADLINE_S, HOSTS, IP, PORT, Pool
+from tests.ways.composed import Pool
+from tests.ways.hosts import DEADLINE_S, HOSTS, IP, PORT
 
 pytestmark = pytest.mark.kernel
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from tests.ways.composed import DEADLINE_S, Pool, serving
+from tests.ways.composed import Pool, serving
+from tests.ways.hosts import DEADLINE_S
 from tests.ways.talking import Talk, ask, served_by, who_hears
 
 pytestmark = pytest.mark.kernel
@@ -83,6 +84,7 @@ async def test_the_first_new_connection_after_the_decision_is_served_promptly(
     with trio.fail_after(DEADLINE_S):
         async with serving(pool):
             for name in ("cm2", "cm1") * 5:
+                await trio.sleep(0.05)  # what the last switch has left to do is done: they are seldom
                 decided_s = await pool.decide(name)
                 took_ms.append(round((await served_by(pool, name) - decided_s) * 1000, 1))
     record_property("first new connection served after ms", sorted(took_ms))

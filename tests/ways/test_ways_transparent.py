@@ -4,7 +4,8 @@ import pytest
 import trio
 
 from gateway.config.settings import Forward
-from tests.ways.composed import DEADLINE_S, Pool, serving
+from tests.ways.composed import Pool, serving
+from tests.ways.hosts import DEADLINE_S
 
 pytestmark = pytest.mark.kernel
 
@@ -28,3 +29,27 @@ async def test_the_way_itself_carries_new_connections(pool: Pool) -> None:
         await stream.send_all(b"?")
         assert (await stream.receive_some()).startswith(b"cm1")
     assert pool.kernel_connections() - before == (0 if pool.way.forward is Forward.PROXY else 1)
+
+
+async def test_a_client_may_come_from_the_port_that_the_relay_uses_in_its_name(pool: Pool) -> None:
+    """Towards one server the two look the same: to be told apart by the gateway alone."""
+
+    async def tell_port(_name: str, stream: trio.SocketStream, _peer: str) -> None:
+        async for chunk in stream:
+            await stream.send_all(f"{stream.socket.getpeername()[1]} ".encode() + chunk)
+
+    with trio.fail_after(DEADLINE_S):
+        async with serving(pool, tell_port):
+            await pool.decide(None)
+            async with await pool.connect() as held:
+                await held.send_all(b"held")
+                await trio.sleep(0.1)
+                await pool.decide("cm2")
+                port, said = (await held.receive_some()).split()
+                assert said == b"held"
+                async with await pool.connect(port=int(port)) as new:
+                    for _ in range(3):
+                        await new.send_all(b"new")
+                        assert (await new.receive_some()).endswith(b" new")
+                        await held.send_all(b"still held")
+                        assert await held.receive_some() == port + b" still held"
