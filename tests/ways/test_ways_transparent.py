@@ -1,9 +1,13 @@
 """Whose address the servers see: the client's where a backend is `transparent` or `direct`, else the gateway's."""
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import trio
 
 from gateway.config.settings import Forward
+from tests.support.netns import Host
 from tests.ways.composed import Pool, serving
 from tests.ways.hosts import DEADLINE_S
 
@@ -31,6 +35,16 @@ async def test_the_way_itself_carries_new_connections(pool: Pool) -> None:
     assert pool.kernel_connections() - before == (0 if pool.way.forward is Forward.PROXY else 1)
 
 
+@contextlib.contextmanager
+def ports_of(host: Host, wanted: str) -> Iterator[None]:
+    """Let a host choose its ports from a range."""
+    name = "net.ipv4.ip_local_port_range"
+    before = host.run("sysctl", "-n", name).stdout
+    host.run("sysctl", "-qw", f"{name}={wanted}")
+    yield
+    host.run("sysctl", "-qw", f"{name}={before}")
+
+
 async def test_a_client_may_come_from_the_port_that_the_relay_uses_in_its_name(pool: Pool) -> None:
     """Towards one server the two look the same: to be told apart by the gateway alone."""
 
@@ -38,7 +52,7 @@ async def test_a_client_may_come_from_the_port_that_the_relay_uses_in_its_name(p
         async for chunk in stream:
             await stream.send_all(f"{stream.socket.getpeername()[1]} ".encode() + chunk)
 
-    with trio.fail_after(DEADLINE_S):
+    with trio.fail_after(DEADLINE_S), ports_of(pool.gateway, "21000 21999"):  # which no client chooses by itself
         async with serving(pool, tell_port):
             await pool.decide(None)
             async with await pool.connect() as held:
