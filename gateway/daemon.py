@@ -26,6 +26,7 @@ from gateway.config.keyfile import Keys
 from gateway.config.settings import Peer, Role, Settings
 from gateway.console.admin import serve_admin
 from gateway.control.address import AddressService
+from gateway.control.commands import Commands, Level
 from gateway.control.diversions import Diversions
 from gateway.control.forwarding import (
     ElectedServers,
@@ -235,13 +236,15 @@ async def _run_node(
         link=link,
         warnings=warnings,
     )
+    commands = Commands()
+    commands.add("status", lambda request: status.document(), Level.USER)
     async with trio.open_nursery() as nursery, _open_stop(link) as stop_wanted:
         start = partial(_start, nursery)
         await start("guard link", link.run)
         await start("votes", shell.run_votes)
         await start("timer", shell.run_timer)
         await start("heartbeats", heartbeats.run, shell.deliver, shell.settle)
-        await start("admin socket", serve_admin, admin_socket(settings), {"status": status.document})
+        await start("admin socket", serve_admin, admin_socket(settings), commands)
         for matchmaker in matchmakers:
             await start(f"matchmaker {matchmaker.name}", matchmaker.run)
         for address in addresses:

@@ -1,21 +1,26 @@
-"""The admin socket: one command a line in, one JSON document a line out. Root only, by the socket's mode."""
+"""The admin protocol: one request a line in, one JSON document a line out, on a unix socket that only root reaches.
+
+A request is a command's bare name (`status`), or a JSON object with the command and what it takes
+(`{"command": "pause", "reason": "moving a rack"}`). A refusal is `{"error": SENTENCE, "reason": NAME}`. The answer to
+some commands is a stream: a document a line for as long as somebody reads.
+"""
 
 import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import trio
 
-LINE_BYTES_MAX = 4_096
-ANSWER_BYTES_MAX = 4 * 1024 * 1024
-IDLE_S_MAX = 60  # a client that says nothing is sent away
-CLIENTS_MAX = 32
+from gateway.control.commands import CommandRefused, Commands, Level, Request
 
-Command = Callable[[], Any]
+LINE_BYTES_MAX = 16_384
+ANSWER_BYTES_MAX = 4 * 1024 * 1024
+IDLE_S_MAX = 60  # a client that says nothing is sent away; one that reads a stream may be silent
+CLIENTS_MAX = 32
 
 
 class AdminUnreachable(Exception):  # noqa: N818 (an answer to the operator)
@@ -23,7 +28,7 @@ class AdminUnreachable(Exception):  # noqa: N818 (an answer to the operator)
 
 
 async def serve_admin(
-    path: Path, commands: Mapping[str, Command], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    path: Path, commands: Commands, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Answer the commands on the unix socket `path` until cancelled; a stale socket is replaced."""
     with contextlib.suppress(FileNotFoundError):
@@ -35,12 +40,14 @@ async def serve_admin(
     finally:
         os.umask(previous)
     listening.listen(CLIENTS_MAX)
+    limit = trio.CapacityLimiter(CLIENTS_MAX)
     try:
         task_status.started()
         listeners = [trio.SocketListener(listening)]
 
         async def serve(stream: trio.SocketStream) -> None:
-            await _serve_client(stream, commands)
+            async with limit:
+                await serve_client(stream, commands, idle_s_max=IDLE_S_MAX)
 
         await trio.serve_listeners(serve, listeners)
     finally:
@@ -48,40 +55,115 @@ async def serve_admin(
             os.unlink(path)
 
 
-async def _serve_client(stream: trio.SocketStream, commands: Mapping[str, Command]) -> None:
-    with trio.move_on_after(IDLE_S_MAX), contextlib.suppress(trio.BrokenResourceError):
-        waiting = b""
+async def serve_client(
+    stream: trio.SocketStream, commands: Commands, level: Level = Level.ADMIN, *, idle_s_max: float | None = None
+) -> None:
+    """Answer one client until it goes away, says something too long, or is silent for `idle_s_max`."""
+    waiting = b""
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         async with stream:
-            while len(waiting) <= LINE_BYTES_MAX and (data := await stream.receive_some(LINE_BYTES_MAX)):
+            while len(waiting) <= LINE_BYTES_MAX:
+                with trio.move_on_after(float("inf") if idle_s_max is None else idle_s_max) as idle:
+                    data = await stream.receive_some(LINE_BYTES_MAX)
+                if idle.cancelled_caught or not data:
+                    return
                 *lines, waiting = (waiting + data).split(b"\n")
                 for line in lines:
-                    name = line.decode("utf-8", "replace").strip()
-                    command = commands.get(name)
-                    answer = command() if command else {"error": f"unknown command {name!r}; known: {sorted(commands)}"}
-                    await stream.send_all(json.dumps(answer).encode() + b"\n")
+                    await _answer_line(stream, commands, level, line)
 
 
-def ask_admin(path: Path, command: str, *, wait_s: float = 5.0) -> Any:
-    """Ask a running node, from the command line.
+async def _answer_line(stream: trio.SocketStream, commands: Commands, level: Level, line: bytes) -> None:
+    try:
+        answer = await commands.answer(read_request_untrusted(line), level)
+    except CommandRefused as refusal:
+        answer = {"error": str(refusal), "reason": refusal.reason}
+    if isinstance(answer, AsyncIterable):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_with_reader, stream, nursery.cancel_scope)
+            async for document in answer:
+                await stream.send_all(_line(document))
+            nursery.cancel_scope.cancel()
+    else:
+        await stream.send_all(_line(answer))
+
+
+async def _end_with_reader(stream: trio.SocketStream, streaming: trio.CancelScope) -> None:
+    """End a stream when its reader has gone; whatever else it says meanwhile is too late to be obeyed."""
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while await stream.receive_some(LINE_BYTES_MAX):
+            pass
+    streaming.cancel()
+
+
+def read_request_untrusted(line: bytes) -> Request:
+    """Return the request of one line.
+
+    Raises:
+        CommandRefused: it is neither a word nor a JSON object with a command.
+    """
+    text = line.decode("utf-8", "replace").strip()
+    if not text.startswith("{"):
+        return {"command": text}
+    try:
+        request = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CommandRefused(f"this is no JSON object: {error}", "malformed") from error
+    if not isinstance(request, dict) or not isinstance(request.get("command"), str):
+        raise CommandRefused('a request is a JSON object with a "command"', "malformed")
+    return request
+
+
+def _line(document: Any) -> bytes:
+    return json.dumps(document).encode() + b"\n"
+
+
+def ask_admin(path: Path, request: str | Request, *, wait_s: float = 5.0) -> Any:
+    """Ask a running node, from the command line; return its answer, which may be a refusal.
 
     Raises:
         AdminUnreachable: no node runs there, this user may not ask, or it did not answer in time.
     """
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
-            asked.settimeout(wait_s)
-            asked.connect(str(path))
-            asked.sendall(command.encode() + b"\n")
-            answer = b""
+    with _connected(path, request, wait_s) as asked:
+        answer = b""
+        with _explained(path, wait_s):
             while not answer.endswith(b"\n") and len(answer) < ANSWER_BYTES_MAX:
                 data = asked.recv(65_536)
                 if not data:
                     break
                 answer += data
-        return json.loads(answer)
+            return json.loads(answer)
+
+
+def follow_events(path: Path, after: int = 0, *, wait_s: float = 5.0) -> Iterator[dict[str, Any]]:
+    """Yield the node's events with numbers above `after` (0: new ones only), until it ends.
+
+    Raises:
+        AdminUnreachable: as `ask_admin`.
+    """
+    with _connected(path, {"command": "events", "after": after}, wait_s) as asked:
+        asked.settimeout(None)
+        with asked.makefile("rb") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+
+@contextlib.contextmanager
+def _connected(path: Path, request: str | Request, wait_s: float) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        with _explained(path, wait_s):
+            asked.settimeout(wait_s)
+            asked.connect(str(path))
+            asked.sendall((request if isinstance(request, str) else json.dumps(request)).encode() + b"\n")
+        yield asked
+
+
+@contextlib.contextmanager
+def _explained(path: Path, wait_s: float) -> Iterator[None]:
+    try:
+        yield
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise AdminUnreachable(f"no condor-gateway answers at '{path}': is it running on this host?") from error
     except PermissionError as error:
         raise AdminUnreachable(f"'{path}' may be used by root only") from error
-    except (TimeoutError, ValueError) as error:
+    except (TimeoutError, ValueError, ConnectionResetError, BrokenPipeError) as error:
         raise AdminUnreachable(f"condor-gateway at '{path}' did not answer within {wait_s:g} s") from error

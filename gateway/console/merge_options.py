@@ -15,16 +15,9 @@ if TYPE_CHECKING:  # every command adds these arguments, and one of them merges
 
 UPDATE_INTERVAL_S = 300  # HTCondor's default
 
-_EPILOG = """\
-BASE, OURS and THEIRS are only read; they may be copies, and of negotiators that run. A list of numbers has one for
-OURS and one for each of THEIRS, in their order, 0 for what is not known. To use OUT: stop the negotiator, put OUT in
-the place of $(SPOOL)/Accountantnew.log, start the negotiator.
-"""
-
 
 def add_arguments(merge: argparse.ArgumentParser) -> None:
     """Add the merge command's arguments and options."""
-    merge.epilog = _EPILOG
     merge.add_argument("base", metavar="BASE", help="the Accountantnew.log that all sides started from")
     merge.add_argument("ours", metavar="OURS", help="the Accountantnew.log of one side")
     merge.add_argument(

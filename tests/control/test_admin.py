@@ -1,17 +1,39 @@
 """The admin socket: root's, one answer a line, and nothing that a client says can break it."""
 
+import itertools
 import json
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
+import trio.lowlevel
 
-from gateway.console.admin import LINE_BYTES_MAX, AdminUnreachable, ask_admin, serve_admin
+from gateway.console.admin import LINE_BYTES_MAX, AdminUnreachable, ask_admin, follow_events, serve_admin
+from gateway.control.commands import Answer, CommandRefused, Commands, Level, Request
+
+
+def _refuse(request: Request) -> Answer:
+    raise CommandRefused("the moon is full", "moon")
+
+
+async def _count(request: Request) -> Answer:
+    async def numbers() -> AsyncIterator[dict[str, int]]:
+        for number in itertools.count(request["after"]):
+            yield {"seq": number}
+            await trio.lowlevel.checkpoint()
+
+    return numbers()
 
 
 async def _serve(nursery: trio.Nursery, path: Path) -> None:
-    await nursery.start(serve_admin, path, {"status": lambda: {"schema": 1}})
+    commands = Commands()
+    commands.add("status", lambda request: {"schema": 1}, Level.USER)
+    commands.add("echo", lambda request: request)
+    commands.add("refuse", _refuse)
+    commands.add("events", _count)
+    await nursery.start(serve_admin, path, commands)
 
 
 async def test_a_command_is_answered_with_one_document(tmp_path: Path, nursery: trio.Nursery) -> None:
@@ -22,7 +44,41 @@ async def test_a_command_is_answered_with_one_document(tmp_path: Path, nursery: 
 async def test_an_unknown_command_is_told_the_known_ones(tmp_path: Path, nursery: trio.Nursery) -> None:
     await _serve(nursery, tmp_path / "admin.sock")
     answer = await trio.to_thread.run_sync(ask_admin, tmp_path / "admin.sock", "stats")
-    assert answer == {"error": "unknown command 'stats'; known: ['status']"}
+    assert answer == {
+        "error": "unknown command 'stats'; did you mean 'status'?; known: echo, events, refuse, status",
+        "reason": "unknown-command",
+    }
+
+
+async def test_a_request_carries_what_the_command_takes(tmp_path: Path, nursery: trio.Nursery) -> None:
+    await _serve(nursery, tmp_path / "admin.sock")
+    asked = {"command": "echo", "node": "gw1"}
+    assert await trio.to_thread.run_sync(ask_admin, tmp_path / "admin.sock", asked) == asked
+
+
+async def test_a_refusal_has_a_sentence_and_a_name(tmp_path: Path, nursery: trio.Nursery) -> None:
+    await _serve(nursery, tmp_path / "admin.sock")
+    answer = await trio.to_thread.run_sync(ask_admin, tmp_path / "admin.sock", "refuse")
+    assert answer == {"error": "the moon is full", "reason": "moon"}
+
+
+async def test_events_come_until_their_reader_goes(tmp_path: Path, nursery: trio.Nursery) -> None:
+    await _serve(nursery, tmp_path / "admin.sock")
+
+    def read_three() -> list[int]:
+        events = follow_events(tmp_path / "admin.sock", 5)
+        return [event["seq"] for event, _ in zip(events, range(3), strict=False)]
+
+    assert await trio.to_thread.run_sync(read_three) == [5, 6, 7]
+
+
+async def test_a_level_may_look_and_not_change() -> None:
+    commands = Commands()
+    commands.add("status", lambda request: {"schema": 1}, Level.USER)
+    commands.add("pause", lambda request: {}, Level.ADMIN)
+    assert await commands.answer({"command": "status"}, Level.USER) == {"schema": 1}
+    with pytest.raises(CommandRefused, match="'pause' needs the level admin, and this is operator"):
+        await commands.answer({"command": "pause"}, Level.OPERATOR)
 
 
 async def test_only_the_owner_may_connect(tmp_path: Path, nursery: trio.Nursery) -> None:
@@ -36,7 +92,9 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path, nursery: trio.Nursery)
     assert await trio.to_thread.run_sync(ask_admin, tmp_path / "admin.sock", "status") == {"schema": 1}
 
 
-@pytest.mark.parametrize("said", [b"\xff\xfe\x00\n", b"x" * (2 * LINE_BYTES_MAX), b"\n\n\n", b"status"])
+@pytest.mark.parametrize(
+    "said", [b"\xff\xfe\x00\n", b"x" * (2 * LINE_BYTES_MAX), b"\n\n\n", b"status", b"{", b"[" * 9000 + b"\n", b"{}\n"]
+)
 async def test_a_rude_client_harms_nobody_else(tmp_path: Path, nursery: trio.Nursery, said: bytes) -> None:
     path = tmp_path / "admin.sock"
     await _serve(nursery, path)

@@ -139,6 +139,9 @@ class Play:
         if not side.shut:
             side.shut = True
             side.sock.shutdown(socket.SHUT_WR)
+            told = select.poll()
+            told.register(self.other(side).sock, select.POLLRDHUP)
+            assert told.poll(DEADLINE_S * 1000), "the end never arrived"
 
     def end(self, last: Step) -> None:
         """Do the last step; the other side then reads to the end, whatever that is."""
@@ -243,6 +246,7 @@ def run(pool: Pool, listening: socket.socket, host: str, script: list[Step]) -> 
 )
 @example(first=("client", "send", 20_000), steps=[("server", "send", 9_000)], last=("server", "close", 0))
 @example(first=("client", "send", 1), steps=[("server", "read", 1), ("client", "send", 1)], last=("server", "close", 0))
+@example(first=("client", "send", 1), steps=[("server", "shut", 0), ("client", "shut", 0)], last=("client", "reset", 0))
 def test_a_script_looks_as_it_does_without_a_gateway(pool: Pool, first: Step, steps: list[Step], last: Step) -> None:
     script = [first, *steps, last]
     with pool.listen("cm1") as listening:
