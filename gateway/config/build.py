@@ -12,16 +12,20 @@ from gateway.config.settings import (
     Address,
     Backend,
     Bind,
+    Console,
     Endpoint,
     Forward,
     Frontend,
+    Level,
     LogFormat,
+    Notify,
     OnPartition,
     Peer,
     Protocol,
     Role,
     Server,
     Settings,
+    StatsSocket,
 )
 from gateway.config.tree import Section, Statement, Tree
 from gateway.config.values import BindPoint, Prefix, Value, read_value
@@ -40,6 +44,9 @@ def build(tree: Tree) -> Settings:
         state_dir=_argument(node, "state-dir", str),
         log_format=LogFormat(_option(node, "log", "format", str)),
         relay_workers=_argument(node, "relay-workers", int),
+        stats_sockets=tuple(_stats_socket(statement) for statement in node.all("stats socket")),
+        notify=_notify(node),
+        console=_console(tree.first("console")),
         peers_name=_name(peers),
         heartbeat_ms=_argument(peers, "heartbeat", int),
         lease_ms=_argument(peers, "lease", int),
@@ -49,6 +56,38 @@ def build(tree: Tree) -> Settings:
         addresses=tuple(_address(section) for section in tree.all("address")),
         frontends=tuple(_frontend(section) for section in tree.all("frontend")),
         backends=tuple(_backend(section) for section in tree.all("backend")),
+    )
+
+
+def _stats_socket(statement: Statement) -> StatsSocket:
+    return StatsSocket(
+        path=_given(statement, "path", str),
+        mode=_option_of(statement, "global", "mode", int),
+        user=_option_or(statement, "user", ""),
+        group=_option_or(statement, "group", ""),
+        level=Level(_option_of(statement, "global", "level", str)),
+    )
+
+
+def _notify(node: Section) -> Notify:
+    fifo = node.first("notify fifo")
+    return Notify(
+        commands=tuple(_many(statement, "word") for statement in node.all("notify command")),
+        fifo=_given(fifo, "path", str) if fifo is not None else "",
+        user=_argument(node, "notify user", str),
+        timeout_ms=_argument(node, "notify timeout", int),
+    )
+
+
+def _console(section: Section | None) -> Console | None:
+    if section is None:
+        return None
+    token = section.first("admin token-file")
+    return Console(
+        bind=_argument(section, "bind", Endpoint),
+        token_file=_given(token, "path", str) if token is not None else "",
+        user=_argument(section, "user", str),
+        hosts=tuple(host for statement in section.all("allow-host") for host in _many(statement, "host")),
     )
 
 
@@ -70,7 +109,7 @@ def _address(section: Section) -> Address:
         ip=prefix.host,
         prefix_length=prefix.length,
         device=_option(section, "ip", "dev", str),
-        holders=tuple(_typed(given.value, str) for given in holder.arguments["peer"]),
+        holders=_many(holder, "peer"),
     )
 
 
@@ -83,6 +122,7 @@ def _frontend(section: Section) -> Frontend:
         hello_ms=_argument(section, "timeout client-hello", int),
         maxconn=_argument(section, "maxconn", int),
         maxconn_source=_argument(section, "maxconn-per-source", int),
+        tcplog=section.first("option tcplog") is not None,
     )
 
 
@@ -93,13 +133,14 @@ def _bind(statement: Statement) -> Bind:
 
 
 def _backend(section: Section) -> Backend:
-    forward, standby = section.first("forward"), section.first("warm-standby")
+    forward, standby, advertise = (section.first(word) for word in ("forward", "warm-standby", "advertise"))
+    condor_check = section.first("option condor-check") is not None
     return Backend(
         name=_name(section),
         servers=_servers(section),
         forward=Forward(_argument(section, "forward", str)),
         transparent=forward is not None and "transparent" in forward.options,
-        condor_check=section.first("option condor-check") is not None,
+        condor_check=condor_check,
         connect_ms=_argument(section, "timeout connect", int),
         queue_ms=_argument(section, "timeout queue", int),
         drain_ms=_argument(section, "timeout drain", int),
@@ -107,6 +148,7 @@ def _backend(section: Section) -> Backend:
         warm_standby=standby is not None and _given(standby, "switch", str) == "on",
         replicate_accounting=section.first("replicate accounting") is not None,
         replicate_files=tuple(_given(statement, "path", str) for statement in section.all("replicate file")),
+        advertise=condor_check if advertise is None else _given(advertise, "switch", str) == "on",
     )
 
 
@@ -144,6 +186,15 @@ def _given(statement: Statement, argument: str, kind: type[T]) -> T:
     given = statement.argument(argument)
     assert given is not None, f"{statement.keyword}: {argument} was not read"
     return _typed(given.value, kind)
+
+
+def _many(statement: Statement, argument: str) -> tuple[str, ...]:
+    return tuple(_typed(given.value, str) for given in statement.arguments[argument])
+
+
+def _option_or(statement: Statement, option: str, default: str) -> str:
+    given = statement.options.get(option)
+    return _typed(given.value, str) if given is not None else default
 
 
 def _argument(section: Section, keyword: str, kind: type[T]) -> T:

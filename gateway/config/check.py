@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from gateway.config.advice import advise
 from gateway.config.check_files import FILE_RULES
 from gateway.config.check_forwarding import FORWARDING_RULES
+from gateway.config.check_node import NODE_RULES
 from gateway.config.check_references import REFERENCE_RULES
 from gateway.config.check_times import TIME_RULES
 from gateway.config.diagnostics import WHOLE_FILE, Reporter, quote
-from gateway.config.keywords import BINDS_MAX, PEERS_MAX, SECTIONS
+from gateway.config.keywords import SECTIONS
+from gateway.config.limits import BINDS_MAX, PEERS_MAX
 from gateway.config.settings import Endpoint, Protocol, Role
 from gateway.config.tree import Statement, Tree
 from gateway.config.values import BindPoint, Prefix
@@ -20,7 +22,7 @@ from gateway.config.values import BindPoint, Prefix
 
 def check(tree: Tree, report: Reporter) -> None:
     """Apply every rule to `tree`."""
-    for rule in RULES + TIME_RULES + REFERENCE_RULES + FORWARDING_RULES + FILE_RULES:
+    for rule in RULES + TIME_RULES + REFERENCE_RULES + FORWARDING_RULES + FILE_RULES + NODE_RULES:
         rule(tree, report)
     if not report.has_errors:
         advise(tree, report)

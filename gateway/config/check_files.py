@@ -7,7 +7,8 @@ import posixpath
 from collections.abc import Callable, Iterator
 
 from gateway.config.diagnostics import Reporter, quote
-from gateway.config.keywords import REPLICATED_FILES_MAX, SECTIONS
+from gateway.config.keywords import SECTIONS
+from gateway.config.limits import REPLICATED_FILES_MAX
 from gateway.config.tree import Given, Section, Statement, Tree
 
 _ACCOUNTING = "Accountantnew.log"

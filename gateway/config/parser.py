@@ -4,6 +4,8 @@ A misspelt word is reported and then read as the word it was probably meant to b
 seem to be missing as well.
 """
 
+from collections.abc import Iterable
+
 from gateway.config import foreign
 from gateway.config.diagnostics import Place, Reporter, closest, did_you_mean, listing, quote
 from gateway.config.keywords import SECTIONS
@@ -129,7 +131,7 @@ class _Parser:
         if answer is not None:
             self._report.error(word, f"{quote(word.text)} {answer}")
             return None
-        homes = [kind for kind in SECTIONS if word.text in _first_words(kind)]
+        homes = _homes(kind for kind in SECTIONS if word.text in _first_words(kind))
         if homes:
             self._elsewhere(section.kind, words, homes)
             return None
@@ -159,7 +161,7 @@ class _Parser:
         first = words[0].text
         second = words[1].text if len(words) > 1 else ""
         both = f"{first} {second}"
-        homes_of_both = [kind for kind in SECTIONS if both in SECTIONS[kind].keywords]
+        homes_of_both = _homes(kind for kind in SECTIONS if both in SECTIONS[kind].keywords)
         answer = foreign.SECOND_WORDS.get(first, {}).get(second)
         if answer is not None and not homes_of_both:
             self._report.error(words[1], f"{quote(both)} {answer}")
@@ -248,6 +250,12 @@ _SECTION_NAME = SECTIONS["peers"].keywords["peer"].arguments[0]
 def _first_words(section: str) -> list[str]:
     """Return the words that a line of `section` may start with."""
     return sorted({name.split()[0] for name in SECTIONS[section].keywords})
+
+
+def _homes(kinds: Iterable[str]) -> list[str]:
+    """Return the sections in which a keyword is most often meant: those about traffic before the others."""
+    homes = list(kinds)
+    return [kind for kind in homes if kind in {"global", "peers", "address", "frontend", "backend"}] or homes
 
 
 def _is_keyword(word: str) -> bool:

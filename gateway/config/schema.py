@@ -24,6 +24,11 @@ class Kind(enum.Enum):
     DEVICE = "a network interface"
     BIND = "the name of an address section and a port, as in pool-vip:9618"
     PROTOCOLS = "tcp, udp or tcp,udp"
+    MODE = "an octal mode, as in 660"
+    ACCOUNT = "the name of a user or group"
+    TEXT = "a word"
+    LISTEN = "an address and port to listen on, as in 127.0.0.1:9620"
+    HOST = "the name of a host, as a browser writes it"
 
 
 class Argument(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,3 +93,8 @@ class SectionKind(msgspec.Struct, frozen=True, kw_only=True):
     count_max: int
     required: bool = True
     keywords: Mapping[str, Keyword]
+
+
+def table(*keywords: Keyword) -> Mapping[str, Keyword]:
+    """Return keywords by their names, in the order given."""
+    return MappingProxyType({keyword.name: keyword for keyword in keywords})

@@ -43,6 +43,15 @@ class LogFormat(enum.StrEnum):
 
     JSON = "json"
     CONSOLE = "console"
+    SHORT = "short"
+
+
+class Level(enum.StrEnum):
+    """What a client of a stats socket may do; each may what the ones before it may."""
+
+    USER = "user"  # look at what is no secret
+    OPERATOR = "operator"  # look at everything
+    ADMIN = "admin"  # change things
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -91,6 +100,7 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True):
     hello_ms: int = 10_000  # connected and said nothing for so long
     maxconn: int = 4_000  # connections of clients at a time
     maxconn_source: int = 0  # of one client address; 0: no limit but `maxconn`
+    tcplog: bool = False  # a line of the log for each connection
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +129,39 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     warm_standby: bool = False
     replicate_accounting: bool = False
     replicate_files: tuple[str, ...] = ()  # absolute paths
+    advertise: bool = False  # the gateways tell the elected collector of themselves, by an ad each
+
+
+class StatsSocket(msgspec.Struct, frozen=True, kw_only=True):
+    """A UNIX socket on which this node takes commands in HAProxy's manner. `user` and `group` "" are root's own."""
+
+    path: str
+    mode: int = 0o600
+    user: str = ""
+    group: str = ""
+    level: Level = Level.OPERATOR
+
+
+class Notify(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told of changes: commands (each a program and its first arguments), and a named pipe; "" where none is."""
+
+    commands: tuple[tuple[str, ...], ...] = ()
+    fifo: str = ""
+    user: str = "nobody"  # whose rights the commands have
+    timeout_ms: int = 10_000  # of one command
+
+    def __bool__(self) -> bool:
+        """Return whether anybody is told."""
+        return bool(self.commands or self.fifo)
+
+
+class Console(msgspec.Struct, frozen=True, kw_only=True):
+    """The status page. `token_file` "" makes it read-only; `hosts` are further names that it may be asked for by."""
+
+    bind: Endpoint = Endpoint("127.0.0.1", 9620)
+    token_file: str = ""
+    user: str = "nobody"
+    hosts: tuple[str, ...] = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +172,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: str
     log_format: LogFormat
     relay_workers: int = 0  # processes of the relay; 0: one for each core, at most 8
+    stats_sockets: tuple[StatsSocket, ...] = ()
+    notify: Notify = Notify()
+    console: Console | None = None
     peers_name: str
     heartbeat_ms: int
     lease_ms: int

@@ -15,10 +15,16 @@ from gateway.config.settings import Endpoint, Protocol
 
 NAME_CHARACTERS_MAX = 64  # names go into every heartbeat's associated data and every log line
 PATH_CHARACTERS_MAX = 1_024
+TEXT_CHARACTERS_MAX = 1_024
+ACCOUNT_CHARACTERS_MAX = 32  # what useradd takes
+HOST_CHARACTERS_MAX = 253  # of a DNS name
 DEVICE_CHARACTERS_MAX = 15  # IFNAMSIZ of Linux, less the final zero
 PORT_MAX = 65_535
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\$?")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
+_OCTAL = re.compile(r"0?[0-7]{3}")
 _DIGITS = re.compile(r"[0-9]{1,12}")
 _DURATION = re.compile(r"([0-9]{1,12})(us|ms|s|m|h|d)?")
 _UNIT_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
@@ -174,6 +180,49 @@ def _protocols(argument: Argument, text: str) -> frozenset[Protocol]:
     return frozenset(Protocol(word) for word in text.split(","))
 
 
+def _mode(_argument: Argument, text: str) -> int:
+    if _OCTAL.fullmatch(text) is None:
+        raise Refused(f"{quote(text)} is not a mode: write three octal digits, as in '660' for owner and group")
+    return int(text, 8)
+
+
+def _account(_argument: Argument, text: str) -> str:
+    if _ACCOUNT.fullmatch(text) is None or len(text) > ACCOUNT_CHARACTERS_MAX:
+        raise Refused(f"{quote(text)} is not the name of a user or group")
+    return text
+
+
+def _text(_argument: Argument, text: str) -> str:
+    if len(text) > TEXT_CHARACTERS_MAX:
+        raise Refused(f"word is longer than {TEXT_CHARACTERS_MAX} characters")
+    if not text.isprintable():
+        raise Refused(f"{quote(text)} holds a character that cannot be printed: remove it")
+    return text
+
+
+def _listen(_argument: Argument, text: str) -> Endpoint:
+    """Return where to listen: as HAProxy writes it, `*` or nothing before the colon is every IPv4 address."""
+    host, colon, port = text.rpartition(":")
+    if colon and host in {"", "*", "0.0.0.0"}:
+        return Endpoint("0.0.0.0", _port(port))
+    if colon and host in {"[::]", "::"}:
+        return Endpoint("::", _port(port))
+    if host == "localhost":
+        raise Refused(f"{quote(text)} is not an IP address: write '127.0.0.1:{port}'")
+    return _endpoint(_argument, text)
+
+
+def _host_name(_argument: Argument, text: str) -> str:
+    name = text.removesuffix(".")
+    if text.startswith(("http://", "https://")) or "/" in text:
+        raise Refused(f"{quote(text)} is an URL: write the host alone")
+    if ":" in text and not _is_address(text.strip("[]")):
+        raise Refused(f"{quote(text)} has a port: write the host alone")
+    if not _is_address(text.strip("[]")) and (_HOST.fullmatch(name) is None or len(name) > HOST_CHARACTERS_MAX):
+        raise Refused(f"{quote(text)} is not the name of a host")
+    return name.lower()
+
+
 def _port(text: str) -> int:
     if _DIGITS.fullmatch(text) is None or not 1 <= int(text) <= PORT_MAX:
         raise Refused(f"port {quote(text)} is not a whole number from 1 to {PORT_MAX}")
@@ -212,4 +261,9 @@ _READERS: dict[Kind, Callable[[Argument, str], Value]] = {
     Kind.DEVICE: _device,
     Kind.BIND: _bind,
     Kind.PROTOCOLS: _protocols,
+    Kind.MODE: _mode,
+    Kind.ACCOUNT: _account,
+    Kind.TEXT: _text,
+    Kind.LISTEN: _listen,
+    Kind.HOST: _host_name,
 }

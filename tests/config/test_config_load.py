@@ -80,6 +80,7 @@ def test_the_sample_says_what_it_seems_to_say():
                 negotiator_on_elected=True,
                 warm_standby=True,
                 replicate_accounting=True,
+                advertise=True,
             ),
         ),
     )

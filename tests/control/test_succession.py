@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 import trio
 
-from gateway.config.keywords import WORKERS_MAX
+from gateway.config.limits import WORKERS_MAX
 from gateway.control import succession
 from gateway.control.guard import GuardLink
 from gateway.control.inheritance import (

@@ -1,0 +1,14 @@
+"""Limits: how many of each thing a configuration may hold. Every figure has its reason beside it."""
+
+PEERS_MAX = 9  # quorum arithmetic is tested exhaustively up to here
+ADDRESSES_MAX = 16  # each has a fence and its own announcements; a pool needs one
+FRONTENDS_MAX = 32  # a pool needs one or two
+BACKENDS_MAX = PEERS_MAX  # each has managers of its own
+BINDS_MAX = 16  # of one frontend
+CONNECTIONS_MAX = 500_000  # of a frontend, in file descriptors: two each, and fs.nr_open allows a process 1,048,576
+WORKERS_MAX = 64  # more than that cost more memory than a host with so many cores gains by them
+REPLICATED_FILES_MAX = 16  # of one backend: each is watched, and copied in whole when it changes
+STATS_SOCKETS_MAX = 8  # one for each level of rights, and some for exporters
+NOTIFY_COMMANDS_MAX = 8  # they run one after the other: more would be told late
+COMMAND_WORDS_MAX = 32  # of a command; what needs more is a script
+CONSOLE_HOSTS_MAX = 32  # names under which the page may be asked for
