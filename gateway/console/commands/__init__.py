@@ -27,6 +27,7 @@ MODULES = (
     "reload",
     "keygen",
     "merge",
+    "condor_config",
 )
 
 
