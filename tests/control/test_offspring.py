@@ -1,0 +1,101 @@
+"""Children that control can do without: replaced, never left behind, never waited for. Real processes."""
+
+import os
+import signal
+import socket
+import sys
+
+import trio
+
+from gateway.control import offspring
+from gateway.control.offspring import Offspring, python_module
+
+# Says a line on its socket and lives until the socket ends.
+POLITE = """
+import os, socket, sys
+end = socket.socket(fileno=int(sys.argv[-1]))
+end.sendall(f"{os.getpid()} {os.sched_getscheduler(0)} {sorted(os.listdir('/proc/self/fd'), key=int)}\\n".encode())
+while end.recv(100): pass
+"""
+DEAF = POLITE.replace("while end.recv(100): pass", "import time; time.sleep(100)")
+
+
+class Heard:
+    """What the children have said."""
+
+    def __init__(self):
+        self.send, self.lines = trio.open_memory_channel(10)
+
+    async def serve(self, stream):
+        async for piece in stream:
+            await self.send.send(piece.decode())
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_child_that_dies_is_replaced(monkeypatch, nursery):
+    monkeypatch.setattr(offspring, "BACK_OFF_MS_MIN", 10)
+    heard = Heard()
+    child = Offspring("test", [sys.executable, "-c", POLITE], heard.serve)
+    await nursery.start(child.run)
+    with trio.fail_after(20):
+        first = int((await heard.lines.receive()).split()[0])
+        os.kill(first, signal.SIGKILL)
+        second = int((await heard.lines.receive()).split()[0])
+    assert first != second
+    assert child.status() == {"pid": second, "starts_total": 2, "failure": "killed by signal 9"}
+
+
+async def test_a_child_gets_one_descriptor_and_the_ordinary_scheduler():
+    heard = Heard()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        os.set_inheritable(ours.fileno(), True)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Offspring("test", [sys.executable, "-c", POLITE], heard.serve).run)
+            with trio.fail_after(20):
+                _, scheduler, *descriptors = (await heard.lines.receive()).split()
+            nursery.cancel_scope.cancel()
+    assert int(scheduler) == os.SCHED_OTHER
+    assert len(descriptors) == 5, "standard ones, its own, and the folder that it looks at"
+
+
+async def test_a_child_that_does_not_end_with_its_socket_is_killed():
+    heard = Heard()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Offspring("test", [sys.executable, "-c", DEAF], heard.serve).run)
+        with trio.fail_after(20):
+            pid = int((await heard.lines.receive()).split()[0])
+        nursery.cancel_scope.cancel()
+    assert not lives(pid)
+
+
+async def test_a_child_that_has_something_to_finish_is_left_to_it():
+    heard = Heard()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Offspring("test", [sys.executable, "-c", DEAF], heard.serve, end_ms=None).run)
+        with trio.fail_after(20):
+            pid = int((await heard.lines.receive()).split()[0])
+        nursery.cancel_scope.cancel()
+    assert lives(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_what_cannot_be_started_is_said_and_tried_again(monkeypatch, nursery):
+    monkeypatch.setattr(offspring, "BACK_OFF_MS_MIN", 10_000)
+    child = Offspring("test", ["/nonexistent/program"], Heard().serve)
+    await nursery.start(child.run)
+    with trio.fail_after(20):
+        while not child.failure:  # noqa: ASYNC110 (it is a word, not an event)
+            await trio.sleep(0.01)
+    assert child.failure == "could not be started: No such file or directory"
+
+
+def test_a_module_of_this_program_is_run_by_this_interpreter():
+    assert python_module("gateway.relay", "a") == (sys.executable, "-P", "-m", "gateway.relay", "a")
