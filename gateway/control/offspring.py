@@ -109,8 +109,8 @@ class Offspring:
                 await trio.lowlevel.wait_readable(pidfd)
                 nursery.cancel_scope.cancel()
         finally:
-            await trio.aclose_forcefully(stream)
             with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
                 await self._end(process, pidfd)
         return _said(process.poll())
 
