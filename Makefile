@@ -1,7 +1,7 @@
 # Every target says in one sentence what it lacks. Needs Debian 12 or 13, and root for the lab.
 
 .DELETE_ON_ERROR:
-.PHONY: setup test bench compare lint lab lab-up lab-down debian rootfs
+.PHONY: setup test bench compare lint lab lab-up lab-down debian rootfs deb simulate
 .DEFAULT_GOAL := setup
 
 GATEWAY := .venv/bin/condor-gateway
@@ -56,6 +56,12 @@ compare: .venv/ready
 	    .venv/bin/python -m tests.bench.compare \
 	        $(if $(BEFORE),$(BEFORE)/$$one.json,$(BENCH)/$$one.before.json) $(BENCH)/$$one.json || exit 1; \
 	done
+
+# The Debian package, for RELEASE: bookworm or trixie.
+RELEASE := trixie
+deb: PACKAGES += dpkg
+deb: setup
+	@.venv/bin/python -m gateway.debian.build --release $(RELEASE)
 
 # The long run: make simulate HOURS=1000 [SEED=1] [JOBS=2]. It says how far it is, and where to go on when interrupted.
 HOURS := 100

@@ -109,7 +109,8 @@ def _control(chosen: argparse.Namespace) -> int:
         start_log(settings.log_format, me.name)
         with socket.socket(fileno=chosen.guarded) as guard:
             predecessor = None if chosen.adopt is None else socket.socket(fileno=chosen.adopt)
-            trio.run(run_node, settings, me, keys, guard, predecessor, strict_exception_groups=True)
+            file = str(Path(chosen.file).resolve())
+            trio.run(run_node, settings, me, keys, guard, predecessor, file, strict_exception_groups=True)
     except (StartRefused, KeyFileError) as error:
         raise Refused(str(error)) from error
     finally:

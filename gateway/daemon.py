@@ -27,6 +27,7 @@ from gateway.config.settings import Peer, Role, Settings
 from gateway.console.admin import serve_admin
 from gateway.control.address import AddressService
 from gateway.control.commands import Commands, Level
+from gateway.control.configuration import describe
 from gateway.control.diversions import Diversions
 from gateway.control.forwarding import (
     ElectedServers,
@@ -97,6 +98,7 @@ async def run_node(
     keys: Keys,
     guard: socket.socket | None = None,
     predecessor: socket.socket | None = None,
+    file: str = "",
 ) -> None:
     """Run this host's node until SIGTERM or SIGINT, until its guard has ended, or until another process takes over.
 
@@ -106,13 +108,14 @@ async def run_node(
         keys: the cluster's keys.
         guard: the link to the guard that has started this process, where one has.
         predecessor: the link to the process that runs this node already, where this one is to take its place.
+        file: where the configuration was read from.
 
     Raises:
         StartRefused: the node can't start here; nothing has been changed on the host.
     """
     log = structlog.get_logger()
     try:
-        await _run_node(settings, me, keys, guard, None if predecessor is None else Channel(predecessor))
+        await _run_node(settings, me, keys, guard, None if predecessor is None else Channel(predecessor), file)
     except* ANSWERS as group:
         # Answers to the operator, wherever they come from; the first is the one to read.
         raise StartRefused(str(_first(group))) from group
@@ -120,7 +123,7 @@ async def run_node(
 
 
 async def _run_node(
-    settings: Settings, me: Peer, keys: Keys, guard: socket.socket | None, predecessor: Channel | None
+    settings: Settings, me: Peer, keys: Keys, guard: socket.socket | None, predecessor: Channel | None, file: str
 ) -> None:
     log = structlog.get_logger()
     require_root()
@@ -238,6 +241,7 @@ async def _run_node(
     )
     commands = Commands()
     commands.add("status", lambda request: status.document(), Level.USER)
+    commands.add("config", lambda request: describe(settings, file), Level.USER)
     async with trio.open_nursery() as nursery, _open_stop(link) as stop_wanted:
         start = partial(_start, nursery)
         await start("guard link", link.run)

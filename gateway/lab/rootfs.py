@@ -6,7 +6,6 @@ A half-built tree is never used: it is built beside its place and renamed when c
 import argparse
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,12 +14,12 @@ import stat
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.lab.errors import LabError
+from gateway.lab.libraries import dependencies, install_libraries
 from gateway.lab.packages import Archive, Progress, unpack
 
 SUITES = ("trixie", "sid")
@@ -78,15 +77,6 @@ DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("u
 def cache_folder() -> Path:
     """Where built trees and downloaded packages are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "condor-gateway"
-
-
-def dependencies() -> list[str]:
-    """The gateway's run-time dependencies as its project file states them (or, installed, its metadata)."""
-    project = Path(__file__).parents[2] / "pyproject.toml"
-    if project.exists():
-        return list(tomllib.loads(project.read_text())["project"]["dependencies"])
-    stated = importlib.metadata.requires("condor-gateway") or []
-    return [line for line in stated if "extra ==" not in line]
 
 
 def recipe_hash(suite: str) -> str:
@@ -158,7 +148,7 @@ def _build_into(root: Path, suite: str, cache: Path, progress: Progress) -> None
     _make_folders(root)
     _make_programs(root)
     progress("fetching the gateway's Python libraries")
-    _install_libraries(root)
+    install_libraries(root / LIBRARY.lstrip("/"), _python_version(root))
     _make_linker_cache(root)
     _compile(root)
 
@@ -212,25 +202,6 @@ def _make_programs(root: Path) -> None:
 def _python_version(root: Path) -> str:
     """The version of the tree's python3, as "3.13"."""
     return os.readlink(root / "usr/bin/python3").removeprefix("python")
-
-
-def _install_libraries(root: Path) -> None:
-    version = _python_version(root)
-    flat, machine = version.replace(".", ""), platform.machine()
-    platforms = [f"manylinux_2_{minor}_{machine}" for minor in (34, 28, 17)]
-    platforms += [f"manylinux2014_{machine}", f"manylinux1_{machine}", "any"]
-    abis = [f"cp{flat}", "abi3", "none"]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    pip += ["--target", str(root / LIBRARY.lstrip("/")), "--no-compile", "--root-user-action=ignore"]
-    pip += ["--only-binary=:all:", "--implementation", "cp", "--python-version", version]
-    pip += [f"--platform={name}" for name in platforms] + [f"--abi={name}" for name in abis]
-    try:
-        done = subprocess.run([*pip, *dependencies()], capture_output=True, text=True, timeout=600, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise LabError("fetching the gateway's Python libraries took longer than 600 s: is the index up?") from error
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()[-300:]]
-        raise LabError(f"the gateway's Python libraries for Python {version} cannot be had: {said[0]}")
 
 
 def _make_linker_cache(root: Path) -> None:
