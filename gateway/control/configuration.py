@@ -1,4 +1,4 @@
-"""The configuration that a node runs by, as others may ask for it: no secret is in it, for keys are in a file of theirs.
+"""The configuration that a node runs by, as others may ask for it. No secret is in it: keys are in a file of their own.
 
 Rule: two nodes have the same configuration exactly when their digests are equal, whatever comments, order of unrelated
 sections and spelling of times their files have.
