@@ -49,6 +49,7 @@ from gateway.core.actions import (
 )
 from gateway.core.lease import Lease
 from gateway.core.voter import Role, Seat, Voter
+from gateway.wire.heartbeat import REASON_CHARACTERS_MAX
 from gateway.wire.messages import ON_REQUEST, Resignation, Standing, VoteReply, VoteRequest
 
 RETRY_MS_MIN = 5  # between two pre-votes of one candidate: bounds what a losing candidate sends
@@ -319,7 +320,7 @@ class Election(Voter):
         planned = cause is Cause.REQUESTED
         if self.role is Role.LEADER:
             self.named = ""  # a stop on request sets it after this
-            self.resigned_why = ON_REQUEST if planned else "stopped serving"
+            self.resigned_why = f"{ON_REQUEST if planned else cause}: {detail}"[:REASON_CHARACTERS_MAX]
         actions: list[Action] = [StopServing(self.name, self.serving_term, cause, detail, at_once)]
         if self.role is Role.LEADER:
             self.become(Role.PASSIVE)

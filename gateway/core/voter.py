@@ -183,7 +183,7 @@ class Voter:
             return []
         self.resigned_term = max(self.resigned_term, resignation.term)
         self.ranking.forget(sender)  # what it said of itself before it gave up makes nobody wait (rule 6)
-        actions = self.forget_leader(now_ms, planned=resignation.reason == ON_REQUEST)
+        actions = self.forget_leader(now_ms, planned=resignation.reason.startswith(ON_REQUEST))
         if resignation.successor == self.me:
             return actions + self.succeed(now_ms)
         if resignation.successor in self.candidates:

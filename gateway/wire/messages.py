@@ -58,7 +58,7 @@ class VoteReply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     wait_ms: int  # refused because of a promise: it runs out after so long
 
 
-ON_REQUEST = "on request"  # reason of a resignation: a planned handover, not a failure
+ON_REQUEST = "on request"  # begins the reason of a resignation that is a planned handover, not a failure
 
 
 class Resignation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="resignation"):
