@@ -162,10 +162,22 @@ def _manager(settings: Settings, backend: Backend, node: str | None) -> list[str
         "successor.",
         "NEGOTIATOR_ARGS = -sock negotiator",
     )
-    if backend.forward is Forward.DIRECT:
-        lines += _direct(backend, node)
-    elif node is not None:
+    if node is not None:
         _server(backend, node)
+    if backend.forward is Forward.DIRECT:
+        lines += _line(
+            "forward direct: the virtual address is on 'lo' here while this manager is elected, and clients speak to "
+            "it.",
+            "BIND_ALL_INTERFACES = True",
+        )
+        lines += _own(backend, node, "What the daemons say of themselves is this manager's own address all the same.")
+    elif shared_ports(settings, backend):
+        lines += _line(
+            "This host is a gateway too: the virtual address's port is the gateway's, HTCondor keeps to the host's own "
+            "address.",
+            "BIND_ALL_INTERFACES = False",
+        )
+        lines += _own(backend, node, "The host's own address.")
     lines += _intervals()
     return lines + _allowed(settings, backend)
 
@@ -178,15 +190,18 @@ def _server(backend: Backend, node: str) -> Endpoint:
     raise NoPool(f"'{node}' is no server of backend '{backend.name}': it has {known}")
 
 
-def _direct(backend: Backend, node: str | None) -> list[str]:
-    lines = _line(
-        "forward direct: the virtual address is on 'lo' here while this manager is elected, and clients speak to it.",
-        "BIND_ALL_INTERFACES = True",
-    )
-    why = "What the daemons say of themselves is this manager's own address, also while the virtual one is here."
+def shared_ports(settings: Settings, backend: Backend) -> bool:
+    """Return whether managers of `backend` hold its address too, at the port at which their collectors listen."""
+    ports = {endpoint.port for endpoint in virtual_endpoints(settings, backend)}
+    holders = {name for address in settings.addresses for name in address.holders}
+    return any(server.name in holders and server.endpoint.port in ports for server in backend.servers)
+
+
+def _own(backend: Backend, node: str | None, why: str) -> list[str]:
+    """Say which address is the manager's own; where it is not known for which manager this is, that of each."""
     if node is not None:
-        return lines + _line(why, f"NETWORK_INTERFACE = {_server(backend, node).host}")
-    lines += ["", *_say(f"{why} Uncomment this host's line.")]
+        return _line(why, f"NETWORK_INTERFACE = {_server(backend, node).host}")
+    lines = ["", *_say(f"{why} Uncomment this host's line.")]
     return lines + [f"# {server.name}: NETWORK_INTERFACE = {server.endpoint.host}" for server in backend.servers]
 
 

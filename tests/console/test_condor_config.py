@@ -87,6 +87,14 @@ def test_with_direct_a_manager_speaks_of_itself_by_its_own_address():
     assert not any("NETWORK_INTERFACE" in line for line in lines_of(anybody))
 
 
+def test_a_manager_that_is_a_gateway_too_leaves_the_addresss_port_to_it():
+    text = (EXAMPLES / "two-nodes-witness.cfg").read_text()
+    written = lines_of(printed("manager", node="cm2", text=text))
+    assert "BIND_ALL_INTERFACES = False" in written
+    assert "NETWORK_INTERFACE = 10.77.0.12" in written
+    assert not any("BIND_ALL_INTERFACES" in line for line in lines_of(printed("manager", node="cm2")))
+
+
 def test_who_authorises_by_host_is_told_whose_addresses_daemons_see():
     assert "# ALLOW_WRITE = $(ALLOW_WRITE) 10.77.0.91 10.77.0.92 10.77.0.11" in printed("manager")
     assert "10.77.0.91" not in printed("manager", transparent=True)

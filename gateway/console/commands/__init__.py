@@ -28,6 +28,7 @@ MODULES = (
     "keygen",
     "merge",
     "condor_config",
+    "import_had",
 )
 
 
