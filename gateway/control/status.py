@@ -83,6 +83,7 @@ class Status:
                 "suspensions_total": self._shell.suspensions_total,
             },
             "timer_late_ms_max": self._shell.late_ms_max,
+            "timing": {"heartbeat_ms": self._settings.heartbeat_ms, "lease_ms": self._settings.lease_ms},
             "elections": {
                 name: self._election(election, kinds.get(name, "matchmaker"), now_ms)
                 for name, election in node.elections.items()
@@ -140,6 +141,12 @@ class Status:
             "term": election.term,
             "leader": election.leader,
             "lease_left_ms": max(election.lease_until_ms - now_ms, 0) if serving else None,
+            "answered_ms_ago": _ago(election.lease.answers, now_ms) if serving else None,
+            "promise": {
+                "to": election.promise.to,
+                "term": election.promise.term,
+                "left_ms": max(election.promise.until_ms - now_ms, 0),
+            },
             "candidates": {name: standings.get(name) for name in election.candidates},
         }
 
@@ -154,3 +161,7 @@ class Status:
             "control_late_total": report["lates"],
             "letters_sent_total": report["letters"],
         }
+
+
+def _ago(moments_ms: dict[str, int], now_ms: int) -> dict[str, int]:
+    return {name: now_ms - moment_ms for name, moment_ms in moments_ms.items()}
