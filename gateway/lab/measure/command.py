@@ -6,6 +6,7 @@ Exit status: 0 every repeat was measured; 1 one was refused, or a lab could not 
 import argparse
 import contextlib
 import functools
+import importlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,8 +32,13 @@ SCENARIO_NAMES = ("manager-kill", "manager-link-down", "gateway-kill")
 # Of the address alone, on a small lab of its own without HTCondor; a test holds them together with theirs.
 ADDRESS_NAMES = ("daemon-kill", "gateway-link-down", "daemon-term", "daemon-freeze", "gateway-partition")
 ADDRESS_TABLE, FALSE_TAKEOVERS = "address-table", "false-takeovers"
-PARTITION = "partition"  # a pool of two halves: a scenario with a table of its own
-FLOOD = "flood"  # so is this
+FLOOD = "flood"
+# Scenarios with figures and a table of their own: what is done, and the module that does it.
+APART = {
+    "partition": ("cut in two halves that both serve, and healed", "partition_command"),
+    FLOOD: ("served while a host floods it?", "flood_command"),
+    "reload": ("100 times under load: does anybody notice?", "reloads"),
+}
 POOL_LAB, ADDRESS_LAB = "lab", "vip"
 
 Progress = Callable[[str], None]
@@ -46,11 +52,11 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser("measure", help=text, description=text)
     parser.add_argument(
         "scenario",
-        choices=(*SCENARIO_NAMES, PARTITION, FLOOD, DEMO, *ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS),
+        choices=(*SCENARIO_NAMES, *APART, DEMO, *ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS),
         metavar="SCENARIO",
-        help=f"what to break in a pool: {', '.join(SCENARIO_NAMES)}, {PARTITION} (cut in two halves that both serve, "
-        f"and healed), {FLOOD} (served while a host floods it?), {DEMO} (a short look at two); of the address "
-        f"alone: {', '.join(ADDRESS_NAMES)}, {FALSE_TAKEOVERS}, {ADDRESS_TABLE} (all, beside keepalived)",
+        help=f"what to break in a pool: {', '.join(SCENARIO_NAMES)}, "
+        f"{', '.join(f'{name} ({what})' for name, (what, _) in APART.items())}, {DEMO} (a short look at two); of the "
+        f"address alone: {', '.join(ADDRESS_NAMES)}, {FALSE_TAKEOVERS}, {ADDRESS_TABLE} (all, beside keepalived)",
     )
     parser.add_argument(
         "--name",
@@ -119,15 +125,15 @@ async def measure(chosen: argparse.Namespace) -> int:
     if chosen.scenario in (*ADDRESS_NAMES, ADDRESS_TABLE, FALSE_TAKEOVERS):
         return await _measure_address(chosen)
     chosen.name = chosen.name or POOL_LAB
-    chosen.repeat = 1 if chosen.repeat is None else chosen.repeat
-    names = DEMO_SCENARIOS if chosen.scenario == DEMO else (chosen.scenario,)
-    window_s = chosen.window or (DEMO_WINDOW_S if chosen.scenario == DEMO else WINDOW_S)
-    if chosen.repeat < 1 or chosen.had_repeat < 1:
+    if (chosen.repeat is not None and chosen.repeat < 1) or chosen.had_repeat < 1:
         raise LabError("a measurement is repeated at least once: --repeat 1")
     if chosen.compare == "keepalived":
         raise LabError("keepalived moves an address and knows nothing of a pool: measure daemon-kill with it")
-    if chosen.scenario in (PARTITION, FLOOD):
+    if chosen.scenario in APART:
         return await _measure_apart(chosen)
+    chosen.repeat = chosen.repeat or 1
+    names = DEMO_SCENARIOS if chosen.scenario == DEMO else (chosen.scenario,)
+    window_s = chosen.window or (DEMO_WINDOW_S if chosen.scenario == DEMO else WINDOW_S)
     if chosen.compare and any(name not in ("manager-kill", "manager-link-down") for name in names):
         raise LabError("a pool with HTCondor's own HAD has no gateway to break: --with had goes with manager scenarios")
     say = _clock()
@@ -162,13 +168,11 @@ async def _measure_address(chosen: argparse.Namespace) -> int:
 
 async def _measure_apart(chosen: argparse.Namespace) -> int:
     """Measure a scenario that has figures and a table of its own."""
-    from gateway.lab.measure import flood_command, partition_command
-
+    module = importlib.import_module(f"gateway.lab.measure.{APART[chosen.scenario][1]}")
     say = _clock()
-    function = flood_command.measure if chosen.scenario == FLOOD else partition_command.measure
     with _json_file(chosen.json) as json_file:
         open_lab = functools.partial(_lab, chosen=chosen, say=say)
-        return await function(chosen, _topology(chosen), open_lab, say, json_file)
+        return int(await module.measure(chosen, _topology(chosen), open_lab, say, json_file))
 
 
 async def _series(

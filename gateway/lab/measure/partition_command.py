@@ -55,7 +55,7 @@ async def measure(
     chosen: argparse.Namespace, wanted: Topology, open_lab: Opener, say: Progress, json_file: TextIO | None
 ) -> int:
     """Run the repeats of our system, then those of HTCondor's HAD where it is compared; print the table."""
-    series = [(System.OURS, chosen.repeat)]
+    series = [(System.OURS, chosen.repeat or 1)]
     if chosen.compare == "had":
         series.append((System.HAD, chosen.had_repeat))
     results: list[PartitionResult] = []
