@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from gateway.config.advice import is_checked
 from gateway.config.keywords import SECTIONS
+from gateway.config.limits import SOURCE_AUTO, SOURCE_AUTO_MIN
 from gateway.config.schema import Argument
 from gateway.config.settings import (
     Address,
@@ -114,14 +115,16 @@ def _address(section: Section) -> Address:
 
 
 def _frontend(section: Section) -> Frontend:
+    maxconn, of_source = _argument(section, "maxconn", int), _argument(section, "maxconn-per-source", int)
     return Frontend(
         name=_name(section),
         binds=tuple(_bind(statement) for statement in section.all("bind")),
         backend=_argument(section, "default_backend", str),
         client_ms=_argument(section, "timeout client", int),
         hello_ms=_argument(section, "timeout client-hello", int),
-        maxconn=_argument(section, "maxconn", int),
-        maxconn_source=_argument(section, "maxconn-per-source", int),
+        maxconn=maxconn,
+        maxconn_source=max(SOURCE_AUTO_MIN, maxconn // 4) if of_source == SOURCE_AUTO else of_source,
+        rate_source=_argument(section, "rate-per-source", int),
         tcplog=section.first("option tcplog") is not None,
     )
 

@@ -123,7 +123,7 @@ def sources_are_fewer_than_connections(tree: Tree, report: Reporter) -> None:
         if written is not None and most is not None and of_one is not None and of_one > most:
             default = "" if section.first("maxconn") is not None else " (its default)"
             report.error(
-                written.arguments["count"][0].word,
+                written.arguments["auto|count"][0].word,
                 f"{section.subject()}: maxconn-per-source {of_one} is above maxconn {most}{default} and would never be "
                 "reached: make it smaller, or maxconn greater",
             )

@@ -34,7 +34,7 @@ class Kind(enum.Enum):
 class Argument(msgspec.Struct, frozen=True, kw_only=True):
     """One argument. `low` and `high` bound a COUNT, or a DURATION in milliseconds, for these reasons.
 
-    An AUTO_COUNT is 0 for `auto`.
+    An AUTO_COUNT is `auto` for the word of that name.
 
     `choices` are the words that are taken; `refused` those known elsewhere, each with the answer to give.
     """
@@ -47,6 +47,7 @@ class Argument(msgspec.Struct, frozen=True, kw_only=True):
     high: int = 0
     low_reason: str = ""
     high_reason: str = ""
+    auto: int = 0
     many: bool = False  # takes the rest of the line, at least one word
     default: str | None = None
 

@@ -99,7 +99,8 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True):
     client_ms: int = 3_600_000  # neither side moved a byte, or one takes nothing, for so long
     hello_ms: int = 10_000  # connected and said nothing for so long
     maxconn: int = 4_000  # connections of clients at a time
-    maxconn_source: int = 0  # of one client address; 0: no limit but `maxconn`
+    maxconn_source: int = 1_000  # of one client address; 0: no limit but `maxconn`
+    rate_source: int = 500  # new TCP connections a second of one client address; 0: no limit
     tcplog: bool = False  # a line of the log for each connection
 
 

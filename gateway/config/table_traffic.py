@@ -1,7 +1,7 @@
 """The keyword table of `frontend` and `backend`: what clients connect to, and who serves them. Data only."""
 
 from gateway.config.foreign import BALANCES, FORWARDS
-from gateway.config.limits import CONNECTIONS_MAX
+from gateway.config.limits import CONNECTIONS_MAX, RATE_MAX, SOURCE_AUTO
 from gateway.config.schema import Argument, Keyword, Kind, Option, table
 from gateway.config.settings import Forward
 
@@ -72,15 +72,33 @@ FRONTEND = table(
     ),
     Keyword(
         name="maxconn-per-source",
-        help="of these, connections from one client address; 0: no limit but maxconn",
+        help="of these, connections from one client address; auto: a quarter of maxconn, 0: no limit but maxconn",
+        arguments=(
+            Argument(
+                name="auto|count",
+                kind=Kind.AUTO_COUNT,
+                low=0,
+                high=CONNECTIONS_MAX,
+                high_reason="a connection takes two file descriptors, and a process has about a million at most",
+                # A host has a connection or two to its collector; a whole site behind one address (NAT) has hundreds.
+                default="auto",
+                auto=SOURCE_AUTO,
+            ),
+        ),
+    ),
+    Keyword(
+        name="rate-per-source",
+        help="new TCP connections a second from one client address, whatever 'forward' says; 0: no limit",
         arguments=(
             Argument(
                 name="count",
                 kind=Kind.COUNT,
                 low=0,
-                high=CONNECTIONS_MAX,
-                high_reason="a connection takes two file descriptors, and a process has about a million at most",
-                default="0",
+                high=RATE_MAX,
+                high_reason="no host makes as many",
+                # HTCondor's shared port takes some thousands a second and answers nobody meanwhile (measured: 5,000
+                # that say nothing make its collector deaf); a site behind one address makes some tens.
+                default="500",
             ),
         ),
     ),

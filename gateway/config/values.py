@@ -123,7 +123,7 @@ def _count(argument: Argument, text: str) -> int:
 
 def _auto_count(argument: Argument, text: str) -> int:
     if text == "auto":
-        return 0
+        return argument.auto
     if _DIGITS.fullmatch(text) is None:
         raise Refused(
             f"must be 'auto' or a whole number from {argument.low} to {argument.high}, not {quote(text)}"

@@ -146,6 +146,24 @@ def test_the_data_plane_has_its_settings():
     assert (backend.forward, backend.transparent, backend.drain_ms) == (Forward.NAT, True, 60_000)
 
 
+@pytest.mark.parametrize(
+    ("lines", "of_source"),
+    [("", 1_000), ("maxconn 20000", 5_000), ("maxconn 8", 16), ("maxconn-per-source auto", 1_000)],
+)
+def test_one_client_address_has_a_quarter_of_the_connections_unless_told_otherwise(lines, of_source):
+    found = settings(("    default_backend", f"    {lines}\n    default_backend"))
+    assert found.frontends[0].maxconn_source == of_source
+    for line, wanted in (("maxconn-per-source 0", 0), ("maxconn-per-source 90", 90)):
+        found = settings(("    default_backend", f"    maxconn 900\n    {line}\n    default_backend"))
+        assert found.frontends[0].maxconn_source == wanted
+
+
+def test_one_client_address_may_connect_so_fast():
+    assert settings().frontends[0].rate_source == 500
+    found = settings(("    default_backend", "    rate-per-source 0\n    default_backend"))
+    assert found.frontends[0].rate_source == 0
+
+
 def test_as_many_relays_as_suit_the_host_is_the_default():
     assert settings(("    log stdout", "    relay-workers auto\n    log stdout")) == settings()
     assert settings().relay_workers == 0
@@ -203,10 +221,11 @@ def test_defaults_of_the_language_are_those_of_the_values():
         ("timeout client", "client_ms"),
         ("timeout client-hello", "hello_ms"),
         ("maxconn", "maxconn"),
-        ("maxconn-per-source", "maxconn_source"),
+        ("rate-per-source", "rate_source"),
     ):
         argument = SECTIONS["frontend"].keywords[keyword].arguments[0]
         assert read_value(argument, argument.default) == fields[field]
+    assert fields["maxconn_source"] == settings().frontends[0].maxconn_source
     fields = {field.name: field.default for field in msgspec.structs.fields(Server)}
     for word, field in (("inter", "inter_ms"), ("fall", "fall"), ("rise", "rise")):
         assert read_value(options[word], options[word].default) == fields[field]
