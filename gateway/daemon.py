@@ -29,16 +29,18 @@ from gateway.control.address import AddressService
 from gateway.control.commands import Commands, Level
 from gateway.control.configuration import describe
 from gateway.control.diversions import Diversions
+from gateway.control.door import Door
 from gateway.control.forwarding import (
     ElectedServers,
     Forwarding,
+    door_listener,
     frontend_listeners,
-    replica_listeners,
     view_listeners,
 )
 from gateway.control.guard import Fencing, GuardLink
 from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
 from gateway.control.inheritance import Channel, Done, TakeOverFailed
+from gateway.control.link import ClusterLink
 from gateway.control.matchmaker import MatchmakerService, open_matchmaker
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
 from gateway.control.receiving import Receivings
@@ -63,6 +65,7 @@ from gateway.kernel.templates import TemplatesMissing
 from gateway.matchmaker.condor import CondorMissing
 from gateway.matchmaker.master import MasterMissing
 from gateway.matchmaker.negotiator import NegotiatorFailed
+from gateway.wire.channel import LINK_MAGIC
 from gateway.wire.seal import BOOT_ID_BYTES, Keyring, Seal
 
 # To the operator, wherever they come from: one sentence says all.
@@ -134,9 +137,12 @@ async def _run_node(
 
     link = GuardLink(guard)
     keyring = Keyring(keys.keys, keys.active)
+    commands, door = Commands(), Door(me.endpoint)
+    cluster_link = ClusterLink(settings, me, keyring, commands)
+    door.open_to(LINK_MAGIC, cluster_link.serve)
     diversions, receivings, returns = Diversions(settings, me), Receivings(settings, me), Returns(settings, me)
     addresses, forwarding, matchmakers = await _make_services(
-        settings, me, keyring, link, post, diversions, first=predecessor is None
+        settings, me, keyring, link, post, diversions, door, first=predecessor is None
     )
     votes = VoteFiles(Path(settings.state_dir))
     gather_memory()
@@ -237,9 +243,11 @@ async def _run_node(
         receivings=receivings,
         returns=returns,
         link=link,
+        door=door,
+        peers=cluster_link,
         warnings=warnings,
     )
-    commands = Commands()
+    commands.add("peers", cluster_link.answer_peers, Level.USER)
     commands.add("status", lambda request: status.document(), Level.USER)
     commands.add("config", lambda request: describe(settings, file), Level.USER)
     async with trio.open_nursery() as nursery, _open_stop(link) as stop_wanted:
@@ -248,6 +256,7 @@ async def _run_node(
         await start("votes", shell.run_votes)
         await start("timer", shell.run_timer)
         await start("heartbeats", heartbeats.run, shell.deliver, shell.settle)
+        await start("door", door.run)
         await start("admin socket", serve_admin, admin_socket(settings), commands)
         for matchmaker in matchmakers:
             await start(f"matchmaker {matchmaker.name}", matchmaker.run)
@@ -297,6 +306,7 @@ async def _make_services(
     link: GuardLink,
     post: Callable[[Event], None],
     diversions: Diversions,
+    door: Door,
     *,
     first: bool,
 ) -> tuple[tuple[AddressService, ...], Forwarding, tuple[MatchmakerService, ...]]:
@@ -323,7 +333,7 @@ async def _make_services(
         ),
     )
     if first:
-        require_free_ports((*listeners, *replica_listeners(backends, me)))
+        require_free_ports((*listeners, door_listener(me)))
         for service in addresses:
             await require_no_stranger(settings, service.settings, me)
 
@@ -336,7 +346,7 @@ async def _make_services(
     )
     matchmakers = [
         await open_matchmaker(
-            settings=settings, backend=backend, me=me, keyring=keyring, forwarding=forwarding, post=post
+            settings=settings, backend=backend, me=me, keyring=keyring, door=door, forwarding=forwarding, post=post
         )
         for backend in backends
     ]

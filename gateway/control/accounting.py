@@ -23,6 +23,7 @@ import structlog
 import trio
 
 from gateway.config.settings import Backend, Peer, Settings
+from gateway.control.door import Door
 from gateway.control.leading import Leading
 from gateway.control.own_file import as_it_is, as_it_was, written_s
 from gateway.control.reconciliation import Reconciler
@@ -34,9 +35,10 @@ from gateway.matchmaker.condor import CondorHost
 from gateway.matchmaker.files import install_file
 from gateway.matchmaker.journal import JournalRefused, Lead, Refusal, Store
 from gateway.matchmaker.merger import pool_of
-from gateway.matchmaker.receive import serve
+from gateway.matchmaker.receive import receiver
 from gateway.matchmaker.ship import Shipped
-from gateway.matchmaker.stream import Material
+from gateway.matchmaker.stream import Handler, Material
+from gateway.wire.channel import STREAM_MAGIC
 from gateway.wire.messages import Standing
 from gateway.wire.seal import Keyring
 
@@ -79,10 +81,12 @@ class Accounting:
         me: Peer,
         keyring: Keyring,
         host: CondorHost,
+        door: Door,
         pool_of: Callable[[CondorHost], Awaitable[Pool]] = pool_of,
     ) -> None:
         self._me = me
         self._host = host
+        self._door = door
         self._log_path = Path(host.accountant_log)
         self._on = backend.replicate_accounting
         self._files = backend.replicate_files
@@ -127,6 +131,24 @@ class Accounting:
     def history(self) -> Timeline:
         """Which history this host holds."""
         return self._store.held.timeline if self._leading is None else self._leading.lead.timeline
+
+    @property
+    def position(self) -> Position:
+        """How far what this host leads is written, as far as it has been read; nowhere where it does not lead."""
+        return NOWHERE if self._leading is None else self._leading.feed.timeline.head
+
+    def lacking(self, standby: str, position: Position) -> str:
+        """Say what a standby lacks of the accounting up to `position`; "" for nothing."""
+        if not self._on or self._leading is None:
+            return ""
+        shipped = self._leading.shipped.get(standby)
+        if shipped is None or not shipped.connected:
+            return f"it is not supplied with the accounting ({'no contact yet' if shipped is None else shipped.reason})"
+        if shipped.position < position:
+            records = max(shipped.lag_records, 1)
+            return f"it lacks {records} record{'s' * (records != 1)} of the accounting"
+        behind = shipped.files_behind
+        return f"it has not the newest of {behind} replicated file{'s' * (behind != 1)}" if behind else ""
 
     @property
     def known_file(self) -> tuple[int, Position]:
@@ -329,23 +351,18 @@ class Accounting:
     async def run(
         self, changed: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Take records from whoever leads, until cancelled; `changed` is called when some have been kept.
-
-        Raises:
-            OSError: the node's own port can't be listened on.
-        """
+        """Take records from whoever leads, until cancelled; `changed` is called when some have been kept."""
         if not self._on:
             task_status.started()
             return
         self._changed = changed
         async with trio.open_nursery() as self._nursery:
-            await self._nursery.start(self._serve)
+            self._door.open_to(STREAM_MAGIC, self._receiver())
             self._nursery.start_soon(self._bring_back_later)
             task_status.started()
 
-    async def _serve(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
-        await serve(
-            self._me.endpoint,
+    def _receiver(self) -> Handler:
+        return receiver(
             self._material,
             self._store,
             accept=lambda sender, term: (sender, term) == self._leader and not self._own,
@@ -355,7 +372,6 @@ class Accounting:
             scratch=self._room,
             refused=self._refused,
             changing=self._changing,
-            task_status=task_status,
         )
 
 

@@ -105,12 +105,9 @@ def view_listeners(settings: Settings, backend: Backend, me: Peer) -> tuple[List
     )
 
 
-def replica_listeners(backends: tuple[Backend, ...], me: Peer) -> tuple[Listener, ...]:
-    """Return where this node itself takes replicas: a port to be found free, not one of the relay's."""
-    if not any(backend.replicate_accounting for backend in backends):
-        return ()
-    host, port = me.endpoint.host, me.endpoint.port
-    return (Listener(name="replication", route="", protocol="tcp", host=host, port=port),)
+def door_listener(me: Peer) -> Listener:
+    """Return where this node itself listens for its peers: a port to be found free, not one of the relay's."""
+    return Listener(name="peers", route="", protocol="tcp", host=me.endpoint.host, port=me.endpoint.port)
 
 
 class Forwarding:

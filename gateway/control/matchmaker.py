@@ -13,6 +13,7 @@ import trio
 from gateway.config.settings import Backend, OnPartition, Peer, Settings
 from gateway.control.accounting import TOLD_MS, Accounting
 from gateway.control.apart import Apart
+from gateway.control.door import Door
 from gateway.control.forwarding import Forwarding, view_port
 from gateway.control.guard import Fencing
 from gateway.control.inheritance import MatchmakerState
@@ -23,6 +24,7 @@ from gateway.control.swaps import GRACE_MS, Swaps, SwapUnsafe
 from gateway.core.actions import Cause, FollowLeader
 from gateway.core.events import Event, PrimedChanged, ResignationRequested, ServingStopped, StandingChanged
 from gateway.core.node import Node
+from gateway.core.timeline import Position
 from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.condor import CondorHost, discover
 from gateway.matchmaker.journal import JournalRefused
@@ -94,6 +96,7 @@ class MatchmakerService:
         self._fresher = False  # than was told
         self._resumed = False
         self._leader: str | None = None
+        self._last_stop = (0, 0, 0)  # of which term, when the negotiator had ended, when that was told
 
     @property
     def name(self) -> str:
@@ -117,6 +120,27 @@ class MatchmakerService:
             "accounting": self._accounting.status(),
             **self._apart.status(),
         }
+
+    @property
+    def accounting_position(self) -> Position:
+        """How far the accounting is written by now, where this manager leads."""
+        return self._accounting.position
+
+    def lacking(self, standby: str, position: Position) -> str:
+        """Say what a standby lacks that it needs to take over without a loss; "" for nothing.
+
+        `position`: how much of the accounting counts; what is written after that, the end of the stream brings.
+        """
+        assert self.node is not None, "the core is known before any task runs"
+        standing = self.node.elections[self.name].ranking.heard.get(standby)
+        if self._backend.warm_standby and (standing is None or not standing[0].warm):
+            return "its collector has not all of the pool's ads"
+        return self._accounting.lacking(standby, position)
+
+    def ended_to_told_ms(self, term: int) -> int:
+        """Return how long it took from the end of a term's negotiator until the others were told; 0: not known."""
+        of, ended_ms, told_ms = self._last_stop
+        return told_ms - ended_ms if of == term else 0
 
     def fencing(self) -> Fencing:
         """Return what stops this host's negotiator for certain when this process can't do it any more."""
@@ -298,8 +322,10 @@ class MatchmakerService:
             except (NegotiatorFailed, MasterMissing) as error:
                 self._log.error("negotiator.stuck", reason=str(error))
                 await trio.sleep(RETRY_S)
+        ended_ms = boot_ms()
         await self._accounting.finish(at_once=self._at_once)
         self._unconfirmed = None
+        self._last_stop = (term, ended_ms, boot_ms())
         self._post(ServingStopped(self.name, term))
         await self._accounting.bring_back()
         if self._term is not None:
@@ -400,6 +426,7 @@ async def open_matchmaker(
     backend: Backend,
     me: Peer,
     keyring: Keyring,
+    door: Door,
     forwarding: Forwarding,
     post: Callable[[Event], None],
 ) -> MatchmakerService:
@@ -409,7 +436,7 @@ async def open_matchmaker(
         CondorMissing: there is no usable HTCondor here.
     """
     host = await discover()
-    accounting = Accounting(settings=settings, backend=backend, me=me, keyring=keyring, host=host)
+    accounting = Accounting(settings=settings, backend=backend, me=me, keyring=keyring, host=host, door=door)
     return MatchmakerService(
         settings=settings, backend=backend, me=me, host=host, accounting=accounting, forwarding=forwarding, post=post
     )

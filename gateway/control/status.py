@@ -10,9 +10,11 @@ from gateway.config.settings import Peer, Settings
 from gateway.control import figures
 from gateway.control.address import AddressService
 from gateway.control.diversions import Diversions
+from gateway.control.door import Door
 from gateway.control.forwarding import Forwarding
 from gateway.control.guard import GuardLink
 from gateway.control.heartbeats import Heartbeats
+from gateway.control.link import ClusterLink
 from gateway.control.matchmaker import MatchmakerService
 from gateway.control.receiving import Receivings
 from gateway.control.returns import Returns
@@ -40,6 +42,8 @@ class Status:
         receivings: Receivings,
         returns: Returns,
         link: GuardLink,
+        door: Door,
+        peers: ClusterLink,
         warnings: list[str],
     ) -> None:
         self._settings = settings
@@ -53,6 +57,8 @@ class Status:
         self._receivings = receivings
         self._returns = returns
         self._link = link
+        self._door = door
+        self._peers = peers
         self._warnings = warnings
 
     def document(self) -> dict[str, Any]:
@@ -101,6 +107,8 @@ class Status:
             "diversions": self._diversions.status(),
             "receiving": self._receivings.status(),
             "returns": self._returns.status(),
+            "door": self._door.status(),
+            "cluster_link": self._peers.status(),
             "heartbeats": {
                 "lanes": self._heartbeats.lanes,
                 "sent_total": self._heartbeats.sent_total,

@@ -7,29 +7,24 @@ refused by name, is counted, and has changed nothing.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import Final
 
 import structlog
 import trio
 
-from gateway.config.settings import Endpoint
 from gateway.core.timeline import Timeline
 from gateway.matchmaker.intake import Intake, Refusing, stored
 from gateway.matchmaker.journal import Store
 from gateway.matchmaker.offered import Offered
 from gateway.matchmaker.sendings import Sendings
-from gateway.matchmaker.stream import ENDINGS, HANDSHAKE_MS, Material, Session, answer, reason_of, together
+from gateway.matchmaker.stream import ENDINGS, HANDSHAKE_MS, Handler, Material, Session, answer, reason_of, together
 from gateway.wire import stream as wire
 from gateway.wire.errors import Malformed, Reason
 from gateway.wire.stream import Refusal, Transfer
 
-CONNECTIONS_MAX: Final = 64  # at once, strangers included; each of those is closed after HANDSHAKE_MS
-
 log = structlog.get_logger()
 
 
-async def serve(
-    endpoint: Endpoint,
+def receiver(
     material: Material,
     store: Store,
     *,
@@ -40,12 +35,10 @@ async def serve(
     scratch: Path | None = None,
     refused: Counter[str] | None = None,
     changing: trio.Lock | None = None,
-    task_status: trio.TaskStatus[Endpoint] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Take the leader's stream at `endpoint` (TCP), for ever. `store` must be loaded.
+) -> Handler:
+    """Return what takes the leader's stream from a connection until it ends. `store` must be loaded.
 
     Args:
-        endpoint: where to listen: the node's own peer endpoint; port 0 chooses one.
         material: keys and names.
         store: where the state is kept.
         accept: whether that node is the leader of that term, as far as this node knows. Must not block.
@@ -56,13 +49,9 @@ async def serve(
         scratch: a folder for what is on its way; without it no file or fork is taken.
         refused: counts refusals by name.
         changing: held while the store is changed by more than one step; whoever takes over waits for it.
-        task_status: started with the endpoint once it listens.
-
-    Raises:
-        OSError: the endpoint can't be listened on.
     """
     taker = Offered.settings(store, install_file, files, scratch)
-    receiver = _Receiver(
+    return _Receiver(
         material,
         store,
         accept,
@@ -70,12 +59,7 @@ async def serve(
         taker,
         Counter() if refused is None else refused,
         trio.Lock() if changing is None else changing,
-    )
-    listeners = await trio.open_tcp_listeners(endpoint.port, host=endpoint.host)
-    port = listeners[0].socket.getsockname()[1]
-    async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, receiver.handle, listeners)
-        task_status.started(Endpoint(endpoint.host, port))
+    ).handle
 
 
 class _Receiver:
@@ -97,26 +81,16 @@ class _Receiver:
         self._changed = changed
         self._offered = offered
         self._refused = refused
-        self._connections = 0
         self._served: trio.CancelScope | None = None  # there is one leader
         self._changing = changing
 
-    async def handle(self, stream: trio.SocketStream) -> None:
-        """Serve one connection, and never let its troubles out."""
-        if self._connections >= CONNECTIONS_MAX:
-            log.warning("stream.full", connections=self._connections)
-            self._refused["full"] += 1
-            await trio.aclose_forcefully(stream)
-            return
-        self._connections += 1
+    async def handle(self, stream: trio.SocketStream, began: bytes) -> None:
+        """Serve one connection, and never let its troubles out. `began`: what has been read of it."""
         visitor = _Visitor()
         try:
-            await self._serve(stream, visitor)
+            await self._serve(stream, began, visitor)
         except ENDINGS as ending:
             await self._end(visitor, ending)
-        finally:
-            self._connections -= 1
-            await trio.aclose_forcefully(stream)
 
     async def _end(self, visitor: "_Visitor", ending: BaseException) -> None:
         if isinstance(ending, Refusing):
@@ -128,9 +102,9 @@ class _Receiver:
             self._refused[str(ending.reason)] += 1
         log.info("stream.ended", sender=visitor.name, reason=reason_of(ending))
 
-    async def _serve(self, stream: trio.SocketStream, visitor: "_Visitor") -> None:
+    async def _serve(self, stream: trio.SocketStream, began: bytes, visitor: "_Visitor") -> None:
         with trio.fail_after(HANDSHAKE_MS / 1000):
-            session = await answer(stream, self._material)
+            session = await answer(stream, self._material, began)
             hello, more = await self._hear(session)
         visitor.session, visitor.name = session, hello.sender
         term = hello.timeline.head.term

@@ -25,6 +25,9 @@ RECEIVE_BYTES: Final = 256 * 1024  # what has come meanwhile is taken at once: o
 
 _GOODBYE_MS: Final = 500  # for the last frame of a connection
 
+# Serves a connection, given what has been read of it already. Must let no trouble of the connection out.
+Handler = Callable[[trio.SocketStream, bytes], Awaitable[None]]
+
 
 class Material(msgspec.Struct, frozen=True, kw_only=True):
     """What a session is sealed with, and who may speak. `nonce_source` gives 32 random bytes a call."""
@@ -122,21 +125,26 @@ async def call(stream: trio.SocketStream, material: Material) -> Session:
     """Open a session as its sender."""
     opened = sealed.opening(material.keyring, material.cluster, material.nonce_source())
     await stream.send_all(opened)
-    answered = await _receive_exactly(stream, sealed.ANSWERING_BYTES)
+    answered = await receive_exactly(stream, sealed.ANSWERING_BYTES)
     return Session(stream, stream_channel(material.keyring, material.cluster, Side.SENDER, opened, answered))
 
 
-async def answer(stream: trio.SocketStream, material: Material) -> Session:
-    """Open a session as its receiver."""
-    opened = await _receive_exactly(stream, sealed.OPENING_BYTES)
+async def answer(stream: trio.SocketStream, material: Material, began: bytes = b"") -> Session:
+    """Open a session as its receiver. `began`: the first bytes of the connection, where they have been read already."""
+    opened = await receive_exactly(stream, sealed.OPENING_BYTES, began)
     answered = sealed.answering(material.nonce_source())
     channel = stream_channel(material.keyring, material.cluster, Side.RECEIVER, opened, answered)
     await stream.send_all(answered)
     return Session(stream, channel)
 
 
-async def _receive_exactly(stream: trio.SocketStream, count: int) -> bytes:
-    data = b""
+async def receive_exactly(stream: trio.SocketStream, count: int, began: bytes = b"") -> bytes:
+    """Return the first `count` bytes of a connection, of which `began` have been read already.
+
+    Raises:
+        Lost: closed by the other side before.
+    """
+    data = began
     while len(data) < count:  # ends with enough, or the connection
         more = await stream.receive_some(count - len(data))
         if not more:

@@ -7,9 +7,10 @@ Rule: no byte is believed before it has been opened in its place. Nonces are giv
                                             answering: magic, nonce         (both in the clear)
     frame ...                               frame ...
 
-A frame is its length (u32), then AES-256-GCM-SIV of a message. The session's key is derived from the cluster's key and
-both openings, hence from both sides' nonces; the nonce of a frame is its direction and its number. So a frame of
-another session, of the other direction, repeated, left out or moved does not open.
+The magic says what is spoken: one port has several languages. A frame is its length (u32), then AES-256-GCM-SIV of a
+message. The session's key is derived from the cluster's key and both openings, hence from both sides' nonces; the nonce
+of a frame is its direction and its number. So a frame of another session, of the other direction, repeated, left out or
+moved does not open.
 """
 
 import enum
@@ -25,7 +26,9 @@ from gateway.wire.seal import Keyring
 
 NONCE_BYTES: Final = 32
 PLAIN_BYTES_MAX: Final = 64 * 1024 + 512  # 64 KiB of a file and what goes with it: some 60 us to seal
-_MAGIC: Final = b"CGS1"
+MAGIC_BYTES: Final = 4
+STREAM_MAGIC: Final = b"CGS1"  # a stream of accounting: `gateway.wire.stream`
+LINK_MAGIC: Final = b"CGA1"  # a question to another node: `gateway.wire.link`
 _OPENING: Final = struct.Struct(f"!4sB4s{NONCE_BYTES}s")
 _ANSWERING: Final = struct.Struct(f"!4s{NONCE_BYTES}s")
 _LENGTH: Final = struct.Struct("!L")
@@ -44,14 +47,14 @@ class Side(enum.IntEnum):
     RECEIVER = 2
 
 
-def opening(keyring: Keyring, cluster: str, nonce: bytes) -> bytes:
+def opening(keyring: Keyring, cluster: str, nonce: bytes, magic: bytes = STREAM_MAGIC) -> bytes:
     """Return the sender's first bytes. `nonce`: 32 random bytes, never used before."""
-    return _OPENING.pack(_MAGIC, keyring.active, _cluster_tag(cluster), _checked_nonce(nonce))
+    return _OPENING.pack(magic, keyring.active, _cluster_tag(cluster), _checked_nonce(nonce))
 
 
-def answering(nonce: bytes) -> bytes:
+def answering(nonce: bytes, magic: bytes = STREAM_MAGIC) -> bytes:
     """Return the receiver's first bytes. `nonce`: 32 random bytes, never used before."""
-    return _ANSWERING.pack(_MAGIC, _checked_nonce(nonce))
+    return _ANSWERING.pack(magic, _checked_nonce(nonce))
 
 
 class Channel(Generic[M]):
@@ -63,6 +66,7 @@ class Channel(Generic[M]):
         side: which end this is.
         opened: the sender's first `OPENING_BYTES` bytes.
         answered: the receiver's first `ANSWERING_BYTES` bytes.
+        magic: what is spoken here.
         encode: a message's bytes, at most `PLAIN_BYTES_MAX`.
         decode_untrusted: the message of such bytes; raises `Malformed`.
 
@@ -80,12 +84,13 @@ class Channel(Generic[M]):
         *,
         encode: Callable[[M], bytes],
         decode_untrusted: Callable[[bytes], M],
+        magic: bytes = STREAM_MAGIC,
     ) -> None:
         if len(opened) != OPENING_BYTES or len(answered) != ANSWERING_BYTES:
             raise Malformed(Reason.TOO_SHORT, "opening")
-        magic, key_id, cluster_tag, _ = _OPENING.unpack(opened)
-        if magic != _MAGIC or answered[:4] != _MAGIC:
-            raise Malformed(Reason.BAD_MAGIC, repr(magic))
+        began, key_id, cluster_tag, _ = _OPENING.unpack(opened)
+        if began != magic or answered[:MAGIC_BYTES] != magic:
+            raise Malformed(Reason.BAD_MAGIC, repr(began))
         if cluster_tag != _cluster_tag(cluster):
             raise Malformed(Reason.WRONG_CLUSTER)
         self._cipher = keyring.session_cipher(key_id, opened + answered)

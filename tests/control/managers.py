@@ -16,6 +16,7 @@ import trio
 
 from gateway.config.settings import Backend, Endpoint, LogFormat, Peer, Role, Server, Settings
 from gateway.control.accounting import Accounting
+from gateway.control.door import Door
 from gateway.core.reconcile import Pool
 from gateway.core.timeline import Position
 from gateway.matchmaker.condor import CondorHost
@@ -93,6 +94,7 @@ class Manager:
         self.spool.parent.mkdir(parents=True, exist_ok=True)
         self.state_dir = folder / "state"
         self.writer = Writer(self.spool)
+        self._door: Door
         self.accounting: Accounting = self._make()
         self._scope: trio.CancelScope | None = None
         self.swaps = 0
@@ -116,12 +118,14 @@ class Manager:
         )
         # Each has a disk of its own: the folder of the configuration is the host's.
         settings = _with_state_dir(self._settings, str(self.state_dir))
+        self._door = Door(self._peer.endpoint)
         return Accounting(
             settings=settings,
             backend=settings.backends[0],
             me=self._peer,
             keyring=Keyring({1: bytes(range(32))}, 1),
             host=host,
+            door=self._door,
             pool_of=_pool,
         )
 
@@ -134,7 +138,9 @@ class Manager:
 
     async def _run(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
         with scope:
-            await self.accounting.run(lambda: None, task_status=task_status)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._door.run)
+                await self.accounting.run(lambda: None, task_status=task_status)
 
     async def take_over(self, term: int) -> None:
         await self.accounting.take_over(term, running=False)

@@ -11,15 +11,17 @@ from pathlib import Path
 import trio
 
 from gateway.config.settings import Endpoint, Peer, Role
+from gateway.control.door import Door
 from gateway.core.timeline import Position, Timeline
 from gateway.kernel.inotify import FileWatch
 from gateway.matchmaker.feed import Feed
 from gateway.matchmaker.follow import follow
 from gateway.matchmaker.journal import Store
-from gateway.matchmaker.receive import serve
+from gateway.matchmaker.receive import receiver
 from gateway.matchmaker.ship import Shipped, ship
 from gateway.matchmaker.stream import Lost, Material, Session, answer, call
 from gateway.wire import stream as wire
+from gateway.wire.channel import STREAM_MAGIC
 from gateway.wire.seal import Keyring
 
 KEYS = Keyring({1: bytes(range(32))}, 1)
@@ -90,8 +92,7 @@ class Standby:
             task_status.started()
 
     async def _serve(self, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
-        await serve(
-            self.endpoint,
+        handler = receiver(
             material(self.name),
             self.store,
             accept=lambda sender, term: (sender, term) == self.leader,
@@ -100,8 +101,10 @@ class Standby:
             files=self.files,
             scratch=self.directory,
             refused=self.refused,
-            task_status=task_status,
         )
+        door = Door(self.endpoint, self.refused)
+        door.open_to(STREAM_MAGIC, handler)
+        await door.run(task_status=task_status)
 
     def _changed(self) -> None:
         self.changes += 1
@@ -201,7 +204,8 @@ from collections import Counter
 from pathlib import Path
 from gateway.config.settings import Endpoint
 from gateway.matchmaker.journal import Store
-from gateway.matchmaker.receive import serve
+from gateway.control.door import Door
+from gateway.matchmaker.receive import receiver
 from gateway.matchmaker.stream import Lost, Material, Session, answer, call
 from gateway.wire import stream as wire
 from gateway.wire.seal import Keyring
@@ -215,10 +219,11 @@ async def main():
     keys = Keyring({1: bytes(range(32))}, 1)
     async with trio.open_nursery() as nursery:
         async def serving(task_status):
-            await serve(
-                Endpoint("127.0.0.1", port),
+            door = Door(Endpoint("127.0.0.1", port))
+            door.open_to(b"CGS1", receiver(
                 Material(cluster="physics", keyring=keys, me=sys.argv[3], peers=frozenset({"cm1"})), store,
-                accept=lambda sender, term: True, changed=lambda: None, install_file=None, task_status=task_status)
+                accept=lambda sender, term: True, changed=lambda: None, install_file=None))
+            await door.run(task_status=task_status)
         endpoint = await nursery.start(serving)
         print(endpoint.port, flush=True)
 

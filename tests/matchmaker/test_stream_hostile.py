@@ -17,8 +17,9 @@ from stream_harness import (
     transaction,
 )
 
+from gateway.control import door
 from gateway.core.timeline import Fork, Position, Timeline
-from gateway.matchmaker import intake, receive, stream
+from gateway.matchmaker import intake, stream
 from gateway.matchmaker.stream import call
 from gateway.wire import stream as wire
 from gateway.wire.seal import Keyring
@@ -333,8 +334,8 @@ async def test_a_stream_that_is_meddled_with_is_cut_and_what_was_taken_stays(nur
 
 
 async def test_junk_and_silence_at_the_port_do_not_keep_the_leader_out(nursery, tmp_path, monkeypatch):
-    monkeypatch.setattr(receive, "HANDSHAKE_MS", 200)
-    monkeypatch.setattr(receive, "CONNECTIONS_MAX", 8)
+    monkeypatch.setattr(door, "HANDSHAKE_MS", 200)
+    monkeypatch.setattr(door, "CONNECTIONS_MAX", 8)
     standby = Standby("cm2", tmp_path)
     await nursery.start(standby.run)
     streams = [await trio.open_tcp_stream("127.0.0.1", standby.endpoint.port) for _ in range(12)]
