@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from gateway.config.diagnostics import Reporter, listing
 from gateway.config.settings import OnPartition, Role
-from gateway.config.tree import Statement, Tree
+from gateway.config.tree import Section, Statement, Tree
 from gateway.config.values import BindPoint
+
+CONTRARIES = {"check": "no-check", "backup": "no-backup", "disabled": "enabled"}
 
 
 def advise(tree: Tree, report: Reporter) -> None:
@@ -41,7 +43,7 @@ def something_takes_over(tree: Tree, report: Reporter) -> None:
         if len(having) == 1:
             report.warning(having[0].word, f"{having[0].subject()} is the only {role}: nothing takes over from it")
     for section in tree.all("backend"):
-        servers = list(section.all("server"))
+        servers = enabled_servers(section)
         if len(servers) == 1 and len([peer for peer in peers if _has_role(peer, Role.MANAGER)]) > 1:
             told = f"{servers[0].subject()} is alone in {section.subject()}: nothing takes over from it"
             report.warning(servers[0].word, told)
@@ -70,10 +72,11 @@ def servers_are_checked(tree: Tree, report: Reporter) -> None:
     for section in tree.all("backend"):
         default = False
         unchecked: list[Statement] = []
+        enabled = {server.word.line for server in enabled_servers(section)}
         for statement in section.statements:
             if statement.keyword == "default-server":
-                default = is_checked(statement, default)
-            elif statement.keyword == "server" and not is_checked(statement, default):
+                default = is_said(statement, "check", default)
+            elif statement.word.line in enabled and not is_said(statement, "check", default):
                 unchecked.append(statement)
         if unchecked:
             names = listing((_name(server) for server in unchecked), "and")
@@ -84,11 +87,22 @@ def servers_are_checked(tree: Tree, report: Reporter) -> None:
             report.warning(section.word, f"{section.subject()}: {told}")
 
 
-def is_checked(statement: Statement, default: bool) -> bool:
-    """Return whether a server line, or a default-server line, leaves the check on; the later word wins."""
-    for word in reversed(statement.options):
-        if word in {"check", "no-check"}:
-            return word == "check"
+def enabled_servers(backend: Section) -> list[Statement]:
+    """Return the servers of a backend that stand for election."""
+    default, found = False, []
+    for statement in backend.statements:
+        if statement.keyword == "default-server":
+            default = is_said(statement, "disabled", default)
+        elif statement.keyword == "server" and not is_said(statement, "disabled", default):
+            found.append(statement)
+    return found
+
+
+def is_said(statement: Statement, word: str, default: bool) -> bool:
+    """Return whether a server line, or a default-server line, says `word` or its contrary; the later one wins."""
+    for said in reversed(statement.options):
+        if said in {word, CONTRARIES[word]}:
+            return said == word
     return default
 
 

@@ -5,7 +5,7 @@ What was not written takes the default of the keyword table.
 
 from typing import TypeVar
 
-from gateway.config.advice import is_checked
+from gateway.config.advice import is_said
 from gateway.config.keywords import SECTIONS
 from gateway.config.limits import SOURCE_AUTO, SOURCE_AUTO_MIN
 from gateway.config.schema import Argument
@@ -41,6 +41,7 @@ def build(tree: Tree) -> Settings:
     assert peers is not None
     return Settings(
         cluster=_argument(node, "cluster", str),
+        description=_description(node),
         key_file=_argument(node, "key-file", str),
         state_dir=_argument(node, "state-dir", str),
         log_format=LogFormat(_option(node, "log", "format", str)),
@@ -118,6 +119,7 @@ def _frontend(section: Section) -> Frontend:
     maxconn, of_source = _argument(section, "maxconn", int), _argument(section, "maxconn-per-source", int)
     return Frontend(
         name=_name(section),
+        description=_description(section),
         binds=tuple(_bind(statement) for statement in section.all("bind")),
         backend=_argument(section, "default_backend", str),
         client_ms=_argument(section, "timeout client", int),
@@ -140,6 +142,7 @@ def _backend(section: Section) -> Backend:
     condor_check = section.first("option condor-check") is not None
     return Backend(
         name=_name(section),
+        description=_description(section),
         servers=_servers(section),
         forward=Forward(_argument(section, "forward", str)),
         transparent=forward is not None and "transparent" in forward.options,
@@ -156,28 +159,38 @@ def _backend(section: Section) -> Backend:
 
 
 def _servers(section: Section) -> tuple[Server, ...]:
-    """Return the servers; each takes what the default-server lines above it say and it does not say itself."""
+    """Return the servers that stand for election; each has what the default-server lines above it say, unless it says.
+
+    The order of the file is that of preference, and backups come after all others.
+    """
     servers = []
-    check = False
+    flags: dict[str, bool] = {"check": False, "backup": False, "disabled": False}
     times = {word: _default_option("backend", "server", word, int) for word in ("inter", "fall", "rise")}
     for statement in section.statements:
         if statement.keyword not in {"default-server", "server"}:
             continue
         own = times | {word: _typed(given.value, int) for word, given in statement.options.items() if word in times}
+        said = {word: is_said(statement, word, default) for word, default in flags.items()}
         if statement.keyword == "default-server":
-            times, check = own, is_checked(statement, check)
-            continue
-        servers.append(
-            Server(
-                name=_given(statement, "name", str),
-                endpoint=_given(statement, "address:port", Endpoint),
-                check=is_checked(statement, check),
-                inter_ms=own["inter"],
-                fall=own["fall"],
-                rise=own["rise"],
+            times, flags = own, said
+        elif not said["disabled"]:
+            servers.append(
+                Server(
+                    name=_given(statement, "name", str),
+                    endpoint=_given(statement, "address:port", Endpoint),
+                    backup=said["backup"],
+                    check=said["check"],
+                    inter_ms=own["inter"],
+                    fall=own["fall"],
+                    rise=own["rise"],
+                )
             )
-        )
-    return tuple(servers)
+    return tuple(sorted(servers, key=lambda server: server.backup))
+
+
+def _description(section: Section) -> str:
+    statement = section.first("description")
+    return " ".join(_many(statement, "text")) if statement is not None else ""
 
 
 def _name(section: Section) -> str:

@@ -14,6 +14,7 @@ from gateway.config.check_references import REFERENCE_RULES
 from gateway.config.check_times import TIME_RULES
 from gateway.config.diagnostics import WHOLE_FILE, Reporter, quote
 from gateway.config.keywords import SECTIONS
+from gateway.config.lexer import Word
 from gateway.config.limits import BINDS_MAX, PEERS_MAX
 from gateway.config.settings import Endpoint, Protocol, Role
 from gateway.config.tree import Statement, Tree
@@ -57,7 +58,7 @@ def peers_are_distinct(tree: Tree, report: Reporter) -> None:
         if name is not None:
             first = names.setdefault(str(name.value), peer)
             if first is not peer:
-                report.error(name.word, f"second {peer.subject()}: the first is on line {first.word.line}")
+                report.error(name.word, f"second {peer.subject()}: the first is on {first.word.where}")
         if given is None or not isinstance(given.value, Endpoint):
             continue
         endpoint = given.value
@@ -123,7 +124,7 @@ def addresses_are_free(tree: Tree, report: Reporter) -> None:
         given = peer.argument("address:port")
         if given is not None and isinstance(given.value, Endpoint):
             owners.setdefault(given.value.host, peer)
-    taken: dict[str, int] = {}
+    taken: dict[str, str] = {}
     for section in tree.all("address"):
         statement = section.first("ip")
         given = statement.argument("address/prefix") if statement else None
@@ -141,13 +142,13 @@ def addresses_are_free(tree: Tree, report: Reporter) -> None:
                 f"{section.subject()}: {host} is the own address of {_of(owners[host])}: use one that no host has",
             )
         if host in taken:
-            report.error(given.word, f"{section.subject()}: {host} is already an address, on line {taken[host]}")
-        taken.setdefault(host, given.word.line)
+            report.error(given.word, f"{section.subject()}: {host} is already an address, on {taken[host]}")
+        taken.setdefault(host, given.word.where)
 
 
 def binds_are_distinct(tree: Tree, report: Reporter) -> None:
     """Two binds never share an address, a port and a protocol; a frontend has a limit of them."""
-    taken: dict[tuple[BindPoint, Protocol], tuple[str, int]] = {}
+    taken: dict[tuple[BindPoint, Protocol], tuple[str, Word]] = {}
     for section in tree.all("frontend"):
         binds = list(section.all("bind"))
         if len(binds) > BINDS_MAX:
@@ -160,10 +161,10 @@ def binds_are_distinct(tree: Tree, report: Reporter) -> None:
             protocols = proto.value if proto is not None else frozenset(Protocol)
             assert isinstance(protocols, frozenset | str)  # "" where it could not be read
             for protocol in sorted(protocols):
-                subject, line = taken.setdefault((point, Protocol(protocol)), (section.subject(), given.word.line))
-                if line != given.word.line:
+                subject, first = taken.setdefault((point, Protocol(protocol)), (section.subject(), given.word))
+                if first.line != given.word.line:
                     written = quote(f"{point.address}:{point.port}")
-                    told = f"{written} ({protocol}) is already bound by {subject} on line {line}"
+                    told = f"{written} ({protocol}) is already bound by {subject} on {first.where}"
                     report.error(given.word, f"{section.subject()}: {told}")
                     break
 
@@ -188,7 +189,7 @@ def _roles(peer: Statement) -> set[object]:
 
 
 def _of(statement: Statement) -> str:
-    return f"{statement.subject()} on line {statement.word.line}"
+    return f"{statement.subject()} on {statement.word.where}"
 
 
 def _version(host: str) -> int:

@@ -47,7 +47,7 @@ def files_are_distinct(tree: Tree, report: Reporter) -> None:
     for section, statement, given, path in _files(tree):
         first = taken.setdefault((section.word.line, path), statement)
         if first is not statement:
-            told = f"{quote(path)} is already replicated by {section.subject()} on line {first.word.line}"
+            told = f"{quote(path)} is already replicated by {section.subject()} on {first.word.where}"
             report.error(given.word, f"replicate file: {told}")
 
 

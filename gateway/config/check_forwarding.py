@@ -65,9 +65,9 @@ def direct_has_an_address_to_itself(tree: Tree, report: Reporter) -> None:
         if direct is not None:
             report.error(
                 path.given.word,
-                f"{path.frontend.subject()}: {quote(path.point.address)} leads to {other.backend.subject()} on line "
-                f"{other.given.word.line}, and with 'forward direct' in {direct.backend.subject()} an address leads to "
-                "one backend, because fragments carry no port: give each an address of its own",
+                f"{path.frontend.subject()}: {quote(path.point.address)} leads to {other.backend.subject()} on "
+                f"{other.given.word.where}, and with 'forward direct' in {direct.backend.subject()} an address leads "
+                "to one backend, because fragments carry no port: give each an address of its own",
             )
 
 
@@ -231,7 +231,7 @@ def _version(host: str) -> int:
 
 
 def _of(thing: Section | Statement) -> str:
-    return f"{thing.subject()} on line {thing.word.line}"
+    return f"{thing.subject()} on {thing.word.where}"
 
 
 def _number(frontend: Section, keyword: str) -> int | None:

@@ -33,7 +33,7 @@ def sockets_are_distinct(tree: Tree, report: Reporter) -> None:
             told = "is the node's own socket, for root alone: give this one another path"
             report.error(given.word, f"stats socket: {quote(path)} {told}")
         elif first is not statement:
-            report.error(given.word, f"stats socket: {quote(path)} is already one, on line {first.word.line}")
+            report.error(given.word, f"stats socket: {quote(path)} is already one, on {first.word.where}")
 
 
 def sockets_are_guarded(tree: Tree, report: Reporter) -> None:
@@ -119,7 +119,7 @@ def console_ports_are_free(tree: Tree, report: Reporter) -> None:
             if at is None or not isinstance(at.value, Endpoint) or at.value.port != given.value.port:
                 continue
             if at.value.host == given.value.host or given.value.host in {"0.0.0.0", "::"}:
-                told = f"port {given.value.port} is that of {peer.subject()} on line {peer.word.line}: write another"
+                told = f"port {given.value.port} is that of {peer.subject()} on {peer.word.where}: write another"
                 report.error(given.word, f"bind: {told}")
                 return
 

@@ -5,7 +5,9 @@ A name that is not there is searched among those that are, for a suggestion.
 
 from collections.abc import Callable
 
+from gateway.config.advice import enabled_servers
 from gateway.config.diagnostics import Reporter, did_you_mean, listing, quote
+from gateway.config.limits import ELECTIONS_MAX
 from gateway.config.settings import Endpoint, Role
 from gateway.config.tree import Given, Section, Statement, Tree
 from gateway.config.values import BindPoint
@@ -28,17 +30,17 @@ def holders_are_gateways(tree: Tree, report: Reporter) -> None:
 def servers_are_managers(tree: Tree, report: Reporter) -> None:
     """A server is a peer with the role manager, on that peer's host, at another port; once in a backend."""
     for section in tree.all("backend"):
-        seen: dict[str, int] = {}
+        seen: dict[str, str] = {}
         for server in section.all("server"):
             given = server.argument("name")
             if given is None:
                 continue
             name = str(given.value)
             if name in seen:
-                report.error(given.word, f"second {server.subject()}: the first is on line {seen[name]}")
+                report.error(given.word, f"second {server.subject()}: the first is on {seen[name]}")
             elif _is_peer(tree, given, Role.MANAGER, "server", report):
                 _server_is_at_its_peer(server, _peers(tree)[name], report)
-            seen.setdefault(name, given.word.line)
+            seen.setdefault(name, given.word.where)
 
 
 def frontends_lead_somewhere(tree: Tree, report: Reporter) -> None:
@@ -66,11 +68,19 @@ def managers_serve_one_pool(tree: Tree, report: Reporter) -> None:
             if _are_two(other, section):
                 report.error(
                     given.word,
-                    f"{section.subject()}: {server.subject()} is already one of {other.subject()}, on line "
-                    f"{line.word.line}, and a manager runs one negotiator, for one pool: let each pool have managers "
+                    f"{section.subject()}: {server.subject()} is already one of {other.subject()}, on "
+                    f"{line.word.where}, and a manager runs one negotiator, for one pool: let each pool have managers "
                     "of its own, or several frontends lead to one backend",
                 )
                 break  # the others are the same mistake
+
+
+def a_server_stands(tree: Tree, report: Reporter) -> None:
+    """A backend whose servers are all disabled has nobody to elect."""
+    for section in tree.all("backend"):
+        if section.first("server") is not None and not enabled_servers(section):
+            told = "every server is disabled, nobody could be elected: leave one enabled"
+            report.error(section.word, f"{section.subject()}: {told}")
 
 
 def elections_have_names_of_their_own(tree: Tree, report: Reporter) -> None:
@@ -81,9 +91,17 @@ def elections_have_names_of_their_own(tree: Tree, report: Reporter) -> None:
         if address is not None and section.name is not None:
             report.error(
                 section.name.word,
-                f"{section.subject()} has the name of the address on line {address.word.line}, and each is an "
+                f"{section.subject()} has the name of the address on {address.word.where}, and each is an "
                 "election, known by its name: rename one",
             )
+
+
+def elections_are_few(tree: Tree, report: Reporter) -> None:
+    """Every heartbeat tells of every election, and has room for so many."""
+    elections = [section for section in tree.sections if section.kind in {"address", "backend"}]
+    if len(elections) > ELECTIONS_MAX:
+        told = f"more than {ELECTIONS_MAX} addresses and backends together: give the others a cluster of their own"
+        report.error(elections[ELECTIONS_MAX].word, told)
 
 
 REFERENCE_RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
@@ -91,7 +109,9 @@ REFERENCE_RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     servers_are_managers,
     frontends_lead_somewhere,
     managers_serve_one_pool,
+    a_server_stands,
     elections_have_names_of_their_own,
+    elections_are_few,
 )
 
 
@@ -133,8 +153,8 @@ def _is_peer(tree: Tree, given: Given, role: Role, subject: str, report: Reporte
         hint = did_you_mean(name, fitting) or f": those with the role {quote(role)} are {listing(fitting, 'and')}"
         report.error(given.word, f"{subject} {quote(name)}: no peer has this name{hint}")
     elif name in peers and name not in fitting and fitting:
-        at = peers[name].word.line
-        told = f"the peer on line {at} does not have the role {quote(role)}: add {quote(role)} to that line"
+        at = peers[name].word.where
+        told = f"the peer on {at} does not have the role {quote(role)}: add {quote(role)} to that line"
         report.error(given.word, f"{subject} {quote(name)}: {told}")
     return name in fitting
 
@@ -148,14 +168,14 @@ def _server_is_at_its_peer(server: Statement, peer: Statement, report: Reporter)
     if here.value.host != there.value.host:
         report.error(
             here.word,
-            f"{server.subject()}: {here.value.host} is not the address of its peer on line {peer.word.line}: "
+            f"{server.subject()}: {here.value.host} is not the address of its peer on {peer.word.where}: "
             f"write {quote(str(Endpoint(there.value.host, here.value.port)))}",
         )
     elif here.value.port == there.value.port:
         report.error(
             here.word,
-            f"{server.subject()}: port {here.value.port} is taken by the heartbeats of its peer on line "
-            f"{peer.word.line}: HTCondor's collector has 9618",
+            f"{server.subject()}: port {here.value.port} is taken by the heartbeats of its peer on "
+            f"{peer.word.where}: HTCondor's collector has 9618",
         )
 
 

@@ -6,7 +6,7 @@ Every message is one sentence in lower case that quotes what was written and say
 
 import difflib
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -25,11 +25,11 @@ class Severity(enum.StrEnum):
 
 
 class Located(Protocol):
-    """Anything with a place in the file: lines and columns count from 1."""
+    """Anything with a place in what was read: lines and columns count from 1."""
 
     @property
     def line(self) -> int:
-        """Return the line, 1 for the first; 0 means the file as a whole."""
+        """Return the line, 1 for the first that was read, of whichever file; 0 means the file as a whole."""
 
     @property
     def column(self) -> int:
@@ -37,17 +37,25 @@ class Located(Protocol):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A place without a word: where something is missing."""
+    """A place without a word: where something is missing. `line` counts as `Located` does."""
 
     line: int
     column: int
+
+
+class SourceLine(msgspec.Struct, frozen=True):
+    """A line as it was read: of which file, its number there, and its text."""
+
+    file: str
+    number: int
+    text: str
 
 
 WHOLE_FILE = Place(0, 0)
 
 
 class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
-    """One finding. `line` 0 means the file as a whole, and `source` is then empty."""
+    """One finding, in the file and line that it is about. Line 0 means the file as a whole, and `source` is empty."""
 
     severity: Severity
     file: str
@@ -83,14 +91,23 @@ class ConfigError(Exception):
 
 
 class Reporter:
-    """Collects the diagnostics of one file."""
+    """Collects the lines of a file and of those that it includes, in the order in which they are read, and findings."""
 
-    def __init__(self, file: str, sources: Sequence[str]) -> None:
+    def __init__(self, file: str) -> None:
         self._file = file
-        self._sources = sources
-        self._found: list[Diagnostic] = []
+        self._lines: list[SourceLine] = []
+        self._found: list[tuple[Located, Diagnostic]] = []
         self._closed: set[int] = set()
         self._overflowed = False
+
+    def read(self, line: SourceLine) -> int:
+        """Take a line that is read next; return its place among all, from 1."""
+        self._lines.append(line)
+        return len(self._lines)
+
+    def origin(self, at: Located) -> SourceLine:
+        """Return the line that `at` is on, which is not the file as a whole."""
+        return self._lines[at.line - 1]
 
     def error(self, at: Located, message: str) -> None:
         """Report what refuses the file."""
@@ -108,15 +125,16 @@ class Reporter:
     @property
     def has_errors(self) -> bool:
         """Whether anything found so far refuses the file."""
-        return any(found.severity is Severity.ERROR for found in self._found)
+        return any(found.severity is Severity.ERROR for _, found in self._found)
 
     def close(self, line: int) -> None:
         """Take no more findings on a line: after a mistake that leaves the rest to guess, they would be guesses."""
         self._closed.add(line)
 
     def sorted(self) -> tuple[Diagnostic, ...]:
-        """Return the findings in the order of the file; those on the file as a whole come last."""
-        return tuple(sorted(self._found, key=lambda found: (found.line == 0, found.line, found.column)))
+        """Return the findings in the order of reading; those on the file as a whole come last."""
+        in_order = sorted(self._found, key=lambda found: (found[0].line == 0, found[0].line, found[0].column))
+        return tuple(diagnostic for _, diagnostic in in_order)
 
     def _add(self, severity: Severity, at: Located, message: str) -> None:
         if self._overflowed or at.line in self._closed:
@@ -125,10 +143,18 @@ class Reporter:
             self._overflowed = True
             severity, at = Severity.ERROR, WHOLE_FILE
             message = f"more than {DIAGNOSTICS_MAX} mistakes: the rest is not shown"
-        source = self._sources[at.line - 1] if 0 < at.line <= len(self._sources) else ""
+        line = self.origin(at) if at.line > 0 else SourceLine(self._file, 0, "")
         self._found.append(
-            Diagnostic(
-                severity=severity, file=self._file, line=at.line, column=at.column, message=message, source=source
+            (
+                at,
+                Diagnostic(
+                    severity=severity,
+                    file=line.file,
+                    line=line.number,
+                    column=at.column,
+                    message=message,
+                    source=line.text,
+                ),
             )
         )
 

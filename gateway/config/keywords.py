@@ -6,11 +6,11 @@ A default is written as it would be in the file, and passes through the same par
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gateway.config.limits import ADDRESSES_MAX, BACKENDS_MAX, FRONTENDS_MAX
+from gateway.config.limits import ADDRESSES_MAX, BACKENDS_MAX, DEFAULTS_MAX, FRONTENDS_MAX, LISTENS_MAX
 from gateway.config.schema import SectionKind
 from gateway.config.table_cluster import ADDRESS, PEERS
 from gateway.config.table_node import CONSOLE, GLOBAL
-from gateway.config.table_traffic import BACKEND, FRONTEND
+from gateway.config.table_traffic import BACKEND, DEFAULTS, FRONTEND, LISTEN
 
 SECTIONS: Mapping[str, SectionKind] = MappingProxyType(
     {
@@ -38,12 +38,24 @@ SECTIONS: Mapping[str, SectionKind] = MappingProxyType(
                 keywords=ADDRESS,
             ),
             SectionKind(
+                word="defaults",
+                help="what holds for the frontends and backends after it",
+                named=False,
+                nameable=True,
+                inherits=True,
+                single=False,
+                count_max=DEFAULTS_MAX,
+                required=False,
+                keywords=DEFAULTS,
+            ),
+            SectionKind(
                 word="frontend",
                 help="what clients connect to",
                 named=True,
                 single=False,
                 count_max=FRONTENDS_MAX,
                 required=False,  # an address alone is of use: what answers on it may be another program's
+                inherits=True,
                 keywords=FRONTEND,
             ),
             SectionKind(
@@ -53,7 +65,18 @@ SECTIONS: Mapping[str, SectionKind] = MappingProxyType(
                 single=False,
                 count_max=BACKENDS_MAX,
                 required=False,
+                inherits=True,
                 keywords=BACKEND,
+            ),
+            SectionKind(
+                word="listen",
+                help="a frontend and its backend in one",
+                named=True,
+                single=False,
+                count_max=LISTENS_MAX,
+                required=False,
+                inherits=True,
+                keywords=LISTEN,
             ),
         )
     }

@@ -13,23 +13,28 @@ import msgspec
 
 from gateway.config.diagnostics import Place, Reporter, quote
 
-TEXT_CHARACTERS_MAX = 262_144  # a full configuration has 4,000; anything this long is some other file
 LINE_CHARACTERS_MAX = 2_048  # HAProxy's LINESIZE
 WORDS_MAX = 64  # HAProxy's MAX_LINE_ARGS
 
 _BLANKS = " \t"
 _VARIABLE = re.compile(r"\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?P<default>-[^}]*)?\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*)")
+_HAPROXY_VARIABLE = re.compile(r"\{\.?[A-Za-z_][A-Za-z0-9_.]*(\[\*\])?(-[^}]*)?\}")
+_ONE_WORD = "a variable is of the environment, and one word or a part of one"
 _HEX_BYTE = re.compile(r"x([0-9A-Fa-f]{2})")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
 class Word(msgspec.Struct, frozen=True):
-    """One word after quotes, escapes and variables. `end` is the column after its last written character."""
+    """One word after quotes, escapes and variables. `end` is the column after its last written character.
+
+    `line` counts all lines that were read; `where` is what a message calls it: `line 12`, or `line 3 of hosts.cfg`.
+    """
 
     text: str
     line: int
     column: int
     end: int
+    where: str
 
 
 def split_lines(text: str) -> list[str]:
@@ -37,27 +42,28 @@ def split_lines(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
 
 
-def lex(sources: list[str], environment: Mapping[str, str], report: Reporter) -> list[tuple[Word, ...]]:
-    """Return the words of every line that has any.
+def lex_line(source: str, line: int, where: str, environment: Mapping[str, str], report: Reporter) -> tuple[Word, ...]:
+    """Return the words of a line; those of a comment or an empty line are none.
 
     What is badly written goes to `report`; the words of such a line are a best guess, and the line is closed.
+
+    Args:
+        source: the line's text.
+        line: its place among all lines that are read.
+        where: what messages call it.
+        environment: the variables that it may name.
+        report: takes what is wrong.
     """
-    lines = []
-    for number, source in enumerate(sources, start=1):
-        if report.full:
-            break
-        words = _LineLexer(source, number, environment, report).words()
-        if words:
-            lines.append(words)
-    return lines
+    return _LineLexer(source, line, where, environment, report).words()
 
 
 class _LineLexer:
     """Reads one line from left to right. Never raises: what it can't read it reports and leaves out."""
 
-    def __init__(self, source: str, number: int, environment: Mapping[str, str], report: Reporter) -> None:
+    def __init__(self, source: str, number: int, where: str, environment: Mapping[str, str], report: Reporter) -> None:
         self._source = source
         self._number = number
+        self._where = where
         self._environment = environment
         self._report = report
         self._at = 0
@@ -88,7 +94,7 @@ class _LineLexer:
         pieces: list[str] = []
         while self._at < len(source) and source[self._at] not in _BLANKS + "#":
             pieces.append(self._piece())
-        return Word("".join(pieces), self._number, start + 1, self._at + 1)
+        return Word("".join(pieces), self._number, start + 1, self._at + 1, self._where)
 
     def _piece(self) -> str:
         """Return what the next written element of a word stands for, and move past it."""
@@ -161,6 +167,10 @@ class _LineLexer:
         dollar = self._at
         match = _VARIABLE.match(self._source, dollar + 1)
         if match is None:
+            if (known := _HAPROXY_VARIABLE.match(self._source, dollar + 1)) is not None:
+                self._at = known.end()
+                self._fail(dollar, f"{quote('$' + known[0])} is known in HAProxy, not here: {_ONE_WORD}")
+                return ""
             self._fail(dollar, "'$' in double quotes starts a variable: write \"${NAME}\", or \\$ for the sign")
             self._at += 1
             return ""

@@ -11,14 +11,15 @@ from gateway.config.diagnostics import Place, Reporter, closest, did_you_mean, l
 from gateway.config.keywords import SECTIONS
 from gateway.config.lexer import Word
 from gateway.config.schema import Argument, Keyword, Option, SectionKind
+from gateway.config.sources import INCLUDE, Lines
 from gateway.config.tree import Given, Section, Statement, Tree
 from gateway.config.values import Refused, Value, read_value
 
 
-def parse(lines: list[tuple[Word, ...]], report: Reporter) -> Tree:
+def parse(lines: Lines, report: Reporter) -> Tree:
     """Return the tree of `lines`; mistakes go to `report`. Never raises for what a file may hold."""
-    parser = _Parser(report)
-    for words in lines:
+    parser = _Parser(report, lines.complete)
+    for words in lines.words:
         if report.full:
             break
         parser.line(words)
@@ -26,19 +27,20 @@ def parse(lines: list[tuple[Word, ...]], report: Reporter) -> Tree:
 
 
 class _Parser:
-    def __init__(self, report: Reporter) -> None:
+    def __init__(self, report: Reporter, complete: bool) -> None:
         self._report = report
         self._sections: list[Section] = []
         self._current: Section | None = None
         self._skipping = False  # the lines of a section that is not known here
-        self._complete = True
+        self._complete = complete
 
     def tree(self) -> Tree:
         return Tree(sections=self._sections, complete=self._complete)
 
     def line(self, words: tuple[Word, ...]) -> None:
         word = words[0]
-        is_header = word.text in SECTIONS or (word.column == 1 and not _is_keyword(word.text))
+        follower = words[1].text if len(words) > 1 else ""
+        is_header = word.text in SECTIONS or (word.column == 1 and not _is_keyword(word.text, follower))
         if is_header:
             if word.column > 1:
                 self._report.error(word, f"section {quote(word.text)} starts its line: remove the blanks before it")
@@ -61,29 +63,43 @@ class _Parser:
             self._complete = False
             self._current = None
             return
+        words, parent = self._parent(kind, words)
         name = self._section_name(kind, words)
-        self._current = Section(kind=kind.word, word=words[0], name=name, statements=[])
+        self._current = Section(kind=kind.word, word=words[0], name=name, statements=[], parent=parent)
         self._once(kind, self._current)
         self._sections.append(self._current)
 
     def _section_kind(self, word: Word) -> SectionKind | None:
         if word.text in SECTIONS:
             return SECTIONS[word.text]
-        answer = foreign.SECTIONS.get(word.text)
+        answer = foreign.section_answer(word.text)
         if answer is not None:
             self._report.error(word, f"section {quote(word.text)} {answer}")
             return None
-        hint = did_you_mean(word.text, SECTIONS) or f"; sections are {listing(SECTIONS, 'and')}"
+        hint = did_you_mean(word.text, (*SECTIONS, INCLUDE)) or f"; sections are {listing(SECTIONS, 'and')}"
         self._report.error(word, f"unknown section {quote(word.text)}{hint}")
         match = closest(word.text, SECTIONS)
         return SECTIONS[match] if match is not None else None
 
+    def _parent(self, kind: SectionKind, words: tuple[Word, ...]) -> tuple[tuple[Word, ...], Given | None]:
+        """Return the words of a header without `from NAME`, and that name."""
+        at = next((index for index, word in enumerate(words[1:], 1) if word.text == "from"), None)
+        if not kind.inherits or at is None:
+            return words, None
+        if len(words) == at + 1:
+            self._report.error(_after(words[at]), "'from' needs the name of a defaults section after it")
+            return words[:at], None
+        given = _read(_SECTION_NAME, words[at + 1], "from", self._report)
+        return words[:at] + words[at + 2 :], given
+
     def _section_name(self, kind: SectionKind, words: tuple[Word, ...]) -> Given | None:
-        extra = words[2:] if kind.named else words[1:]
+        extra = words[2:] if kind.named or kind.nameable else words[1:]
         if extra:
-            takes = "takes one name" if kind.named else "takes no name"
+            takes = "takes one name" if kind.named or kind.nameable else "takes no name"
             self._report.error(extra[0], f"unexpected {quote(extra[0].text)}: section {quote(kind.word)} {takes}")
-        if not kind.named:
+        if len(words) < 2 and kind.nameable:
+            return None
+        if not kind.named and not kind.nameable:
             return None
         if len(words) < 2:
             self._report.error(_after(words[0]), f"section {quote(kind.word)} needs a name")
@@ -94,29 +110,50 @@ class _Parser:
         """Report a section that stands a second time, or one too many of its kind."""
         others = [other for other in self._sections if other.kind == kind.word]
         if kind.single and others:
-            told = f"the first is on line {others[0].word.line}, join them"
+            told = f"the first is on {others[0].word.where}, join them"
             self._report.error(section.word, f"second section {quote(kind.word)}: {told}")
             return
         if len(others) == kind.count_max:
             self._report.error(section.word, f"more than {kind.count_max} sections {quote(kind.word)}")
         for other in others:
             if section.name and other.name and section.name.value == other.name.value:
-                told = f"the first is on line {other.word.line}"
+                told = f"the first is on {other.word.where}"
                 self._report.error(section.name.word, f"second {section.subject()}: {told}")
                 return
 
     # Statements
 
     def _statement(self, section: Section, words: tuple[Word, ...]) -> None:
-        keyword = self._keyword(section, words)
-        if keyword is None:
+        if words[0].text == "no":
+            self._taken_back(section, words)
             return
-        if keyword.once and (first := section.first(keyword.name)) is not None:
-            told = f"the first is on line {first.word.line}"
-            self._report.error(words[0], f"second {quote(keyword.name)}: {told}")
+        keyword = self._keyword(section, words)
+        if keyword is None or self._is_second(section, keyword, words[0]):
             return
         rest = words[keyword.name.count(" ") + 1 :]
         section.statements.append(_StatementReader(keyword, words, self._report).read(rest))
+
+    def _is_second(self, section: Section, keyword: Keyword, word: Word) -> bool:
+        """Return whether a keyword that stands once stands already, or is taken back; report it."""
+        first = section.first(keyword.name) or section.first(f"no {keyword.name}")
+        if not keyword.once or first is None:
+            return False
+        self._report.error(word, f"second {quote(keyword.name)}: the first is on {first.word.where}")
+        return True
+
+    def _taken_back(self, section: Section, words: tuple[Word, ...]) -> None:
+        """Read a line `no option NAME`: what the defaults say does not hold here."""
+        if len(words) < 2 or words[1].text != "option":
+            at = words[1] if len(words) > 1 else _after(words[0])
+            self._report.error(at, "'no' takes an option back, as in 'no option condor-check'; leave out other lines")
+            return
+        keyword = self._keyword(section, words[1:])
+        if keyword is None or self._is_second(section, keyword, words[0]):
+            return
+        if len(words) > 3:
+            self._report.error(words[3], f"no {keyword.name}: unexpected {quote(words[3].text)}")
+        taken_back = Statement(keyword=f"no {keyword.name}", word=words[0], arguments={}, options={})
+        section.statements.append(taken_back)
 
     def _keyword(self, section: Section, words: tuple[Word, ...]) -> Keyword | None:
         """Return the keyword that a line starts with, or probably means; None where nothing can be made of it."""
@@ -127,9 +164,9 @@ class _Parser:
         seconds = [name.split()[1] for name in keywords if name.startswith(f"{word.text} ")]
         if seconds:
             return self._second_word(section.kind, words, seconds)
-        answer = foreign.KEYWORDS.get(word.text)
-        if answer is not None:
-            self._report.error(word, f"{quote(word.text)} {answer}")
+        known = foreign.keyword_answer(word.text, words[1].text if len(words) > 1 else "")
+        if known is not None:
+            self._report.error(word, f"{quote(known[0])} {known[1]}")
             return None
         homes = _homes(kind for kind in SECTIONS if word.text in _first_words(kind))
         if homes:
@@ -162,7 +199,7 @@ class _Parser:
         second = words[1].text if len(words) > 1 else ""
         both = f"{first} {second}"
         homes_of_both = _homes(kind for kind in SECTIONS if both in SECTIONS[kind].keywords)
-        answer = foreign.SECOND_WORDS.get(first, {}).get(second)
+        answer = foreign.second_answer(first, second)
         if answer is not None and not homes_of_both:
             self._report.error(words[1], f"{quote(both)} {answer}")
         elif homes_of_both or homes:
@@ -235,7 +272,7 @@ class _StatementReader:
         options = {option.word: option for option in self._keyword.options}
         if word.text in options:
             return options[word.text]
-        answer = foreign.LINE_OPTIONS.get(self._keyword.name, {}).get(word.text)
+        answer = foreign.option_answer(self._keyword.name, word.text)
         if answer is not None:
             self._report.error(word, f"{subject}: {quote(word.text)} {answer}")
             return None
@@ -258,9 +295,11 @@ def _homes(kinds: Iterable[str]) -> list[str]:
     return [kind for kind in homes if kind in {"global", "peers", "address", "frontend", "backend"}] or homes
 
 
-def _is_keyword(word: str) -> bool:
-    """Return whether a word that starts no section is a keyword of one, here or elsewhere."""
-    return word in foreign.KEYWORDS or any(word in _first_words(kind) for kind in SECTIONS)
+def _is_keyword(word: str, follower: str) -> bool:
+    """Return whether a word that starts no section is a keyword of one, here or elsewhere; and which word is next."""
+    if word == "no" or any(word in _first_words(kind) for kind in SECTIONS):
+        return True
+    return foreign.section_answer(word) is None and foreign.keyword_answer(word, follower) is not None
 
 
 def _read(argument: Argument, word: Word, subject: str, report: Reporter) -> Given | None:
@@ -280,7 +319,7 @@ def _after(word: Word) -> Place:
 
 def _from_next_option(keyword: Keyword, rest: tuple[Word, ...]) -> tuple[Word, ...]:
     """Return `rest` from the first word that can't be a value: an option of `keyword`, or one known elsewhere."""
-    known = {option.word for option in keyword.options} | set(foreign.LINE_OPTIONS.get(keyword.name, ()))
+    known = {option.word for option in keyword.options} | foreign.foreign_options(keyword.name)
     for index, word in enumerate(rest):
         if word.text in known:
             return rest[index:]

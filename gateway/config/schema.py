@@ -84,7 +84,8 @@ class Keyword(msgspec.Struct, frozen=True, kw_only=True):
 class SectionKind(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of section.
 
-    `named` ones have a name after the section word; a `single` one may stand only once, a `required` one stands.
+    `named` ones have a name after the section word, `nameable` ones may have; a `single` one may stand only once, a
+    `required` one stands; one that `inherits` may name the defaults that it takes from.
     """
 
     word: str
@@ -93,6 +94,8 @@ class SectionKind(msgspec.Struct, frozen=True, kw_only=True):
     single: bool
     count_max: int
     required: bool = True
+    nameable: bool = False
+    inherits: bool = False
     keywords: Mapping[str, Keyword]
 
 

@@ -94,6 +94,7 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the pool as its clients see it."""
 
     name: str
+    description: str = ""
     binds: tuple[Bind, ...]
     backend: str
     client_ms: int = 3_600_000  # neither side moved a byte, or one takes nothing, for so long
@@ -109,6 +110,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     endpoint: Endpoint
+    backup: bool = False  # wanted after those that are none
     check: bool = False
     inter_ms: int = 2000
     fall: int = 3
@@ -119,7 +121,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """The central managers of one pool, and how the elected one is reached and run."""
 
     name: str
-    servers: tuple[Server, ...]
+    description: str = ""
+    servers: tuple[Server, ...]  # in the order of preference, backups last; without those that are disabled
     forward: Forward = Forward.PROXY
     transparent: bool = False  # managers see the client's address; False with `direct`, which can't do otherwise
     condor_check: bool = False
@@ -169,6 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A whole, checked configuration. Lists keep the order of the file: it is the order of preference."""
 
     cluster: str
+    description: str = ""
     key_file: str
     state_dir: str
     log_format: LogFormat

@@ -1,6 +1,6 @@
 """The keyword table of `global` and `console`: the node itself, and what its operators reach. Data only."""
 
-from gateway.config.foreign import LOG_TARGETS
+from gateway.config.foreign_options import LOG_FORMATS, LOG_TARGETS
 from gateway.config.limits import WORKERS_MAX
 from gateway.config.schema import Argument, Keyword, Kind, Option, table
 from gateway.config.settings import Level, LogFormat
@@ -32,10 +32,19 @@ GLOBAL = table(
                 word="format",
                 help="json for machines, console for people, short for a journal that has time and host already",
                 argument=Argument(
-                    name="format", kind=Kind.CHOICE, choices=tuple(form.value for form in LogFormat), default="json"
+                    name="format",
+                    kind=Kind.CHOICE,
+                    choices=tuple(form.value for form in LogFormat),
+                    refused=LOG_FORMATS,
+                    default="json",
                 ),
             ),
         ),
+    ),
+    Keyword(
+        name="description",
+        help="what people should know of the cluster; shown by status",
+        arguments=(Argument(name="text", kind=Kind.TEXT, many=True),),
     ),
     Keyword(
         name="relay-workers",

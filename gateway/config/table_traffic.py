@@ -1,11 +1,18 @@
-"""The keyword table of `frontend` and `backend`: what clients connect to, and who serves them. Data only."""
+"""The keyword table of what carries traffic: `frontend`, `backend`, `listen` and their `defaults`. Data only.
 
-from gateway.config.foreign import BALANCES, FORWARDS
+A `listen` section is a frontend and its backend in one; `defaults` hold for the sections that follow them.
+"""
+
+import msgspec
+
+from gateway.config.foreign_options import BALANCES, FORWARDS, LOG_TARGETS, MODES
 from gateway.config.limits import CONNECTIONS_MAX, RATE_MAX, SOURCE_AUTO
 from gateway.config.schema import Argument, Keyword, Kind, Option, table
 from gateway.config.settings import Forward
 
-_CHECK_OPTIONS = (
+_LOG_ELSEWHERE = {**LOG_TARGETS, "stdout": "stands in the global section, for all: write 'log global'"}
+
+_SERVER_OPTIONS = (
     Option(word="check", help="ask this manager's collector whether it answers"),
     Option(word="no-check", help="do not, whatever default-server says"),
     Option(
@@ -30,6 +37,29 @@ _CHECK_OPTIONS = (
         word="rise",
         help="passed checks in a row that make it up again",
         argument=Argument(name="count", kind=Kind.COUNT, low=1, high=100, default="2"),
+    ),
+    Option(word="backup", help="wanted after all the servers that are none"),
+    Option(word="no-backup", help="none, whatever default-server says"),
+    Option(word="disabled", help="left out of the election, as if the line did not stand"),
+    Option(word="enabled", help="not left out, whatever default-server says"),
+)
+
+_DESCRIPTION = Keyword(
+    name="description",
+    help="what people should know of it; shown by status",
+    arguments=(Argument(name="text", kind=Kind.TEXT, many=True),),
+)
+
+_BOTH = (
+    Keyword(
+        name="mode",
+        help="as in HAProxy; bytes are carried as they are",
+        arguments=(Argument(name="mode", kind=Kind.CHOICE, choices=("tcp",), refused=MODES),),
+    ),
+    Keyword(
+        name="log",
+        help="as in HAProxy; what the global section says of the log holds everywhere",
+        arguments=(Argument(name="target", kind=Kind.CHOICE, choices=("global",), refused=_LOG_ELSEWHERE),),
     ),
 )
 
@@ -132,6 +162,8 @@ FRONTEND = table(
             ),
         ),
     ),
+    _DESCRIPTION,
+    *_BOTH,
 )
 
 BACKEND = table(
@@ -202,7 +234,7 @@ BACKEND = table(
             ),
         ),
     ),
-    Keyword(name="default-server", help="options of the servers that follow it", options=_CHECK_OPTIONS, once=False),
+    Keyword(name="default-server", help="options of the servers that follow it", options=_SERVER_OPTIONS, once=False),
     Keyword(
         name="server",
         help="a central manager: the name of its peer, and where its collector listens; most wanted first",
@@ -210,7 +242,7 @@ BACKEND = table(
             Argument(name="name", kind=Kind.NAME),
             Argument(name="address:port", kind=Kind.ENDPOINT),
         ),
-        options=_CHECK_OPTIONS,
+        options=_SERVER_OPTIONS,
         once=False,
         required=True,
     ),
@@ -239,4 +271,14 @@ BACKEND = table(
         help="ads of the gateways in the pool, MyType \"MatchmakerGateway\"; on where 'option condor-check' stands",
         arguments=(Argument(name="switch", kind=Kind.CHOICE, choices=("on", "off")),),
     ),
+    _DESCRIPTION,
+    *_BOTH,
+)
+
+_ALL = {**FRONTEND, **BACKEND}.values()
+_OF_ONE_SECTION = frozenset({"bind", "server", "replicate file", "description"})
+
+LISTEN = table(*(keyword for keyword in _ALL if keyword.name != "default_backend"))
+DEFAULTS = table(
+    *(msgspec.structs.replace(keyword, required=False) for keyword in _ALL if keyword.name not in _OF_ONE_SECTION)
 )

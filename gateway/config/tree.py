@@ -21,7 +21,10 @@ class Given(msgspec.Struct, frozen=True):
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a section. `arguments` by the argument's name, `options` by the option's word."""
+    """One line of a section. `arguments` by the argument's name, `options` by the option's word.
+
+    The keyword of a line that takes an option back is `no option NAME`.
+    """
 
     keyword: str
     word: Word
@@ -40,12 +43,18 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """One section. `name` is None where the kind has none or it could not be read."""
+    """One section. `name` is None where the kind has none or it could not be read.
+
+    `written` is the kind in the file where that is another one: both halves of a listen section. `parent` names the
+    defaults that it takes from, where it says.
+    """
 
     kind: str
     word: Word
     name: Given | None
     statements: list[Statement]
+    written: str = ""
+    parent: Given | None = None
 
     def all(self, keyword: str) -> Iterator[Statement]:
         """Yield the statements of `keyword` in the order of the file."""
@@ -57,7 +66,8 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
     def subject(self) -> str:
         """Return what a message about this section is about: `backend 'managers'`."""
-        return f"{self.kind} {quote(str(self.name.value))}" if self.name is not None else self.kind
+        kind = self.written or self.kind
+        return f"{kind} {quote(str(self.name.value))}" if self.name is not None else kind
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,15 +1,15 @@
 import pytest
 
 from gateway.config.diagnostics import Reporter
-from gateway.config.lexer import LINE_CHARACTERS_MAX, WORDS_MAX, lex, split_lines
+from gateway.config.lexer import LINE_CHARACTERS_MAX, WORDS_MAX
+from gateway.config.sources import read_lines
 
 ENVIRONMENT = {"POOL": "physics", "EMPTY": "", "SPACED": "a b # c"}
 
 
 def words(text):
-    sources = split_lines(text)
-    report = Reporter("x.cfg", sources)
-    lines = lex(sources, ENVIRONMENT, report)
+    report = Reporter("x.cfg")
+    lines = read_lines(text, "x.cfg", ENVIRONMENT, report, None).words
     return [word for line in lines for word in line], [found.message for found in report.sorted()]
 
 

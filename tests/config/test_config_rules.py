@@ -5,7 +5,9 @@ from config_files import SAMPLE, errors, load_sample, warnings
 
 from gateway.config import load
 from gateway.config.check_times import lease_margin_ms
+from gateway.config.limits import ELECTIONS_MAX
 from gateway.core.timing import Timing
+from gateway.wire import heartbeat
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,6 @@ def test_a_cluster_has_at_most_nine_peers():
 @pytest.mark.parametrize(
     ("section", "count", "lines"),
     [
-        ("address", 16, "    ip 10.77.1.{n}/32 dev eth0\n    holder gw1\n"),
         ("frontend", 32, "    bind pool-vip:{n}\n    default_backend managers\n"),
     ],
 )
@@ -115,6 +116,17 @@ def test_sections_of_a_kind_are_limited(section, count, lines):
 
     assert errors(load(SAMPLE + extra(count - 1), "x.cfg", {})) == []
     assert errors(load(SAMPLE + extra(count), "x.cfg", {})) == [f"more than {count} sections '{section}'"]
+
+
+def test_there_are_no_more_elections_than_a_heartbeat_carries():
+    def extra(number):
+        section = "address extra{n}\n    ip 10.77.1.{n}/32 dev eth0\n    holder gw1\n"
+        return "".join(section.format(n=n) for n in range(number))
+
+    assert errors(load(SAMPLE + extra(ELECTIONS_MAX - 2), "x.cfg", {})) == []
+    (told,) = errors(load(SAMPLE + extra(ELECTIONS_MAX - 1), "x.cfg", {}))
+    assert told.startswith("more than 16 addresses and backends together")
+    assert ELECTIONS_MAX == heartbeat.ELECTIONS_MAX
 
 
 def test_there_are_no_more_backends_than_peers_could_serve():
