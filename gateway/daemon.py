@@ -39,6 +39,7 @@ from gateway.control.forwarding import (
 )
 from gateway.control.guard import Fencing, GuardLink
 from gateway.control.heartbeats import HeartbeatPortTaken, Heartbeats
+from gateway.control.history import History
 from gateway.control.inheritance import Channel, Done, TakeOverFailed
 from gateway.control.link import ClusterLink
 from gateway.control.matchmaker import MatchmakerService, open_matchmaker
@@ -51,6 +52,7 @@ from gateway.control.succession import Legacy, Parts, await_heir, bequeath, go_o
 from gateway.control.votes import VoteFileBroken, VoteFiles
 from gateway.control.wills import Wills
 from gateway.core.actions import FollowLeader
+from gateway.core.changes import ADDRESS, MATCHMAKER
 from gateway.core.events import Event, ResignationRequested
 from gateway.core.node import ElectionPlan, Node
 from gateway.core.snapshot import SnapshotRefused
@@ -93,6 +95,13 @@ def election_plans(settings: Settings) -> tuple[ElectionPlan, ...]:
             for backend in settings.backends
         ),
     )
+
+
+def election_kinds(settings: Settings) -> dict[str, str]:
+    """Return what each of the cluster's elections is about."""
+    return {address.name: ADDRESS for address in settings.addresses} | {
+        backend.name: MATCHMAKER for backend in settings.backends
+    }
 
 
 async def run_node(
@@ -150,6 +159,13 @@ async def _run_node(
     gc.collect()
     gc.freeze()  # what is here now stays: a full collection of it would stop everything for 30 ms and more
 
+    history = History(
+        Path(settings.state_dir) / "history.jsonl",
+        me.name,
+        election_kinds(settings),
+        lambda peer: node.heard_ms.get(peer),
+    )
+    await history.load()
     estate = (
         None
         if predecessor is None
@@ -160,6 +176,8 @@ async def _run_node(
             {address.name: address.place for address in addresses},
         )
     )
+    if estate is not None:
+        await history.load()  # the last of what that process has written
     node = _make_node(settings, me, votes)
     peers = {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name}
     boot_id = os.urandom(BOOT_ID_BYTES) if estate is None else estate.seal.boot_id
@@ -181,6 +199,7 @@ async def _run_node(
         receivings.follow(change)
         for service in matchmakers:
             service.follow(change)
+        history.followed(change)
 
     def wake() -> None:
         wills.wake()
@@ -201,11 +220,15 @@ async def _run_node(
         services={name: wills.of(name, service) for name, service in services.items()},
         follow=follow,
         on_wake=wake,
+        watcher=history,
     )
     posted.append(shell.post)
     for matchmaker in matchmakers:
         matchmaker.node, matchmaker.pump = node, heartbeats.pump
         matchmaker.on_fencing_change(partial(wills.changed, matchmaker.name))
+        matchmaker.on_phase = partial(history.phase, matchmaker.name)
+    for address in addresses:
+        address.on_phase = partial(history.phase, address.name)
     for address in addresses:
         if (unfenced := await address.prepare(adopt=estate is not None)) is not None:
             warnings.append(unfenced)
@@ -245,15 +268,19 @@ async def _run_node(
         link=link,
         door=door,
         peers=cluster_link,
+        history=history,
         warnings=warnings,
     )
     commands.add("peers", cluster_link.answer_peers, Level.USER)
     commands.add("status", lambda request: status.document(), Level.USER)
+    commands.add("history", history.answer_history, Level.USER)
+    commands.add("events", history.answer_events, Level.USER)
     commands.add("config", lambda request: describe(settings, file), Level.USER)
     async with trio.open_nursery() as nursery, _open_stop(link) as stop_wanted:
         start = partial(_start, nursery)
         await start("guard link", link.run)
         await start("votes", shell.run_votes)
+        await start("history", history.run)
         await start("timer", shell.run_timer)
         await start("heartbeats", heartbeats.run, shell.deliver, shell.settle)
         await start("door", door.run)

@@ -87,6 +87,7 @@ class AddressService:
         self._told: tuple[bool, str] | None = None
         self.held_since_ms: int | None = None
         self.conflicts = Conflicts()
+        self.on_phase: Callable[[int | None, str], None] = _nobody  # told (term, phase) of a hold that begins
 
     @property
     def place(self) -> str:
@@ -158,6 +159,7 @@ class AddressService:
         for one in self._followers:  # before anybody sends here
             one.grant(self._until_ms - boot_ms())
         self._announcer.burst(BURST_ROUNDS, self.holds)
+        self.on_phase(term, "announced_ms")
         self._begin_hold(term)
 
     def resume(self, term: int, until_ms: int) -> None:
@@ -400,3 +402,7 @@ class AddressService:
             "unannounced_total": self._announcer.failed_total,
             **self.conflicts.status(boot_ms()),
         }
+
+
+def _nobody(term: int | None, phase: str) -> None:
+    """Nobody wants to know."""

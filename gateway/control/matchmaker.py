@@ -27,6 +27,7 @@ from gateway.core.node import Node
 from gateway.core.timeline import Position
 from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.condor import CondorHost, discover
+from gateway.matchmaker.first_acts import FirstActs
 from gateway.matchmaker.journal import JournalRefused
 from gateway.matchmaker.master import MasterMissing
 from gateway.matchmaker.negotiator import SETTLE_MS, Negotiator, NegotiatorFailed
@@ -72,6 +73,8 @@ class MatchmakerService:
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self.node: Node | None = None
         self.pump: Pump | None = None
+        self.on_phase: Callable[[int | None, str], None] = lambda term, phase: None  # how far a leadership has come
+        self._first_acts = FirstActs(host.negotiator_log)
         self._prober: Prober | None = None
         # what the election wants
         self._term: int | None = None
@@ -262,6 +265,7 @@ class MatchmakerService:
         if not self.holds():
             return
         try:
+            await self._first_acts.mark()
             # Once a term: after that the file is this term's own, whatever becomes of its negotiator.
             await self._accounting.take_over(term, running=self._negotiator.running)
             if not self.holds():
@@ -271,11 +275,17 @@ class MatchmakerService:
             self._fail(f"the negotiator could not be started: {error}")
             await trio.sleep_forever()
         started_ms = boot_ms()
+        self.on_phase(term, "negotiator_ms")
         self._warm_instance = self._instance  # from now on the pool's ads come here
         self._log.info("matchmaker.serving", term=term)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_negotiator, started_ms)
             nursery.start_soon(self._run_swaps)
+            nursery.start_soon(
+                self._first_acts.run,
+                lambda: self.on_phase(term, "first_cycle_ms"),
+                lambda: self.on_phase(term, "first_match_ms"),
+            )
             self._accounting.lead(self._swaps.swap, self._fail)
             if self._settings.on_partition is OnPartition.SERVE:
                 assert self.node is not None, "the core is known before any task runs"

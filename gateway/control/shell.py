@@ -51,6 +51,16 @@ class Service(Protocol):
         """A peer is back from a silence: what was announced meanwhile may be believed by some."""
 
 
+class Watcher(Protocol):
+    """Who keeps the node's history. Neither method may wait."""
+
+    def took(self, event: Event) -> None:
+        """The core is about to take an event."""
+
+    def did(self, action: Action) -> None:
+        """An action is about to be begun."""
+
+
 class Shell:
     """Carries a `Node` through the real world.
 
@@ -61,6 +71,7 @@ class Shell:
         services: by election, what to start and stop when this node wins or loses it.
         follow: told of every change of a leader.
         on_wake: called at every wake-up, when all that it asks for has been begun.
+        watcher: sees what the core takes and asks for.
     """
 
     def __init__(
@@ -72,9 +83,11 @@ class Shell:
         services: Mapping[str, Service],
         follow: Callable[[FollowLeader], None],
         on_wake: Callable[[], None] = lambda: None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.node = node
         self._on_wake = on_wake
+        self._watcher = watcher
         self._heartbeats = heartbeats
         self._votes = votes
         self._services = dict(services)
@@ -109,7 +122,10 @@ class Shell:
                 self._looked = True
                 self._look_for_sleep()
             while self._events:
-                for action in self.node.step(self._events.popleft(), boot_ms()):
+                event = self._events.popleft()
+                if self._watcher is not None:
+                    self._watcher.took(event)
+                for action in self.node.step(event, boot_ms()):
                     self._perform(action)
         finally:
             self._stepping = False
@@ -153,11 +169,13 @@ class Shell:
                 self._votes_in.send_nowait(action)
             case StartServing(election, term, until_ms):
                 self._log.info("election.won", election=election, term=term)
+                self._watched(action)
                 self._services[election].start(term, until_ms)
             case ExtendServing(election, _, until_ms):
                 self._services[election].extend(until_ms)
             case StopServing(election, term, cause, detail, at_once):
                 self._log.info("election.lost", election=election, term=term, cause=cause, detail=detail)
+                self._watched(action)
                 self._services[election].stop(term, cause, at_once=at_once)
             case AnnounceAgain(election, peer):
                 self._log.info("peer.returned", election=election, peer=peer)
@@ -165,6 +183,10 @@ class Shell:
             case FollowLeader(election, leader, term):
                 self._log.info("leader.followed", election=election, leader=leader, term=term)
                 self._follow(action)
+
+    def _watched(self, action: Action) -> None:
+        if self._watcher is not None:
+            self._watcher.did(action)
 
     async def run_timer(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Post `DeadlineReached` whenever the core's deadline comes; ends by cancellation."""

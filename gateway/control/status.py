@@ -14,6 +14,7 @@ from gateway.control.door import Door
 from gateway.control.forwarding import Forwarding
 from gateway.control.guard import GuardLink
 from gateway.control.heartbeats import Heartbeats
+from gateway.control.history import History
 from gateway.control.link import ClusterLink
 from gateway.control.matchmaker import MatchmakerService
 from gateway.control.receiving import Receivings
@@ -44,6 +45,7 @@ class Status:
         link: GuardLink,
         door: Door,
         peers: ClusterLink,
+        history: History,
         warnings: list[str],
     ) -> None:
         self._settings = settings
@@ -59,6 +61,7 @@ class Status:
         self._link = link
         self._door = door
         self._peers = peers
+        self._history = history
         self._warnings = warnings
 
     def document(self) -> dict[str, Any]:
@@ -107,6 +110,7 @@ class Status:
             "diversions": self._diversions.status(),
             "receiving": self._receivings.status(),
             "returns": self._returns.status(),
+            "history": self._history.status(),
             "door": self._door.status(),
             "cluster_link": self._peers.status(),
             "heartbeats": {
@@ -155,6 +159,7 @@ class Status:
                 "term": election.promise.term,
                 "left_ms": max(election.promise.until_ms - now_ms, 0),
             },
+            "last_change": self._history.last(election.name),
             "candidates": {name: standings.get(name) for name in election.candidates},
         }
 

@@ -10,6 +10,7 @@ from gateway.control.guard import Fencing, GuardLink
 from gateway.control.heartbeats import Heartbeats
 from gateway.control.shell import Service
 from gateway.core.actions import Cause
+from gateway.core.changes import GUARD_SAYS
 from gateway.core.node import Node
 from gateway.core.timing import PATIENT_HEARTBEATS
 from gateway.kernel.clock import boot_ms
@@ -21,7 +22,7 @@ from gateway.wire.seal import WINDOW, Seal
 # window is left to reordering, and to what one wake-up sends.
 RESEAL_AFTER = WINDOW // 2
 LOOK_AFTER = RESEAL_AFTER // 2  # datagrams, to all peers together
-REASON = "the guard says: this process has ended"
+REASON = f"{GUARD_SAYS}this process has ended"
 
 
 class Wills:

@@ -33,6 +33,7 @@ _QUESTIONS = (
     # What a daemon's address says its name is: src/condor_io/sock.cpp, Sock::get_sinful_public.
     "$(HOST_ALIAS:$(FULL_HOSTNAME))",
     "$(FULL_HOSTNAME)",
+    "$(NEGOTIATOR_LOG:$(LOG)/NegotiatorLog)",
     # Both must be true for a collector behind condor_shared_port: src/condor_master.V6/masterDaemon.cpp.
     "$(USE_SHARED_PORT:True)",
     "$(COLLECTOR_USES_SHARED_PORT:True)",
@@ -69,6 +70,7 @@ class CondorHost(msgspec.Struct, frozen=True, kw_only=True):
     shared_port_ad: str  # where condor_shared_port leaves its address for the daemons behind it; "": nowhere
     alias: str  # this host's name, as its daemons' addresses have it
     full_hostname: str
+    negotiator_log: str = ""  # "": not known
     shared_port: bool = True  # the collector is behind condor_shared_port, and does not own its port
 
 
@@ -118,7 +120,7 @@ async def discover() -> CondorHost:
     if len(lines) < len(_QUESTIONS):
         raise CondorMissing(f"condor_config_val gave {len(lines)} of {len(_QUESTIONS)} answers: {answer[:200]!r}")
     (config_dirs, spool, log, accountant, master, negotiator, collector, ids, version, shared, alias, hostname,
-     *shared_port) = lines[: len(_QUESTIONS)]  # fmt: skip
+     negotiator_log, *shared_port) = lines[: len(_QUESTIONS)]  # fmt: skip
     config_dir = config_dirs.split(",")[-1].strip()
     if not config_dir or not await trio.Path(config_dir).is_dir():
         text = (
@@ -144,6 +146,7 @@ async def discover() -> CondorHost:
         shared_port_ad=shared,
         alias=alias,
         full_hostname=hostname,
+        negotiator_log=negotiator_log,
         shared_port=FALSE.isdisjoint(value.lower() for value in shared_port),
     )
 
