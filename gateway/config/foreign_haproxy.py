@@ -67,7 +67,7 @@ KEYWORDS = words(
     # tuning
     ("maxpipes", f"{HAPROXY}: pipes for splicing are lent to the connections that move much"),
     ("nosplice", f"{HAPROXY}: what is small is copied, and only bulk is spliced"),
-    ("maxconnrate maxsessrate rate-limit", f"{HAPROXY}: write 'maxconn-per-source' in the frontend"),
+    ("maxconnrate maxsessrate rate-limit", f"{HAPROXY}: write 'rate-per-source' in the frontend"),
     ("maxcomprate maxcompcpuusage maxzlibmem compression filter filter-sequence", VERBATIM),
     ("maxsslconn maxsslrate", NO_TLS),
     ("noepoll nopoll nokqueue noevports noreuseport nogetaddrinfo noktls no-memory-trimming", _TUNED),

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.config import Loaded, load
 from gateway.config.settings import Settings
+from gateway.console.commands.included import read_included
 
 CONFIG_FILE = "/etc/condor-gateway/gateway.cfg"
 
@@ -38,7 +39,7 @@ def load_file(path: str) -> Loaded:
         raise Refused(f"configuration file '{path}' is not UTF-8 text") from None
     except OSError as error:
         raise Refused(f"configuration file '{path}' cannot be read: {error.strerror}") from None
-    return load(text, path, os.environ)
+    return load(text, path, os.environ, read_included)
 
 
 def admin_socket(settings: Settings) -> Path:
