@@ -43,6 +43,7 @@ from gateway.control.history import History
 from gateway.control.inheritance import Channel, Done, TakeOverFailed
 from gateway.control.link import ClusterLink
 from gateway.control.matchmaker import MatchmakerService, open_matchmaker
+from gateway.control.moves import Moves
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
 from gateway.control.receiving import Receivings
 from gateway.control.returns import Returns
@@ -271,6 +272,14 @@ async def _run_node(
         history=history,
         warnings=warnings,
     )
+    Moves(
+        kinds=election_kinds(settings),
+        node=node,
+        post=post,
+        link=cluster_link,
+        matchmakers={one.name: one for one in matchmakers},
+        last=history.last,
+    ).register(commands)
     commands.add("peers", cluster_link.answer_peers, Level.USER)
     commands.add("status", lambda request: status.document(), Level.USER)
     commands.add("history", history.answer_history, Level.USER)

@@ -24,6 +24,7 @@ from gateway.wire.errors import Malformed, Reason
 from gateway.wire.seal import Keyring
 
 CONNECT_MS: Final = 1_000  # one lost SYN is sent again within it; a process that is being replaced listens again
+CLOSED: Final = "it closed the connection: are the keys and the cluster's name the same there?"
 RETRY_MS: Final = 20  # while nobody listens
 STALL_MS: Final = 3_000  # one frame, 64 KiB at most, into the socket
 PEERS_WAIT_S: Final = 3.0
@@ -106,10 +107,12 @@ class ClusterLink:
             while not joined.whole:  # ends with the answer, the connection, or the deadline of whoever asks
                 data = await stream.receive_some(_RECEIVE_BYTES)
                 if not data:
-                    raise Lost("it closed the connection: are the keys and the cluster's name the same there?")
+                    raise Lost(CLOSED)
                 for message in channel.receive_untrusted(data):
                     joined.take_untrusted(message)
             return joined.answer
+        except (trio.BrokenResourceError, Lost):
+            raise Lost(CLOSED) from None
         finally:
             await trio.aclose_forcefully(stream)
 

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 # In the order of the help: a node's life, looking, acting, files.
 MODULES = (
     "check",
+    "diff",
+    "config",
     "status",
     "reload",
+    "switchover",
+    "failover",
     "keygen",
     "merge",
     "condor_config",
