@@ -25,6 +25,8 @@ MODULES = (
     "check",
     "diff",
     "config",
+    "diff",
+    "config",
     "status",
     "reload",
     "switchover",
