@@ -4,7 +4,7 @@ import enum
 
 import msgspec
 
-from gateway.wire.messages import Message
+from gateway.wire.messages import Message, Orders
 
 
 class Cause(enum.StrEnum):
@@ -30,6 +30,12 @@ class PersistVote(msgspec.Struct, frozen=True):
     election: str
     term: int
     vote: str
+
+
+class PersistOrders(msgspec.Struct, frozen=True):
+    """Write the orders to stable storage, then report `OrdersPersisted`. Nobody acts by them or spreads them before."""
+
+    orders: Orders
 
 
 class StartServing(msgspec.Struct, frozen=True):
@@ -77,4 +83,4 @@ class AnnounceAgain(msgspec.Struct, frozen=True):
     peer: str
 
 
-Action = Send | PersistVote | StartServing | ExtendServing | StopServing | FollowLeader | AnnounceAgain
+Action = Send | PersistVote | PersistOrders | StartServing | ExtendServing | StopServing | FollowLeader | AnnounceAgain

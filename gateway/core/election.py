@@ -30,6 +30,8 @@ The rules, and why at most one node serves at a time
    else, and its suspicion of others is put off (`gateway.core.slowness`).
 12. Leases travel with what is asked for them: a promise binds for the lease of the node that asked, so that the
    periods may differ between nodes while they are being changed.
+13. Operators' orders (`gateway.core.orders`) only forbid: while the cluster is paused nobody stands, votes for others,
+   or gives up for its health; a drained node does not stand, and gives up once another can follow.
 
 The names of the roles are those of the high availability daemon (src/condor_had/StateMachine.h); terms, votes and
 pre-votes are Raft's (Ongaro, "Consensus: Bridging Theory and Practice", sections 3.4, 6.4.1, 9.6).
@@ -69,6 +71,7 @@ class Election(Voter):
     def __init__(self, seat: Seat, *, term: int, vote: str | None, now_ms: int) -> None:
         super().__init__(seat, term=term, vote=vote, now_ms=now_ms)
         self.standing = Standing(seat.name, False, False, 0, 0, "")
+        self.unfit_why = ""
         # candidacy
         self.phase = Phase.PRE_VOTE
         self.granted: set[str] = set()
@@ -124,6 +127,7 @@ class Election(Voter):
         return (
             self.me in self.candidates
             and self.standing.fit
+            and not self.book.forbids(self.me)
             and self.leader is None
             and self.serving_term is None
             and self.persisting is None
@@ -342,20 +346,51 @@ class Election(Voter):
 
     def successor(self, now_ms: int) -> str:
         """Return who should follow this leader: whom it was told to name, else the best it has heard, else ""."""
-        if self.named and self.ranking.fit(now_ms, self.named):
+        drained = self.book.drained
+        if self.named and self.named not in drained and self.ranking.fit(now_ms, self.named):
             return self.named
-        return self.ranking.best(now_ms, self.me)
+        return self.ranking.best(now_ms, self.me, drained)
 
     def standing_changed(self, now_ms: int, standing: Standing, reason: str) -> list[Action]:
         """Take this node's own new standing; a leader, or a candidate, that is unfit gives up (rule 8)."""
         was_fit, self.standing = self.standing.fit, standing
+        self.unfit_why = "" if standing.fit else reason
         if self.role is Role.LEADER and not standing.fit:
-            return self.lose(now_ms, Cause.UNFIT, reason, at_once=False)
+            return self.give_up_unfit(now_ms)
         if self.role is Role.ELECTION and not standing.fit:
             return self.abandon(now_ms, reason)
         if standing.fit and not was_fit and self.role is Role.PASSIVE:
             self.stand_after(now_ms, 0)
         return []
+
+    def give_up_unfit(self, now_ms: int) -> list[Action]:
+        """Stop leading for this node's health (rule 8), but not while nobody could follow (rule 13)."""
+        return [] if self.book.paused else self.lose(now_ms, Cause.UNFIT, self.unfit_why, at_once=False)
+
+    def orders_changed(self, now_ms: int) -> list[Action]:
+        """Do what other orders than before ask for (rule 13)."""
+        if self.role is Role.LEADER and not self.standing.fit:
+            return self.give_up_unfit(now_ms)
+        if self.role is Role.ELECTION and self.book.forbids(self.me):
+            return self.abandon(now_ms, "the operators' orders")
+        if self.role is Role.PASSIVE and self.may_stand():
+            self.stand_after(now_ms, 0)
+        return []
+
+    def heir(self, now_ms: int) -> str:
+        """Return who could follow this leader, which is drained, so that nothing is missed; "": nobody yet.
+
+        A standby whose collector is empty would be a bad exchange: it is primed within seconds, and waited for.
+        """
+        best = self.ranking.best(now_ms, self.me, self.book.drained)
+        return best if best and (self.ranking.heard[best][0].warm or not self.standing.warm) else ""
+
+    def give_way(self, now_ms: int) -> list[Action]:
+        """Give up, drained, as soon as another can follow (rule 13)."""
+        if self.role is not Role.LEADER or self.book.paused:
+            return []
+        heir = self.heir(now_ms)
+        return self.resign(now_ms, f"{self.me} is drained", heir) if heir else []
 
     def resign(self, now_ms: int, reason: str, successor: str = "") -> list[Action]:
         """Give up on request, for `successor` if that one is able to follow (rule 7)."""

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.wire.messages import Message, Standing
+from gateway.wire.messages import Message, Orders, Standing
 
 
 class MessageReceived(msgspec.Struct, frozen=True):
@@ -54,6 +54,19 @@ class ResignationRequested(msgspec.Struct, frozen=True):
     successor: str = ""
 
 
+class OrdersGiven(msgspec.Struct, frozen=True):
+    """An operator has told this node what the whole cluster is to do from now on (`gateway.core.orders`)."""
+
+    orders: Orders
+
+
+class OrdersPersisted(msgspec.Struct, frozen=True):
+    """The orders of a `PersistOrders` are on stable storage, or could not be `written`."""
+
+    orders: Orders
+    written: bool = True
+
+
 class SuspensionNoticed(msgspec.Struct, frozen=True):
     """The machine has slept for `asleep_ms`: CLOCK_BOOTTIME went on, every other clock of the kernel stood still."""
 
@@ -68,5 +81,7 @@ Event = (
     | PrimedChanged
     | ServingStopped
     | ResignationRequested
+    | OrdersGiven
+    | OrdersPersisted
     | SuspensionNoticed
 )

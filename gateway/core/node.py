@@ -11,6 +11,8 @@ from gateway.core.events import (
     DeadlineReached,
     Event,
     MessageReceived,
+    OrdersGiven,
+    OrdersPersisted,
     PrimedChanged,
     ResignationRequested,
     ServingStopped,
@@ -18,11 +20,12 @@ from gateway.core.events import (
     SuspensionNoticed,
     VotePersisted,
 )
+from gateway.core.orders import NO_ORDERS, OrderBook
 from gateway.core.reach import Reach
 from gateway.core.slowness import Slowness
 from gateway.core.timing import Timing
 from gateway.core.voter import Role, Seat
-from gateway.wire.messages import Ack, Message, Pulse, Resignation, VoteReply, VoteRequest
+from gateway.wire.messages import Ack, Message, Orders, Pulse, Resignation, VoteReply, VoteRequest
 
 
 class ElectionPlan(msgspec.Struct, frozen=True):
@@ -50,6 +53,7 @@ class Node:
         saved: what stable storage holds, by election; absent means never voted.
         now_ms: the present, on this node's CLOCK_BOOTTIME.
         serve_apart: whether each side of a partition serves (rule 9); else a minority serves nobody.
+        orders: what stable storage holds of the operators' orders.
     """
 
     def __init__(
@@ -62,12 +66,14 @@ class Node:
         saved: dict[str, SavedVote],
         now_ms: int,
         serve_apart: bool = False,
+        orders: Orders = NO_ORDERS,
     ) -> None:
         self.me = me
         self.voters = voters
         self.timing = timing
         self.reach = Reach(me, voters, timing, serve_apart=serve_apart)
         self.slowness = Slowness(timing, now_ms)
+        self.book = OrderBook(me, timing, orders)
         self.elections: dict[str, Election] = {}
         for plan in plans:
             vote = saved.get(plan.name, SavedVote())
@@ -79,6 +85,7 @@ class Node:
                 timing=timing,
                 reach=self.reach,
                 slowness=self.slowness,
+                book=self.book,
             )
             self.elections[plan.name] = Election(seat, term=vote.term, vote=vote.vote, now_ms=now_ms)
         self.primed: tuple[str, ...] = ()
@@ -154,11 +161,28 @@ class Node:
                 return self.elections[name].serving_stopped(now_ms, term)
             case ResignationRequested(name, reason, successor):
                 return self.elections[name].resign(now_ms, reason, successor)
+            case OrdersGiven(orders):
+                return self.book.take(orders)
+            case OrdersPersisted(orders, written):
+                return self._orders_persisted(orders, now_ms, written=written)
             case SuspensionNoticed(asleep_ms):
                 actions: list[Action] = []
                 for election in self.elections.values():
                     actions += election.suspended(now_ms, asleep_ms)
                 return actions
+
+    def _orders_persisted(self, orders: Orders, now_ms: int, *, written: bool) -> list[Action]:
+        """Act by orders that are on the disk now, show them, and tell them where they were given here."""
+        if not self.book.persisted(orders, written=written):
+            return []
+        self._pulse_soon(now_ms)
+        actions: list[Action] = []
+        if orders.origin == self.me:
+            self.book.told_ms = dict.fromkeys((voter for voter in self.voters if voter != self.me), now_ms)
+            actions += [Send(voter, orders) for voter in self.voters if voter != self.me]
+        for election in self.elections.values():
+            actions += election.orders_changed(now_ms)
+        return actions
 
     def _hear(self, sender: str, message: Message, now_ms: int) -> list[Action]:
         if sender not in self.voters or sender == self.me:
@@ -196,13 +220,16 @@ class Node:
                 if message.election not in self.elections:
                     return []
                 return self.elections[message.election].hear_resignation(now_ms, sender, message)
+            case Orders():
+                return self.book.take(message)
 
     def _hear_pulse(self, sender: str, pulse: Pulse, now_ms: int) -> list[Action]:
         for standing in pulse.standings:
             if standing.election in self.elections:
                 self.elections[standing.election].ranking.hear(now_ms, sender, standing)
         self.primed_by[sender] = pulse.primed
-        actions: list[Action] = []
+        self.book.shown[sender] = pulse.orders
+        actions: list[Action] = self.book.tell(now_ms, sender) if pulse.orders != self.book.digest else []
         acknowledged = []
         for name, term in pulse.leads:
             if name not in self.elections:
@@ -251,13 +278,19 @@ class Node:
         A node that leads nothing answers the leaders' heartbeats anyway; its own are for the candidates' ranking, and
         are rarer.
         """
+        actions: list[Action] = []
+        if self.book.drains_me:
+            for election in self.elections.values():
+                actions += election.give_way(now_ms)
         leads = self._leads()
         self._pulsed_ms = now_ms
         self._pulse_at_ms = now_ms + (self.timing.heartbeat_ms if leads else self.timing.idle_ms) + self._along_ms
         self._along_ms = 0
         standings = tuple(election.standing for election in self.elections.values() if self.me in election.candidates)
-        pulse = Pulse(now_ms, leads, standings, self.primed, self.timing.lease_ms)
-        actions: list[Action] = [Send(voter, pulse) for voter in self.voters if voter != self.me]
+        if self.book.drains_me:
+            standings = tuple(msgspec.structs.replace(standing, fit=False) for standing in standings)
+        pulse = Pulse(now_ms, leads, standings, self.primed, self.timing.lease_ms, self.book.digest)
+        actions += [Send(voter, pulse) for voter in self.voters if voter != self.me]
         for election in self.elections.values():
             if election.role is Role.LEADER:
                 actions += election.extend(now_ms)

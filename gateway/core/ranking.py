@@ -1,5 +1,7 @@
 """Ranking: who is the best candidate, as far as this node has heard. Decides nothing; gives candidates their turn."""
 
+from collections.abc import Set as AbstractSet
+
 from gateway.wire.messages import Standing
 
 
@@ -30,13 +32,13 @@ class Ranking:
         """Leave a candidate out of the count until it is heard again."""
         self.heard.pop(candidate, None)
 
-    def best(self, now_ms: int, me: str) -> str:
-        """Return the best live and fit candidate but `me`; "" where there is none."""
+    def best(self, now_ms: int, me: str, without: AbstractSet[str] = frozenset()) -> str:
+        """Return the best live and fit candidate but `me` and those that are left out; "" where there is none."""
         return min(
             (
                 name
                 for name, (standing, heard_ms) in self.heard.items()
-                if name != me and standing.fit and now_ms - heard_ms < self.memory_ms
+                if name != me and name not in without and standing.fit and now_ms - heard_ms < self.memory_ms
             ),
             key=lambda name: rank_key(self.heard[name][0], self.candidates.index(name)),
             default="",

@@ -9,10 +9,11 @@ import msgspec
 
 from gateway.core.election import Election
 from gateway.core.node import Node
+from gateway.core.orders import merge
 from gateway.core.voter import Role
-from gateway.wire.messages import Standing
+from gateway.wire.messages import Orders, Standing
 
-FORMAT = 2  # of all that is handed over; another number is another set of fields: such a snapshot is not taken
+FORMAT = 3  # of all that is handed over; another number is another set of fields: such a snapshot is not taken
 
 
 class SnapshotRefused(Exception):  # noqa: N818 (an answer to the operator)
@@ -37,6 +38,7 @@ class ElectionState(msgspec.Struct, frozen=True, kw_only=True):
     courtesy_until_ms: int
     heard: dict[str, tuple[Standing, int]]
     standing: Standing
+    unfit_why: str
     stand_at_ms: int
     lease_answers: dict[str, int]
     lease_until_ms: int
@@ -55,10 +57,13 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     primed: tuple[str, ...]
     primed_by: dict[str, tuple[str, ...]]
     heard_ms: dict[str, int]
+    orders: Orders
 
 
 def unsettled(node: Node) -> str:
     """Say what forbids to hand `node` over now; "" for nothing."""
+    if node.book.writing is not None:
+        return "an order is on its way to the disk"
     for election in node.elections.values():
         if election.persisting is not None:
             return f"a vote in '{election.name}' is on its way to the disk"
@@ -86,6 +91,7 @@ def capture(node: Node) -> NodeState:
         primed=node.primed,
         primed_by=dict(node.primed_by),
         heard_ms=dict(node.heard_ms),
+        orders=node.book.orders,
     )
 
 
@@ -114,6 +120,7 @@ def restore(node: Node, state: NodeState) -> None:
     node.primed = state.primed
     node.primed_by = dict(state.primed_by)
     node.heard_ms.update(state.heard_ms)
+    node.book.put_in_force(merge(node.book.orders, state.orders))
     node.step_soon()
 
 
@@ -134,6 +141,7 @@ def _capture_election(election: Election) -> ElectionState:
         courtesy_until_ms=election.courtesy_until_ms,
         heard=dict(election.ranking.heard),
         standing=election.standing,
+        unfit_why=election.unfit_why,
         stand_at_ms=election.stand_at_ms,
         lease_answers=dict(election.lease.answers),
         lease_until_ms=election.lease.until_ms,
@@ -154,6 +162,7 @@ def _restore_election(election: Election, was: ElectionState) -> None:
     election.courtesy_to, election.courtesy_until_ms = was.courtesy_to, was.courtesy_until_ms
     election.ranking.heard = {name: heard for name, heard in was.heard.items() if name in election.candidates}
     election.standing = was.standing
+    election.unfit_why = was.unfit_why
     election.stand_at_ms = was.stand_at_ms
     election.lease.answers = {name: sent for name, sent in was.lease_answers.items() if name in election.voters}
     election.lease.until_ms = was.lease_until_ms

@@ -8,6 +8,7 @@ import enum
 import msgspec
 
 from gateway.core.actions import Action, FollowLeader, PersistVote, Send
+from gateway.core.orders import OrderBook
 from gateway.core.promise import Promise
 from gateway.core.ranking import Ranking
 from gateway.core.reach import Reach
@@ -48,6 +49,7 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
         timing: the cluster's periods.
         reach: whom this node hears, shared by its elections.
         slowness: its doubts about itself, shared as well.
+        book: the operators' orders, shared as well.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     timing: Timing
     reach: Reach
     slowness: Slowness
+    book: OrderBook
 
 
 class Voter:
@@ -79,6 +82,7 @@ class Voter:
         self.timing = seat.timing
         self.reach = seat.reach
         self.slowness = seat.slowness
+        self.book = seat.book
         self.role = Role.PRE
         self.term = term
         self.vote = vote
@@ -196,6 +200,7 @@ class Voter:
         """Answer a candidate; a granted vote is answered only once it is on stable storage (rule 1)."""
         wait_ms = self.bound(now_ms, sender)
         granted = wait_ms == 0 and sender in self.candidates and self.persisting is None
+        granted = granted and not self.book.forbids(sender)  # rule 13
         if request.pre:
             if granted and self.courtesy_to not in (None, sender) and now_ms < self.courtesy_until_ms:
                 granted, wait_ms = False, self.courtesy_until_ms - now_ms

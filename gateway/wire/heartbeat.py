@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.wire.errors import Malformed, Reason
-from gateway.wire.messages import Ack, Message, Pulse, Resignation, VoteReply, VoteRequest
+from gateway.wire.messages import Ack, Message, Orders, Pulse, Resignation, VoteReply, VoteRequest
 from gateway.wire.seal import PAYLOAD_BYTES_MAX
 
 MESSAGE_BYTES_MAX: Final = PAYLOAD_BYTES_MAX
@@ -20,6 +20,8 @@ ELECTIONS_MAX: Final = 16  # addresses and matchmakers of one cluster
 PRIMED_MAX: Final = 32  # collector instances: 9 managers, each restarted a few times
 NAME_CHARACTERS_MAX: Final = 64
 REASON_CHARACTERS_MAX: Final = 200
+VERSION_MAX: Final = 2**31 - 1  # of orders: with a checksum beside it, it is one number of a heartbeat
+DRAINS_MAX: Final = 9  # as many as a cluster has nodes
 
 BUNDLE_MAX: Final = 8  # messages of one datagram: one event of the election sends a peer two or three
 BUNDLE_BYTES_MAX: Final = 1_080  # 1280, the least MTU of IPv6, without 48 of headers and 148 of a seal: no fragments
@@ -109,6 +111,7 @@ def _fault(message: Message) -> str:
             return (
                 _number_fault("sent_ms", message.sent_ms)
                 or _number_fault("lease_ms", message.lease_ms, LEASE_MS_MAX)
+                or (message.orders and _number_fault("orders", message.orders))
                 or (not _leads_sound(message.leads) and _leads_fault(message.leads))
                 or _pulse_fault(message)
             )
@@ -137,6 +140,29 @@ def _fault(message: Message) -> str:
                 or _number_fault("term", message.term)
                 or (message.successor and _name_fault("successor", message.successor))
             )
+        case Orders():
+            return orders_fault(message)
+
+
+def orders_fault(orders: Orders) -> str:
+    """Say which bound `orders` break; "" for none."""
+    pause = orders.pause
+    if not 1 <= orders.version <= VERSION_MAX:
+        return f"version is {orders.version}"
+    if len(orders.drains) > DRAINS_MAX:
+        return f"{len(orders.drains)} nodes drained"
+    if list(orders.drained) != sorted(set(orders.drained)):
+        return "drained nodes out of order, or one of them twice"
+    if pause is not None and (len(pause.reason) > REASON_CHARACTERS_MAX or not pause.reason.isprintable()):
+        return f"a reason of {len(pause.reason)} characters, or not printable"
+    names = [("origin", orders.origin), *(("drained", node) for node in orders.drained)]
+    given = [(one.by, one.at_s) for one in (*orders.drains, *(() if pause is None else (pause,)))]
+    faults = (
+        *(_name_fault(field, name) for field, name in names),
+        *(_name_fault("by", by) or _number_fault("at_s", at_s) for by, at_s in given),
+        _number_fault("at_s", orders.at_s),
+    )
+    return next(filter(None, faults), "")
 
 
 def _pulse_fault(pulse: Pulse) -> str:

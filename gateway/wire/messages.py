@@ -27,6 +27,7 @@ class Pulse(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     standings: tuple[Standing, ...]
     primed: tuple[str, ...]  # from the matchmaker's leader: collector instances known to hold the pool's ads
     lease_ms: int = 0  # of its sender: who acknowledges is bound for so long; 0: for the receiver's own
+    orders: int = 0  # digest of the orders that its sender acts by (`gateway.core.orders`); 0: there never were any
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="ack"):
@@ -70,4 +71,40 @@ class Resignation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     successor: str = ""  # who may ask for votes at once; the others give it a turn
 
 
-Message = Pulse | Ack | VoteRequest | VoteReply | Resignation
+class Pause(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Nobody takes over, until somebody says so."""
+
+    reason: str  # the operator's words; "" where none were given
+    by: str  # the node at which that was ordered
+    at_s: int  # when, by the wall clock of that node, for people: nothing is decided by it
+
+
+class Drain(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One node that is to lead nothing."""
+
+    node: str
+    by: str  # as in `Pause`
+    at_s: int
+
+
+class Orders(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="orders"):
+    """All that the operators have ordered for the whole cluster. What is done with it: `gateway.core.orders`."""
+
+    version: int = 0  # of two orders the one with the higher version counts; 0: nothing was ever ordered
+    origin: str = ""  # the node at which the last change was ordered
+    pause: Pause | None = None
+    drains: tuple[Drain, ...] = ()  # by the nodes' names
+    at_s: int = 0  # when the last change was ordered, as in `Pause`
+
+    @property
+    def paused(self) -> str | None:
+        """Return the reason why nobody takes over; None: the cluster is not paused."""
+        return None if self.pause is None else self.pause.reason
+
+    @property
+    def drained(self) -> tuple[str, ...]:
+        """Return the nodes that are to lead nothing."""
+        return tuple(drain.node for drain in self.drains)
+
+
+Message = Pulse | Ack | VoteRequest | VoteReply | Resignation | Orders

@@ -6,10 +6,19 @@ from typing import TypeVar
 
 from gateway.core.actions import Action, PersistVote, Send
 from gateway.core.election import Election
-from gateway.core.events import DeadlineReached, Event, MessageReceived, StandingChanged, VotePersisted
+from gateway.core.events import (
+    DeadlineReached,
+    Event,
+    MessageReceived,
+    OrdersGiven,
+    OrdersPersisted,
+    StandingChanged,
+    VotePersisted,
+)
 from gateway.core.node import ElectionPlan, Node, SavedVote
+from gateway.core.orders import NO_ORDERS
 from gateway.core.timing import Timing
-from gateway.wire.messages import Ack, Message, Pulse, Standing, VoteReply, VoteRequest
+from gateway.wire.messages import Ack, Message, Orders, Pulse, Standing, VoteReply, VoteRequest
 
 TIMING = Timing(heartbeat_ms=50, lease_ms=300)
 E = "address"
@@ -48,6 +57,7 @@ class Script:
         saved: SavedVote | None = None,
         at: int = 1_000,
         candidates: tuple[str, ...] | None = None,
+        orders: Orders = NO_ORDERS,
     ) -> None:
         self.now_ms = at
         self.node = Node(
@@ -57,6 +67,7 @@ class Script:
             timing=TIMING,
             saved={} if saved is None else {E: saved},
             now_ms=at,
+            orders=orders,
         )
         self.took: list[Action] = []  # all actions so far
 
@@ -79,10 +90,12 @@ class Script:
     def fit(self, **what: int) -> list[Action]:
         return self.step(StandingChanged(standing(**what), ""))
 
-    def pulse(self, sender: str, *, leads: int | None = None, sent_ms: int = 7, **what: int) -> list[Action]:
-        """Hear a peer's pulse; with `leads` it leads that term."""
+    def pulse(
+        self, sender: str, *, leads: int | None = None, sent_ms: int = 7, orders: int = 0, **what: int
+    ) -> list[Action]:
+        """Hear a peer's pulse; with `leads` it leads that term, with `orders` it shows that digest."""
         led = () if leads is None else ((E, leads),)
-        return self.hear(sender, Pulse(sent_ms, led, (standing(**what),), ()))
+        return self.hear(sender, Pulse(sent_ms, led, (standing(**what),), (), 0, orders))
 
     def ask(self, sender: str, term: int, *, pre: bool = False, sent_ms: int = 7) -> list[Action]:
         return self.hear(sender, VoteRequest(E, term, pre, sent_ms))
@@ -100,6 +113,10 @@ class Script:
 
     def persisted(self, term: int) -> list[Action]:
         return self.step(VotePersisted(E, term))
+
+    def order(self, orders: Orders) -> list[Action]:
+        """Be given orders by an operator, and have them on the disk."""
+        return self.step(OrdersGiven(orders)) + self.step(OrdersPersisted(orders))
 
     # -- longer stretches ----------------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from gateway.core.actions import ExtendServing, PersistVote, Send, StartServing, StopServing
-from gateway.core.events import DeadlineReached, ResignationRequested
+from gateway.core.events import DeadlineReached, OrdersGiven, ResignationRequested
 from gateway.core.node import ElectionPlan, Node
+from gateway.core.orders import NO_ORDERS, drained, paused, resumed
 from gateway.core.snapshot import FORMAT, NodeState, SnapshotRefused, capture, restore, unsettled
 from gateway.core.voter import Role
 from gateway.wire.messages import Pulse
@@ -31,7 +32,7 @@ def test_all_that_an_election_knows_is_handed_over() -> None:
     script.pulse("a")
     script.ack("c", script.now_ms)
     before, after = script.election, successor_of(script).election
-    known = {"reach", "slowness", "timing", "ranking", "promise", "lease"}
+    known = {"reach", "slowness", "timing", "ranking", "promise", "lease", "book"}
     # Of a candidacy nothing is left to hand over: a candidate is not handed over.
     round_only = {"phase", "granted", "round_term", "round_sent_ms", "round_until_ms", "named"}
     fields = set(vars(before)) - known - round_only
@@ -39,6 +40,33 @@ def test_all_that_an_election_knows_is_handed_over() -> None:
     for part in ("promise", "lease", "ranking"):
         mine, theirs = vars(getattr(after, part)), vars(getattr(before, part))
         assert {**mine, "timing": None} == {**theirs, "timing": None}
+
+
+def test_all_orders_are_handed_over() -> None:
+    script = leader()
+    script.order(paused(NO_ORDERS, by="b", at_s=7, reason="maintenance"))
+    script.order(drained(script.node.book.orders, "a", by="b", at_s=8))
+    before, after = script.node.book, successor_of(script).node.book
+    # What peers act by is heard again at their next heartbeats, and they are told again if need be.
+    peers_only = {"shown", "told_ms", "_timing"}
+    fields = set(vars(before)) - peers_only
+    assert {name: getattr(after, name) for name in fields} == {name: getattr(before, name) for name in fields}
+
+
+def test_a_node_is_not_handed_over_while_an_order_is_on_its_way_to_the_disk() -> None:
+    script = leader()
+    script.step(OrdersGiven(paused(NO_ORDERS, by="b", at_s=7, reason="")))
+    with pytest.raises(SnapshotRefused, match="on its way to the disk"):
+        capture(script.node)
+
+
+def test_the_newer_orders_count_where_disk_and_predecessor_differ() -> None:
+    script = leader()
+    script.order(paused(NO_ORDERS, by="b", at_s=7, reason=""))
+    state = capture(script.node)
+    fresh = Script(at=script.now_ms, orders=resumed(script.node.book.orders, by="a", at_s=9))
+    restore(fresh.node, state)
+    assert fresh.node.book.orders.version == 2
 
 
 def test_a_successor_goes_on_leading_in_the_same_lease() -> None:

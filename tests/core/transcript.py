@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.core import orders
 from gateway.core.actions import Action, ExtendServing, Send
 from gateway.core.events import DeadlineReached, Event, MessageReceived, ResignationRequested
 from gateway.core.node import ElectionPlan
@@ -20,6 +21,7 @@ from gateway.wire.messages import Ack, Pulse
 from tests.sim.clock import SimClock
 from tests.sim.host import Host
 from tests.sim.network import Weather, isolate
+from tests.sim.ordering import give
 from tests.sim.report import describe_actions, describe_event, roles
 from tests.sim.shapes import Shape
 from tests.sim.world import World
@@ -150,6 +152,18 @@ class Stage(World):
             else:
                 changes["warm" if word in ("warm", "cold") else "fit"] = word in ("warm", "fit")
         host.change(msgspec.structs.replace(host.standings[E], **changes))
+
+    def do_pause(self, name: str, reason: str = "maintenance") -> None:
+        give(self.host(name), orders.paused, reason=reason)
+
+    def do_resume(self, name: str) -> None:
+        give(self.host(name), orders.resumed)
+
+    def do_drain(self, name: str, node: str) -> None:
+        give(self.host(name), orders.drained, node)
+
+    def do_undrain(self, name: str, node: str) -> None:
+        give(self.host(name), orders.undrained, node)
 
     def do_stop_takes(self, name: str, ms: str) -> None:
         self.host(name).stop_us = (int(ms) * 1000, int(ms) * 1000)

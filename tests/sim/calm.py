@@ -14,6 +14,7 @@ import msgspec
 from .audit import Violation
 from .host import Host
 from .network import isolate
+from .ordering import LEASES_OF_OBEYING, obey, require_agreement
 from .world import SECOND_US, World
 
 # L1, three election timeouts: a restarted node is silent for a promise, or the last promises end; then the best
@@ -29,7 +30,7 @@ CHURN = 3  # how often a broken leader comes back, and tries again
 def settle(world: World) -> int:
     """Wait for one leader in each election (L1); return how long it took, in microseconds."""
     # A slow disk may still have a vote of before, a full one may still end its process, a supervisor start it again.
-    while world.ending or any(host.writing or host.core is None for host in world.hosts):
+    while world.ending or any(host.writing or host.writing_orders or host.core is None for host in world.hosts):
         world.run(world.now_us + 1_000)
     begun_us = since_us = world.now_us
     lease_us = world.lease_ms_longest * 1000
@@ -42,6 +43,7 @@ def settle(world: World) -> int:
         if since_us - begun_us > SETTLE_LEASES * lease_us:
             world.require_settled(f"L1: {SETTLE_LEASES} leases after everything was healed")
             raise Violation("L1: the leader keeps changing after everything was healed")
+    require_agreement(world)
     return since_us - begun_us
 
 
@@ -52,15 +54,22 @@ def stay_calm(world: World, until_us: int) -> list[tuple[int, int]]:
     """
     trials_us = TRIALS_LEASES * world.lease_ms_longest * 1000
     has_trials = len(world.hosts) > 1 and (len(world.hosts) > 2 or world.shape.serve)
-    has_trials = has_trials and until_us - world.now_us > 2 * trials_us
-    followers_trouble(world, until_us - (trials_us if has_trials else 0))
-    if not has_trials:
-        return []
-    times = let_leader_die(world)
-    if len(world.hosts) > 2:
-        break_leader(world)
-    world.run(until_us)
-    world.require_settled("L3: after the leader's death")
+    obeying_us = LEASES_OF_OBEYING * world.lease_ms_longest * 1000 if world.ordered and len(world.hosts) > 1 else 0
+    has_trials = has_trials and until_us - world.now_us > 2 * trials_us + obeying_us
+    if until_us - world.now_us <= trials_us + obeying_us:
+        obeying_us = 0
+    followers_trouble(world, until_us - obeying_us - (trials_us if has_trials else 0))
+    times: list[tuple[int, int]] = []
+    if has_trials:
+        times = let_leader_die(world)
+        if len(world.hosts) > 2:
+            break_leader(world)
+        world.run(until_us - obeying_us)
+        world.require_settled("L3: after the leader's death")
+    if obeying_us:
+        obey(world)
+        world.run(until_us)
+        world.require_settled("O4: after the orders were obeyed")
     return times
 
 

@@ -20,6 +20,7 @@ from gateway.core.timing import Timing
 from .attacks import ATTACKS
 from .host import Host
 from .network import FAIR, Cut, Weather, isolate, ring, split
+from .ordering import plan_orders, revoke_all
 from .staged import STAGED
 from .storage import FSYNC_US_MAX, STORAGE
 from .world import SECOND_US, World
@@ -116,6 +117,8 @@ class Faults:
         for host in self.world.hosts:
             host.fsync_us, host.stop_us = self.fsync_us, self.stop_us
         self._plan()
+        if self.world.ordered:
+            plan_orders(self)
 
     def end(self) -> None:
         """Heal everything: all up, awake, fit, connected and quick."""
@@ -138,6 +141,8 @@ class Faults:
             for standing in list(host.standings.values()):
                 if not standing.fit:
                     host.change(msgspec.structs.replace(standing, fit=True))
+        if world.ordered:
+            revoke_all(world)
 
     def _plan(self) -> None:
         if not self.active:

@@ -14,10 +14,11 @@ from gateway.core.node import Node
 MEMORY_MS = 60  # nothing that happened longer ago makes a difference to a node with a lease of 40 ms
 # The same in all states of one exploration, counted for the operator, or without effect where a majority is of all.
 LEFT_OUT: dict[str, frozenset[str]] = {
-    "Node": frozenset({"_due_ms", "elections", "primed", "primed_by", "reach", "slowness", "timing", "voters"}),
+    "Node": frozenset({"_due_ms", "book", "elections", "primed", "primed_by", "reach", "slowness", "timing", "voters"}),
     # What a resignation says of its reason decides nothing in any election.
     "Election": frozenset(
         {
+            "book",
             "candidates",
             "lease",
             "me",
@@ -28,9 +29,11 @@ LEFT_OUT: dict[str, frozenset[str]] = {
             "resigned_why",
             "slowness",
             "timing",
+            "unfit_why",
             "voters",
         }
     ),
+    "OrderBook": frozenset({"_timing", "me", "digest", "paused", "drained", "drains_me"}),
     "Reach": frozenset(
         {
             "_apart_ms",
@@ -77,6 +80,7 @@ KEPT: dict[str, frozenset[str]] = {
             "vote",
         }
     ),
+    "OrderBook": frozenset({"orders", "shown", "told_ms", "writing"}),
     "Reach": frozenset(),
     "Slowness": frozenset({"_changed_ms", "score"}),
     "Lease": frozenset({"answers", "since_ms", "until_ms"}),
@@ -132,6 +136,10 @@ def fingerprint(node: Node, now_ms: int) -> tuple[Any, ...]:
         ago(one.lease.since_ms),
         tuple(sorted((name, ago(sent_ms)) for name, sent_ms in one.lease.answers.items())),
         tuple(sorted((name, heard[0].fit, ago(heard[1])) for name, heard in one.ranking.heard.items())),
+        node.book.orders,
+        node.book.writing,
+        tuple(sorted(item for item in node.book.shown.items() if item[1])),
+        tuple(sorted((name, ago(told_ms)) for name, told_ms in node.book.told_ms.items())),
         node.slowness.score,
         ago(node.slowness._changed_ms) if node.slowness.score else 0,
     )
@@ -151,6 +159,8 @@ def clone(node: Node) -> Node:
     twin.slowness = _shallow(node.slowness)
     election = _shallow(election_of(node))
     election.reach, election.slowness = twin.reach, twin.slowness
+    twin.book = election.book = _shallow(node.book)
+    twin.book.shown, twin.book.told_ms = dict(node.book.shown), dict(node.book.told_ms)
     election.ranking = _shallow(election.ranking)
     election.ranking.heard = dict(election.ranking.heard)
     election.promise = _shallow(election.promise)

@@ -9,20 +9,22 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.core.actions import Action, ExtendServing, PersistVote, Send, StartServing, StopServing
+from gateway.core.actions import Action, ExtendServing, PersistOrders, PersistVote, Send, StartServing, StopServing
 from gateway.core.events import (
     DeadlineReached,
     Event,
     MessageReceived,
+    OrdersPersisted,
     ServingStopped,
     StandingChanged,
     SuspensionNoticed,
     VotePersisted,
 )
 from gateway.core.node import Node, SavedVote
+from gateway.core.orders import NO_ORDERS, digest_of
 from gateway.core.snapshot import capture, restore, unsettled
 from gateway.core.timing import Timing, promise_ms_for
-from gateway.wire.messages import Ack, Message, Pulse, Standing
+from gateway.wire.messages import Ack, Message, Orders, Pulse, Standing
 
 from .audit import Violation
 
@@ -52,6 +54,9 @@ class Host:
         self.synced: dict[str, SavedVote] | None = None  # what a disk that lies will have after the next crash
         self.disk_full = False
         self.writing: dict[str, PersistVote] = {}
+        self.orders: Orders = NO_ORDERS  # on the disk
+        self.orders_kept: set[int] = set()  # digests of all that ever were
+        self.writing_orders: list[Orders] = []  # one at a time, then the newest that came meanwhile
         self.standings: dict[str, Standing] = {
             plan.name: Standing(plan.name, True, True, 0, 0, "")
             for plan in world.shape.plans
@@ -99,6 +104,7 @@ class Host:
         self.timer_at_us = self.armed_ms = NEVER
         self.core = self._node()
         self.tell_audit()
+        world.order_audit.began(self, self.core)
         world.audit.began(self.index, world.now_us, (self.timing.promise_ms - 1) * 990)
         if world.sealed is not None:
             world.sealed.boot(self)
@@ -123,6 +129,7 @@ class Host:
             saved=dict(self.disk),
             now_ms=self.clock.read_ms(world.now_us),
             serve_apart=world.shape.serve,
+            orders=self.orders,
         )
 
     def tell_audit(self) -> None:
@@ -156,6 +163,7 @@ class Host:
         self.tell_audit()
         fresh = self._node()
         restore(fresh, state)
+        self.world.order_audit.began(self, fresh)
         if self.world.sealed is not None:
             self.world.sealed.boot(self)
         self.core, self.deadline_ms = fresh, fresh.deadline_ms()
@@ -172,6 +180,9 @@ class Host:
             else:
                 self.world.note("write-lost", self.name)
         self.writing.clear()
+        if self.writing_orders and not self.disk_full and self.world.orders_rng.random() < 0.3:
+            self._keep_orders(self.writing_orders[0])
+        self.writing_orders.clear()
         self.crashed_us = self.world.now_us
         if self.synced is not None:
             self.disk, self.synced = self.synced, None
@@ -287,6 +298,8 @@ class Host:
         if world.trace is not None:
             world.trace_step(self, event, actions)
         world.audit.stepped(self.index, core, actions, now_ms, deadline_ms, now_us)
+        if core.book.digest:
+            world.order_audit.stepped(self, core, actions)
         self.deadline_ms = deadline_ms
         if actions:
             self.perform(actions)
@@ -343,6 +356,8 @@ class Host:
         kind = type(message)
         if kind is not Pulse and kind is not Ack:
             world.audit.sending(self.index, action.to, message, self.disk, world.now_us)
+        elif kind is Pulse and message.orders:
+            world.order_audit.showing(self, message.orders)
         world.post(self, action.to, message)
 
     def act(self, action: Action) -> None:
@@ -351,6 +366,8 @@ class Host:
         match action:
             case PersistVote():
                 self.persist(action)
+            case PersistOrders(orders):
+                self.persist_orders(orders)
             case StartServing(_, _, until_ms):
                 world.audit.start(self.index, action, now_us, self.clock.true_us(until_ms))
                 world.serving_started(self, action)
@@ -373,6 +390,33 @@ class Host:
         world.later(taken_us, world.DISK, self.index, self.life, action)
         confirmation = VotePersisted(action.election, action.term)
         world.later(confirmed_us, world.EVENT, self.index, self.life, confirmation)
+
+    def persist_orders(self, orders: Orders) -> None:
+        """Write orders in the background, of those that wait the newest; a full disk changes nothing, and says so."""
+        self.writing_orders = [*self.writing_orders[:1], orders]
+        if len(self.writing_orders) == 1:
+            self._write_orders()
+
+    def _keep_orders(self, orders: Orders) -> None:
+        self.orders = orders
+        self.orders_kept.add(digest_of(orders))
+
+    def _write_orders(self) -> None:
+        world, life, (orders, *_) = self.world, self.life, self.writing_orders
+
+        def taken() -> None:
+            if self.life != life or not self.writing_orders:
+                return  # it has crashed meanwhile
+            written = not self.disk_full
+            if written:
+                self._keep_orders(orders)
+            self.writing_orders.pop(0)
+            confirmed_us = world.orders_rng.randint(*self.confirm_us)
+            world.later(confirmed_us, world.EVENT, self.index, life, OrdersPersisted(orders, written))
+            if self.writing_orders:
+                self._write_orders()
+
+        world.call(world.orders_rng.randint(*self.fsync_us), taken)
 
     def written(self, action: PersistVote) -> None:
         self.disk[action.election] = SavedVote(action.term, action.vote)

@@ -13,6 +13,7 @@ from gateway.core.actions import (
     AnnounceAgain,
     ExtendServing,
     FollowLeader,
+    PersistOrders,
     PersistVote,
     Send,
     StartServing,
@@ -22,6 +23,8 @@ from gateway.core.events import (
     DeadlineReached,
     Event,
     MessageReceived,
+    OrdersGiven,
+    OrdersPersisted,
     PrimedChanged,
     ResignationRequested,
     ServingStopped,
@@ -30,7 +33,7 @@ from gateway.core.events import (
     VotePersisted,
 )
 from gateway.core.node import Node
-from gateway.wire.messages import Ack, Message, Pulse, Resignation, Standing, VoteReply, VoteRequest
+from gateway.wire.messages import Ack, Message, Orders, Pulse, Resignation, Standing, VoteReply, VoteRequest
 
 if TYPE_CHECKING:
     from .host import Host
@@ -53,6 +56,13 @@ def describe_message(message: Message) -> str:
             return f"{'pre-vote' if pre else 'vote'}@{sent_ms} {election}={term} {answer}"
         case Resignation(election, term, reason, successor):
             return f"resigned {election}={term} ({reason}){f' for {successor}' if successor else ''}"
+        case Orders():
+            return describe_orders(message)
+
+
+def describe_orders(orders: Orders) -> str:
+    words = [*(["paused"] if orders.pause else []), *(f"{node} drained" for node in orders.drained)]
+    return f"orders {orders.version} of {orders.origin}: {', '.join(words) or 'none'}"
 
 
 def describe_standing(standing: Standing) -> str:
@@ -77,6 +87,10 @@ def describe_event(event: Event) -> str:
             return f"stopped {election}={term}"
         case ResignationRequested(election, reason, successor):
             return f"asked to resign {election} ({reason}){f' for {successor}' if successor else ''}"
+        case OrdersGiven(orders):
+            return f"given {describe_orders(orders)}"
+        case OrdersPersisted(orders, written):
+            return f"{'persisted' if written else 'could not write'} {describe_orders(orders)}"
         case SuspensionNoticed(asleep_ms):
             return f"slept {asleep_ms}"
 
@@ -87,6 +101,8 @@ def describe_action(action: Action) -> str:
             return f"send {to}: {describe_message(message)}"
         case PersistVote(election, term, vote):
             return f"persist {election}={term} for {vote}"
+        case PersistOrders(orders):
+            return f"persist {describe_orders(orders)}"
         case StartServing(election, term, until_ms):
             return f"start {election}={term} until {until_ms}"
         case ExtendServing(election, term, until_ms):

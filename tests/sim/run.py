@@ -66,15 +66,20 @@ def run_seed(seed: int, shape: str, minutes: int = 10, *, mutant: str | None = N
 
 
 def simulate(
-    seed: int, shape: str, minutes: int = 10, *, mutant: str | None = None, trace: Callable[[str], None] | None = None
+    seed: int,
+    shape: str,
+    minutes: int = 10,
+    *,
+    mutant: str | None = None,
+    trace: Callable[[str], None] | None = None,
+    ordered: bool | None = None,
 ) -> Result:
     """Run one seed; an `AssertionError` of the audit or of the core goes through."""
     with mutants.applied(mutant):
-        return _simulate(seed, shape, minutes, trace)
+        return _simulate(World(SHAPES[shape], seed, trace, ordered=ordered), seed, shape, minutes)
 
 
-def _simulate(seed: int, shape: str, minutes: int, trace: Callable[[str], None] | None) -> Result:
-    world = World(SHAPES[shape], seed, trace)
+def _simulate(world: World, seed: int, shape: str, minutes: int) -> Result:
     faults = Faults(world)
     for host in world.hosts:
         host.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.mutants import MUTANTS
+from tests.sim.order_mutants import ORDER_MUTANTS
 from tests.sim.run import simulate
 
 SEEDS_MAX = 200
@@ -35,9 +36,13 @@ FOUND_AT: dict[str, int] = {
     "restart_forgets_votes": 6,
     "serves_alone_whoever_is_heard": 1,
     "shorter_promise_replaces_a_longer": 4,
+    "stands_while_paused": 3,
     "successor_asks_before_it_has_written": 1,
     "successor_needs_no_votes": 8,
+    "tells_orders_once": 3,
+    "unwritten_orders_count": 10,
     "votes_twice_in_a_term": 2,
+    "votes_while_paused": 8,
     "votes_while_serving": 4,
     "wakes_up_and_thinks_itself_alone": 67,
 }
@@ -46,7 +51,7 @@ FOUND_AT: dict[str, int] = {
 def caught(mutant: str, seed: int) -> bool:
     shapes = SHAPES_OF.get(mutant, SHAPES)
     try:
-        simulate(seed, shapes[seed % len(shapes)], MINUTES, mutant=mutant)
+        simulate(seed, shapes[seed % len(shapes)], MINUTES, mutant=mutant, ordered=mutant in ORDER_MUTANTS)
     except AssertionError:
         return True
     return False

@@ -89,6 +89,11 @@ KINDS = (
     "calm-mute",
     "calm-kill",
     "calm-unfit",
+    "paused",
+    "resumed",
+    "drained",
+    "undrained",
+    "paused-kill",
 )
 
 Runs = dict[tuple[str, int], list["Future[Result]"]]

@@ -19,6 +19,7 @@ from .audit import Audit, Violation
 from .clock import SimClock
 from .host import Host
 from .network import FAIR, Network
+from .ordering import OrderAudit
 from .report import fault_line, step_line
 from .sealed import SealedPost
 from .shapes import Shape
@@ -27,6 +28,7 @@ SECOND_US = 1_000_000
 SUPERVISOR_US = (100_000, SECOND_US)  # until a process that has ended is started again
 KINDS, KIND_WEIGHTS = ("plain", "sealed", "weak"), (85, 9, 6)  # of a hundred runs
 SEALED_HEARTBEAT_MS_MIN = 50  # sealing takes its time
+ORDERED_RUNS = 0.3  # in so many operators give orders
 AUDIT_EVERY_STEPS = 4_096  # memory is counted so often; it could not grow past notice between
 
 
@@ -39,6 +41,7 @@ class World:
         trace: called with one line for each event; None: no lines are made.
         timing: the cluster's periods; None: chosen among the shape's.
         plain: a run of the ordinary kind, whatever the seed says.
+        ordered: whether operators give orders in it; None: the seed says.
     """
 
     MESSAGE, TIMER, DISK, EVENT, STOPPED, CALL, DATAGRAM = range(7)
@@ -51,6 +54,7 @@ class World:
         *,
         timing: Timing | None = None,
         plain: bool = False,
+        ordered: bool | None = None,
     ) -> None:
         self.shape = shape
         self.rng = random.Random(seed)
@@ -74,6 +78,10 @@ class World:
             self.timing = Timing(heartbeat_ms=SEALED_HEARTBEAT_MS_MIN, lease_ms=6 * SEALED_HEARTBEAT_MS_MIN)
         self.lease_ms_longest = self.timing.lease_ms  # that any host has had in this run
         self.audit = Audit(shape, weak=self.weak)
+        self.order_audit = OrderAudit(self)
+        self.orders_rng = random.Random(f"an order {seed}")
+        drawn = self.orders_rng.random() < ORDERED_RUNS and not plain
+        self.ordered = (drawn if ordered is None else ordered) and not self.weak  # memory and disk may both go back
         self.on_serving: Callable[[Host, StartServing], None] | None = None
         # An error of 1 % is the worst that is promised for; half of the clusters have clocks at both ends of it.
         worst = self.rng.random() < 0.5

@@ -11,7 +11,18 @@ from collections.abc import Iterator
 
 from gateway.wire.errors import Malformed, Reason
 from gateway.wire.heartbeat import bundle, encode, unbundle_untrusted
-from gateway.wire.messages import Ack, Message, Pulse, Resignation, Standing, VoteReply, VoteRequest
+from gateway.wire.messages import (
+    Ack,
+    Drain,
+    Message,
+    Orders,
+    Pause,
+    Pulse,
+    Resignation,
+    Standing,
+    VoteReply,
+    VoteRequest,
+)
 from gateway.wire.seal import BOOT_ID_BYTES, KEY_BYTES, Keyring, Seal
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
@@ -36,6 +47,7 @@ MESSAGES: tuple[Message, ...] = (
     VoteRequest("vip", 8, True, 123_457),
     VoteReply("vip", 8, False, 123_457, True, 8, 250),
     Resignation("vip", 7, "the node is stopping"),
+    Orders(3, "gw2", Pause("a new switch", "gw1", 1_700_000_000), (Drain("cm1", "gw2", 1_700_000_001),), 1_700_000_001),
 )
 BUNDLED = (MESSAGES[0], *MESSAGES[2:])  # all that are small: one payload
 (BUNDLE,) = bundle([encode(message) for message in BUNDLED])
