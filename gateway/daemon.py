@@ -25,6 +25,7 @@ import trio
 from gateway.config.keyfile import Keys
 from gateway.config.settings import Peer, Role, Settings
 from gateway.console.admin import serve_admin
+from gateway.console.child import console_child
 from gateway.control.address import AddressService
 from gateway.control.commands import Commands, Level
 from gateway.control.configuration import describe
@@ -294,6 +295,8 @@ async def _run_node(
         await start("heartbeats", heartbeats.run, shell.deliver, shell.settle)
         await start("door", door.run)
         await start("admin socket", serve_admin, admin_socket(settings), commands)
+        if (console := console_child(settings, me, commands)) is not None:
+            await start("console", console.run)
         for matchmaker in matchmakers:
             await start(f"matchmaker {matchmaker.name}", matchmaker.run)
         for address in addresses:
