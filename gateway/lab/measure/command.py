@@ -37,6 +37,7 @@ FLOOD = "flood"
 APART = {
     "partition": ("cut in two halves that both serve, and healed", "partition_command"),
     FLOOD: ("served while a host floods it?", "flood_command"),
+    "switchover": ("handed over on request: is the printed gap the one that is seen?", "switchovers"),
     "reload": ("100 times under load: does anybody notice?", "reloads"),
 }
 POOL_LAB, ADDRESS_LAB = "lab", "vip"
@@ -86,6 +87,9 @@ def add_arguments(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     sizes.add_argument("--forward", choices=("proxy", "nat", "direct"), default="proxy")
     sizes.add_argument("--condor-suite", choices=("trixie", "sid"), default="trixie", help="whose HTCondor")
+    parser.add_argument(
+        "--what", choices=("matchmaker", "address"), help="of switchover: this alone (default: both in turn)"
+    )
     floods = parser.add_argument_group("floods")
     floods.add_argument("--flood", metavar="KIND,...", help="silent, datagrams, idle (default: one after the other)")
     floods.add_argument("--seconds", type=float, metavar="S", help="how long each lasts (default 30)")
