@@ -1,0 +1,144 @@
+"""The managers of the page: each one's collector, negotiator, ads by type, and how far its replica is behind. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from gateway.console.page import words
+
+Document = Mapping[str, Any]
+
+LATE_MS: Final = 1_000  # a replica that is behind for so long is worth attention
+
+
+class Said(NamedTuple):
+    """A state and its word; state "" has no shape."""
+
+    state: str
+    word: str
+
+
+class ManagerView(NamedTuple):
+    """One manager of one backend."""
+
+    name: str
+    elected: bool
+    collector: Said
+    negotiator: Said
+    ads: tuple[str, ...]  # by the kinds of its backend
+    standby: Said  # what its collector has of the elected one's ads
+    replica: Said
+
+
+class PoolView(NamedTuple):
+    """The managers of one backend."""
+
+    name: str
+    kinds: tuple[str, ...]
+    looked: str
+    managers: tuple[ManagerView, ...]
+
+
+class ManagersView(NamedTuple):
+    """All backends, and what needs attention: state and sentence."""
+
+    pools: tuple[PoolView, ...]
+    attention: tuple[tuple[str, str], ...]
+
+
+def managers_view(said: Document, known: Mapping[str, Document]) -> ManagersView:
+    """Return every manager as the elected one sees it, and as it sees itself.
+
+    Args:
+        said: the status of this node.
+        known: node -> its own status, where it is known.
+    """
+    pools = []
+    attention: list[tuple[str, str]] = []
+    for name, election in said.get("elections", {}).items():
+        if election["kind"] == "matchmaker":
+            pools.append(_pool(name, election, known, attention))
+    return ManagersView(tuple(pools), tuple(attention))
+
+
+def _pool(name: str, election: Document, known: Mapping[str, Document], attention: list[tuple[str, str]]) -> PoolView:
+    leader = election["leader"]
+    elected = _own(known, leader, name)
+    kinds = tuple(elected.get("ads") or {})
+    looked_ms = elected.get("looked_ms_ago")
+    managers = []
+    for candidate in election["candidates"]:
+        own, standby = _own(known, candidate, name), (elected.get("standbys") or {}).get(candidate)
+        shipped = ((elected.get("accounting") or {}).get("standbys") or {}).get(candidate)
+        leads = candidate == leader
+        ads = (elected if leads else standby or {}).get("ads") or {}
+        managers.append(
+            ManagerView(
+                name=candidate,
+                elected=leads,
+                collector=_collector(own),
+                negotiator=_negotiator(own, leads),
+                ads=tuple(words.number(ads.get(kind)) for kind in kinds),
+                standby=Said("", "elected") if leads else _standby(standby),
+                replica=Said("", "original") if leads and elected.get("accounting") else _replica(shipped),
+            )
+        )
+    attention += _faults(managers, elected)
+    looked = "" if looked_ms is None else f"ads counted {words.duration(1_000 * (looked_ms // 1_000))} ago"
+    return PoolView(name, kinds, looked.replace(".00", ""), tuple(managers))
+
+
+def _own(known: Mapping[str, Document], node: str | None, name: str) -> Document:
+    """Return what a manager says of itself; empty where it could not be asked."""
+    found: Document = known.get(node or "", {}).get("matchmakers", {}).get(name) or {}
+    return found
+
+
+def _collector(own: Document) -> Said:
+    collector = str(own.get("collector") or "")
+    if not collector:
+        return Said("idle", "not known")
+    return Said("ok", "up") if collector == "up" else Said("bad", collector)
+
+
+def _negotiator(own: Document, leads: bool) -> Said:
+    running = own.get("negotiator_running")
+    if running is None:
+        return Said("idle", "not known")
+    if running:
+        return Said("ok", "running") if leads else Said("warn", "still running")
+    return Said("warn", "not running yet") if leads else Said("idle", "stands by")
+
+
+def _standby(standby: Document | None) -> Said:
+    if standby is None:
+        return Said("idle", "not known")
+    if not standby.get("forwarding"):
+        return Said("warn", "not reached")
+    if not standby.get("primed"):
+        return Said("warn", "being primed")
+    found = [f"{standby[kind]} {kind}" for kind in ("missing", "stale", "extra") if standby.get(kind)]
+    # A few ads always differ for a moment: they arrive one after another.
+    return Said("ok", "warm" + (f", {', '.join(found)}" if found else ""))
+
+
+def _replica(shipped: Document | None) -> Said:
+    if shipped is None:
+        return Said("idle", "not known")
+    if not shipped["connected"]:
+        return Said("warn", "not connected")
+    if shipped["lag_records"] == 0:
+        return Said("ok", "has every record")
+    behind = f"{words.many(shipped['lag_records'], 'record')}, {words.duration(shipped['lag_ms'])} behind"
+    return Said("warn" if shipped["lag_ms"] >= LATE_MS else "ok", behind)
+
+
+def _faults(managers: list[ManagerView], elected: Document) -> list[tuple[str, str]]:
+    found = [("bad", f"The collector of {one.name} is {one.collector.word}.") for one in managers
+             if one.collector.state == "bad"]  # fmt: skip
+    found += [("warn", f"{one.name} is not warm: {one.standby.word}.") for one in managers
+              if one.standby.state == "warn"]  # fmt: skip
+    found += [("warn", f"The replica of {one.name} is late: {one.replica.word}.") for one in managers
+              if one.replica.state == "warn"]  # fmt: skip
+    for one in (elected.get("accounting") or {}).get("unmerged") or ():
+        found.append(("bad", f"Accounting of {one['origin']} was not merged ({one['reason']}): {one['archive']}."))
+    return found
