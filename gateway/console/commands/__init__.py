@@ -25,8 +25,6 @@ MODULES = (
     "check",
     "diff",
     "config",
-    "diff",
-    "config",
     "status",
     "reload",
     "switchover",
@@ -35,6 +33,7 @@ MODULES = (
     "merge",
     "condor_config",
     "import_had",
+    "doctor",
 )
 
 
