@@ -9,11 +9,9 @@ What lives where:
 
 import gc
 import os
-import signal
 import socket
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +20,17 @@ import msgspec
 import structlog
 import trio
 
+from gateway import __version__
 from gateway.config.keyfile import Keys
 from gateway.config.settings import Peer, Role, Settings
 from gateway.console.admin import serve_admin
-from gateway.console.child import console_child
+from gateway.console.children import make_children
 from gateway.control.address import AddressService
 from gateway.control.commands import Commands, Level
 from gateway.control.configuration import describe
 from gateway.control.diversions import Diversions
 from gateway.control.door import Door
+from gateway.control.ending import open_stop
 from gateway.control.forwarding import (
     ElectedServers,
     Forwarding,
@@ -52,6 +52,7 @@ from gateway.control.shell import Service, Shell
 from gateway.control.status import Status
 from gateway.control.succession import Legacy, Parts, await_heir, bequeath, go_on, take_over
 from gateway.control.votes import VoteFileBroken, VoteFiles
+from gateway.control.watching import Watching
 from gateway.control.wills import Wills
 from gateway.core.actions import FollowLeader
 from gateway.core.changes import ADDRESS, MATCHMAKER
@@ -65,6 +66,7 @@ from gateway.kernel.link import Event as LinkEvent
 from gateway.kernel.link import LinkWatch
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.realtime import CONTROL_PRIORITY, is_realtime, prefer_realtime
+from gateway.kernel.sd_notify import SystemdNotifier
 from gateway.kernel.templates import TemplatesMissing
 from gateway.matchmaker.condor import CondorMissing
 from gateway.matchmaker.master import MasterMissing
@@ -271,6 +273,7 @@ async def _run_node(
         door=door,
         peers=cluster_link,
         history=history,
+        children=(children := make_children(settings, me, commands, history.seq)),
         warnings=warnings,
     )
     Moves(
@@ -286,7 +289,15 @@ async def _run_node(
     commands.add("history", history.answer_history, Level.USER)
     commands.add("events", history.answer_events, Level.USER)
     commands.add("config", lambda request: describe(settings, file), Level.USER)
-    async with trio.open_nursery() as nursery, _open_stop(link) as stop_wanted:
+    notifier = SystemdNotifier()
+    watching = Watching(
+        history=history,
+        node=node,
+        warnings=status.warnings,
+        matchmakers={one.name: one.status for one in matchmakers},
+        notifier=notifier,
+    )
+    async with trio.open_nursery() as nursery, open_stop(link) as stop_wanted:
         start = partial(_start, nursery)
         await start("guard link", link.run)
         await start("votes", shell.run_votes)
@@ -295,8 +306,6 @@ async def _run_node(
         await start("heartbeats", heartbeats.run, shell.deliver, shell.settle)
         await start("door", door.run)
         await start("admin socket", serve_admin, admin_socket(settings), commands)
-        if (console := console_child(settings, me, commands)) is not None:
-            await start("console", console.run)
         for matchmaker in matchmakers:
             await start(f"matchmaker {matchmaker.name}", matchmaker.run)
         for address in addresses:
@@ -307,6 +316,8 @@ async def _run_node(
         await start("receiving", receivings.run)
         await start("returns", returns.run)
         await start("forwarding", forwarding.run)
+        for child in children:
+            await start(child.name, child.run)
         link.ready(
             dead_ms=settings.guard_dead_ms,
             heartbeat_ms=settings.heartbeat_ms,
@@ -314,9 +325,13 @@ async def _run_node(
             realtime=is_realtime(),
         )
         log.info("node.started", roles=sorted(me.roles), voters=len(node.voters))
+        history.tell("node-started", version=__version__, reloaded=estate is not None)
+        await start("watching", watching.run)
         heir = await _wait_for_end(stop_wanted, parts)
         if heir is None:
             log.info("node.stopping")
+            notifier.stopping()
+            history.tell("node-stopping")
             await _resign(shell)
         nursery.cancel_scope.cancel()
     if heir is not None:
@@ -442,29 +457,6 @@ def _fencing_of_address(address: AddressService) -> Fencing:
 
 def _fencing_of_matchmaker(matchmaker: MatchmakerService, receivings: Receivings) -> Fencing:
     return msgspec.structs.replace(matchmaker.fencing(), requests=receivings.farewells(matchmaker.name))
-
-
-@asynccontextmanager
-async def _open_stop(link: GuardLink) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Give a function that returns when this node should stop. Until the end of the block no signal ends it otherwise.
-
-    Under a guard SIGINT is ignored: a terminal sends it to the whole group, and the guard decides.
-    """
-    numbers = (signal.SIGTERM,) if link.present else (signal.SIGTERM, signal.SIGINT)
-    with trio.open_signal_receiver(*numbers) as signals:
-
-        async def stop_wanted() -> None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_end_with_guard, link, nursery.cancel_scope)
-                await anext(signals)
-                nursery.cancel_scope.cancel()
-
-        yield stop_wanted
-
-
-async def _end_with_guard(link: GuardLink, waiting: trio.CancelScope) -> None:
-    await link.lost.wait()
-    waiting.cancel()
 
 
 async def _resign(shell: Shell) -> None:

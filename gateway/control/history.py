@@ -54,7 +54,7 @@ class History:
         self._news = trio.Event()  # replaced by another whenever it is set
         self._log = structlog.get_logger()
         self._complained = False
-        self.seq = 0  # of the newest event
+        self.seq = 1  # of the newest event; begins above 0, for events after 0 are the new ones alone
         self.unwritten_total = 0
 
     # -- what was -------------------------------------------------------------------------------------------------

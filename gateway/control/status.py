@@ -4,6 +4,7 @@ The document's `schema` grows when a field changes its meaning; fields are only 
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.config.settings import Peer, Settings
@@ -17,6 +18,7 @@ from gateway.control.heartbeats import Heartbeats
 from gateway.control.history import History
 from gateway.control.link import ClusterLink
 from gateway.control.matchmaker import MatchmakerService
+from gateway.control.offspring import Offspring
 from gateway.control.receiving import Receivings
 from gateway.control.returns import Returns
 from gateway.control.shell import Shell
@@ -46,6 +48,7 @@ class Status:
         door: Door,
         peers: ClusterLink,
         history: History,
+        children: Sequence[Offspring],
         warnings: list[str],
     ) -> None:
         self._settings = settings
@@ -62,7 +65,17 @@ class Status:
         self._door = door
         self._peers = peers
         self._history = history
+        self._children = children
         self._warnings = warnings
+
+    def warnings(self) -> list[str]:
+        """Return what an operator should know of this host."""
+        return [
+            *self._warnings,
+            *self._forwarding.warnings,
+            *self._diversions.warnings,
+            *self._link.report.get("warnings", ()),
+        ]
 
     def document(self) -> dict[str, Any]:
         """Return the status of this moment."""
@@ -77,12 +90,7 @@ class Status:
             "node": self._me.name,
             "roles": sorted(self._me.roles),
             "pid": os.getpid(),
-            "warnings": [
-                *self._warnings,
-                *self._forwarding.warnings,
-                *self._diversions.warnings,
-                *self._link.report.get("warnings", ()),
-            ],
+            "warnings": self.warnings(),
             "guard": self._guard(),
             "reloads": {"failed_total": self._link.reloads_failed, "failure": self._link.reload_failure},
             "slowness": {
@@ -111,6 +119,7 @@ class Status:
             "receiving": self._receivings.status(),
             "returns": self._returns.status(),
             "history": self._history.status(),
+            "children": {child.name: child.status() for child in self._children},
             "door": self._door.status(),
             "cluster_link": self._peers.status(),
             "heartbeats": {
