@@ -15,6 +15,8 @@ from gateway.matchmaker.stream import ENDINGS, HANDSHAKE_MS, Handler, Lost, rece
 from gateway.wire.channel import MAGIC_BYTES
 from gateway.wire.errors import Reason
 
+ACCEPT_MS: Final = 1  # between two connections: a flood costs this process, which may be a real-time one, some 15 %
+BACKLOG: Final = 128  # a tenth of a second of these; who finds it full tries again
 CONNECTIONS_MAX: Final = 64  # at once, strangers included; each of those is closed after HANDSHAKE_MS
 
 
@@ -46,10 +48,11 @@ class Door:
         Raises:
             OSError: the endpoint can't be listened on.
         """
-        listeners = await trio.open_tcp_listeners(self.endpoint.port, host=self.endpoint.host)
+        listeners = await trio.open_tcp_listeners(self.endpoint.port, host=self.endpoint.host, backlog=BACKLOG)
         port = listeners[0].socket.getsockname()[1]
+        paced = [_Paced(listener) for listener in listeners]
         async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, self._admit, listeners)
+            await nursery.start(trio.serve_listeners, self._admit, paced)
             task_status.started(Endpoint(self.endpoint.host, port))
 
     def status(self) -> dict[str, Any]:
@@ -95,3 +98,20 @@ class Door:
     def _refuse(self, reason: str, detail: str) -> None:
         self.refused[str(reason)] += 1
         self._log.info("door.refused", reason=str(reason), detail=detail)
+
+
+class _Paced(trio.abc.Listener[trio.SocketStream]):
+    """A listener that takes one connection after the other, `ACCEPT_MS` apart at least."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+        self._next_s = 0.0
+
+    async def accept(self) -> trio.SocketStream:
+        await trio.sleep_until(self._next_s)
+        stream = await self._listener.accept()
+        self._next_s = trio.current_time() + ACCEPT_MS / 1000
+        return stream
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()

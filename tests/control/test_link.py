@@ -296,6 +296,7 @@ async def test_who_is_slow_or_silent_holds_a_place_for_a_moment_only(
     endpoint = await nursery.start(asked.door.run)
     opened = opening(KEYS, "physics", bytes(32), LINK_MAGIC)
     streams = [await trio.open_tcp_stream(endpoint.host, endpoint.port) for _ in range(6)]
+    await trio.sleep(0.05)  # they are taken in one after the other
     for said, stream in zip((b"GET / HTTP/1.1\r\n", b"C", opened, opened[:-1], b"", b""), streams, strict=True):
         with contextlib.suppress(trio.BrokenResourceError):
             await stream.send_all(said)
@@ -304,6 +305,25 @@ async def test_who_is_slow_or_silent_holds_a_place_for_a_moment_only(
     assert await _ask(asking, "status") == {"node": "b"}
     assert asked.door.refused == {"full": 2, "bad-magic": 1, "silent": 1}
     assert asked.link.refused == {"silent": 2}
+    for stream in streams:
+        await trio.aclose_forcefully(stream)
+
+
+async def test_a_flood_of_connections_is_taken_in_at_a_rate_that_leaves_time_for_the_rest(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "ACCEPT_MS", 4)
+    asked = Place("b", {"a": Endpoint("127.0.0.1", 1), "b": Endpoint("127.0.0.1", 0)})
+    endpoint = await nursery.start(asked.door.run)
+    began_s = trio.current_time()
+    streams = [await trio.open_tcp_stream(endpoint.host, endpoint.port) for _ in range(100)]
+    for stream in streams:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(b"junk")
+    with trio.fail_after(SOON_S):
+        while asked.door.refused.total() < len(streams):  # noqa: ASYNC110 (it tells nobody)
+            await trio.sleep(0.001)
+    assert trio.current_time() - began_s > 0.39
     for stream in streams:
         await trio.aclose_forcefully(stream)
 

@@ -339,6 +339,7 @@ async def test_junk_and_silence_at_the_port_do_not_keep_the_leader_out(nursery, 
     standby = Standby("cm2", tmp_path)
     await nursery.start(standby.run)
     streams = [await trio.open_tcp_stream("127.0.0.1", standby.endpoint.port) for _ in range(12)]
+    await trio.sleep(0.05)  # they are taken in one after the other
     for junk in streams[:6]:
         with contextlib.suppress(trio.BrokenResourceError):
             await junk.send_all(b"GET / HTTP/1.1\r\nHost: cm2\r\n\r\n" + bytes(200))
