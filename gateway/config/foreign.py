@@ -24,6 +24,11 @@ _OURS = words(  # words of this program's own, where they do not stand
     ("transparent", "stands behind the way to forward: write 'forward proxy transparent' in the backend"),
     ("direct", f"{_WAY}: write 'forward direct'"),
     ("nat", f"{_WAY}: write 'forward nat'"),
+    ("check no-check inter rise fall backup no-backup", "stands after a server, or after 'default-server'"),
+    ("weight", "is known in HAProxy and keepalived, not here: the order of the servers is the order of preference"),
+    ("dev", "stands after the address, as in 'ip 10.0.0.100/32 dev eth0'"),
+    ("proto", "stands after a bind, as in 'bind pool-vip:9618 proto tcp,udp'"),
+    ("gateway manager witness", "is the role of a peer: write 'peer NAME ADDRESS:PORT ROLE' in the peers section"),
 )
 _OUR_SECTIONS = words(
     ("election", f"{LATER}: heartbeat and lease stand in the peers section"),

@@ -80,7 +80,39 @@ KEEPALIVED_KEYWORDS = words(
     ),
     ("reload_check_config reload_file config_save_dir", f"{KEEPALIVED}: a reload always checks the file before"),
     ("higher_prio_send_advert lower_prio_no_advert version skip_check_adv_addr", _UNICAST),
-    ("dynamic_interfaces", _IP),
+    ("dynamic_interfaces use_vmac_addr vmac_addr_prefix vmac_prefix vmac_garp_intvl vrf no_virtual_ipaddress", _IP),
+    ("bind_if bind_port ca certificate digest helo_name http_protocol nb_get_retry misc_dynamic misc_path", _CHECKED),
+    (
+        "misc_timeout max_reply_length min_reply_length payload password regex regex_max_offset regex_min_offset",
+        _CHECKED,
+    ),
+    (
+        "regex_no_match regex_options regex_stack require_reply status_code tls_compliant enable_sni sni_name url",
+        _CHECKED,
+    ),
+    ("retry warmup delay interval init_fail script full_command fast_recovery terminate_delay fork_delay", _CHECKED),
+    ("process param_match rs_init_notifies log_all_failures SSL", _CHECKED),
+    ("alpha omega inhibit_on_failure ha_suspend hashed fwmark ip_family ops lthreshold uthreshold", _WAYS),
+    ("persistence_engine sorry_server_inhibit sorry_server_lvs_method snmp_name", _WAYS),
+    ("child_wait_time data_use_instance include_check tmp_config_directory use_symlink_paths", _UNIT),
+    ("iproute_etc_dir iproute_usr_dir kernel_rx_buf_size namespace_with_ipsets net_namespace_ipvs", _UNIT),
+    ("process_monitor_rcv_bufs process_monitor_rcv_bufs_force process_name set_supplementary_groups", _UNIT),
+    ("startup_script_timeout shutdown_script_timeout global_tracking disable_local_igmp interfaces", _UNIT),
+    ("fifo_write_vrrp_states_on_reload", _FIFO),
+    (
+        "dbus_no_interface_name snmp_rs_stats_update_interval snmp_vs_stats_update_interval",
+        f"{KEEPALIVED}: write a console section, its /metrics is for Prometheus",
+    ),
+    (
+        "reload_repeat reload_time_file",
+        f"{KEEPALIVED}: run 'condor-gateway reload', by a timer of systemd's if it must be",
+    ),
+    ("state_dump_file stats_dump_file", f"{KEEPALIVED}: use 'condor-gateway status --json'"),
+    ("log_unknown_vrids v3_checksum_as_v2 thread_timer_expired timer_expired_backup", _UNICAST),
+    (
+        "max_auto_priority min_auto_priority_delay",
+        f"{KEEPALIVED}: the control process runs with SCHED_FIFO where that is permitted",
+    ),
 )
 
 KEEPALIVED_PREFIXES = words(

@@ -168,6 +168,9 @@ class _Parser:
         if known is not None:
             self._report.error(word, f"{quote(known[0])} {known[1]}")
             return None
+        if (answer := foreign.section_answer(word.text)) is not None:
+            self._report.error(word, f"section {quote(word.text)} {answer}")
+            return None
         homes = _homes(kind for kind in SECTIONS if word.text in _first_words(kind))
         if homes:
             self._elsewhere(section.kind, words, homes)

@@ -332,3 +332,9 @@ def test_the_nodes_own_state_is_not_replicated_wherever_it_is():
             (old, f"{old}    replicate file {path}\n"),
         )
         assert len(errors(load_sample(*changes))) == mistakes
+
+
+def test_accounting_is_not_replicated_under_a_negotiator_that_is_left_alone():
+    (message,) = errors(load_sample(("    negotiator on-elected\n", "")))
+    assert message.endswith("negotiators are left alone: add 'negotiator on-elected'")
+    assert errors(load_sample(("    negotiator on-elected\n", ""), ("    replicate accounting\n", ""))) == []
