@@ -32,9 +32,10 @@ def read_included(path: str) -> tuple[tuple[str, str], ...]:
 def _read(name: str) -> str:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Unreadable(f"is no regular file ({Path(name)})")
         with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Unreadable(f"is no regular file ({Path(name)})")
             data = file.read(BYTES_MAX + 1)
     except FileNotFoundError:
         raise Unreadable(f"does not exist ({Path(name)}): a path is relative to the file that includes it") from None
