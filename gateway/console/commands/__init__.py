@@ -29,11 +29,17 @@ MODULES = (
     "reload",
     "switchover",
     "failover",
+    "pause",
+    "resume",
+    "drain",
+    "undrain",
+    "simulate",
     "keygen",
     "merge",
     "condor_config",
     "import_had",
     "doctor",
+    "report",
 )
 
 
