@@ -12,7 +12,7 @@ from gateway.config.check_forwarding import FORWARDING_RULES
 from gateway.config.check_node import NODE_RULES
 from gateway.config.check_references import REFERENCE_RULES
 from gateway.config.check_times import TIME_RULES
-from gateway.config.diagnostics import WHOLE_FILE, Reporter, quote
+from gateway.config.diagnostics import Reporter, quote
 from gateway.config.keywords import SECTIONS
 from gateway.config.lexer import Word
 from gateway.config.limits import BINDS_MAX, PEERS_MAX
@@ -37,7 +37,7 @@ def every_section_stands(tree: Tree, report: Reporter) -> None:
         required = kind.required or (kind.word == "backend" and tree.first("frontend") is not None)
         if required and tree.first(kind.word) is None:
             named = " NAME" if kind.named else ""
-            report.error(WHOLE_FILE, f"no section '{kind.word}{named}' ({kind.help})")
+            report.error(report.end, f"no section '{kind.word}{named}' ({kind.help})")
 
 
 def required_keywords_stand(tree: Tree, report: Reporter) -> None:

@@ -6,6 +6,7 @@ Every message is one sentence in lower case that quotes what was written and say
 
 import difflib
 import enum
+import functools
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -65,10 +66,12 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
     def render(self) -> str:
-        """Return `file:line:column: error: message`, the source line and a caret, without a final newline."""
+        """Return `file:line:column: error: message`, the source line with a caret if any, without a final newline."""
         if self.line == 0:
             return f"{printable(self.file)}: {self.severity}: {self.message}"
         head = f"{printable(self.file)}:{self.line}:{self.column}: {self.severity}: {self.message}"
+        if not self.source.strip():
+            return head  # the end of a file: a caret under nothing says nothing
         start = max(0, self.column - 1 - SOURCE_CHARACTERS_MAX // 2)
         shown = self.source[start : start + SOURCE_CHARACTERS_MAX].rstrip()
         # Tabs stay tabs, so that the caret stands under its word at any tab width.
@@ -108,6 +111,12 @@ class Reporter:
     def origin(self, at: Located) -> SourceLine:
         """Return the line that `at` is on, which is not the file as a whole."""
         return self._lines[at.line - 1]
+
+    @property
+    def end(self) -> Place:
+        """Where the file ends: the place of what is missing in it."""
+        last = (place for place in range(len(self._lines), 0, -1) if self._lines[place - 1].file == self._file)
+        return Place(next(last, len(self._lines)), 1)
 
     def error(self, at: Located, message: str) -> None:
         """Report what refuses the file."""
@@ -161,6 +170,8 @@ class Reporter:
 
 def printable(text: str) -> str:
     """Return `text` with everything that a terminal would act upon replaced by `?`; tabs stay."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() or character == "\t" else "?" for character in text)
 
 
@@ -183,7 +194,12 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that `word` was probably meant to be; None where nothing is close."""
     if len(word) > SUGGESTED_CHARACTERS_MAX:
         return None
-    matches = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.65)
+    return _closest(word.lower(), tuple(known))
+
+
+@functools.lru_cache(maxsize=1_024)
+def _closest(word: str, known: tuple[str, ...]) -> str | None:
+    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.65)
     return matches[0] if matches else None
 
 

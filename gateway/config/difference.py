@@ -66,9 +66,9 @@ def _of_part(before: Part | None, after: Part | None) -> list[Difference]:
     if before is None or after is None:
         part = before or after
         assert part is not None
-        was, now = (None if one is None else "" for one in (before, after))
+        old, new = (None if one is None else "" for one in (before, after))
         needs = _needs_of_section(part.kind, gone=after is None)
-        return [Difference(path=part.header, before=was, after=now, needs=needs)]
+        return [Difference(path=part.header, before=old, after=new, needs=needs)]
     were, are = ({(line.keyword, line.key): line for line in part.lines} for part in (before, after))
     found = []
     for key in [*were, *(key for key in are if key not in were)]:

@@ -20,6 +20,8 @@ _BLANKS = " \t"
 _VARIABLE = re.compile(r"\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?P<default>-[^}]*)?\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*)")
 _HAPROXY_VARIABLE = re.compile(r"\{\.?[A-Za-z_][A-Za-z0-9_.]*(\[\*\])?(-[^}]*)?\}")
 _ONE_WORD = "a variable is of the environment, and one word or a part of one"
+_SPECIAL = re.compile(r"[\\'\"$#]")
+_PLAIN_WORD = re.compile(r"[^ ]+")
 _HEX_BYTE = re.compile(r"x([0-9A-Fa-f]{2})")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
@@ -54,6 +56,8 @@ def lex_line(source: str, line: int, where: str, environment: Mapping[str, str],
         environment: the variables that it may name.
         report: takes what is wrong.
     """
+    if source.lstrip(_BLANKS).startswith("#"):
+        return ()
     return _LineLexer(source, line, where, environment, report).words()
 
 
@@ -70,6 +74,14 @@ class _LineLexer:
         self._broken = False
 
     def words(self) -> tuple[Word, ...]:
+        plain = self._source.replace("\t", " ")
+        if plain.isprintable() and _SPECIAL.search(plain) is None:
+            found = tuple(
+                Word(match[0], self._number, match.start() + 1, match.end() + 1, self._where)
+                for match in _PLAIN_WORD.finditer(plain)
+            )
+            if len(found) <= WORDS_MAX and len(self._source) <= LINE_CHARACTERS_MAX:
+                return found  # nearly every line; the way below takes it as well, in ten times the time
         words: list[Word] = []
         if len(self._source) > LINE_CHARACTERS_MAX:
             self._fail(LINE_CHARACTERS_MAX, f"line is longer than {LINE_CHARACTERS_MAX} characters")

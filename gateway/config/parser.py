@@ -4,6 +4,7 @@ A misspelt word is reported and then read as the word it was probably meant to b
 seem to be missing as well.
 """
 
+import functools
 from collections.abc import Iterable
 
 from gateway.config import foreign
@@ -287,9 +288,10 @@ class _StatementReader:
 _SECTION_NAME = SECTIONS["peers"].keywords["peer"].arguments[0]
 
 
-def _first_words(section: str) -> list[str]:
+@functools.cache
+def _first_words(section: str) -> tuple[str, ...]:
     """Return the words that a line of `section` may start with."""
-    return sorted({name.split()[0] for name in SECTIONS[section].keywords})
+    return tuple(sorted({name.split()[0] for name in SECTIONS[section].keywords}))
 
 
 def _homes(kinds: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from gateway.config.diagnostics import WHOLE_FILE, Located, Place, Reporter, SourceLine, quote
+from gateway.config.diagnostics import Located, Place, Reporter, SourceLine, quote
 from gateway.config.lexer import Word, lex_line, split_lines
 from gateway.config.limits import INCLUDED_FILES_MAX, INCLUDES_DEEP_MAX, TEXT_CHARACTERS_MAX
 
@@ -72,7 +72,8 @@ class _Sources:
         if self._characters > TEXT_CHARACTERS_MAX:
             many = "longer" if at is None else "with what it includes longer"
             told = f"{many} than {TEXT_CHARACTERS_MAX} characters: this is no configuration"
-            self._fail(at or WHOLE_FILE, told)
+            self._report.read(SourceLine(file, 1, ""))
+            self._fail(at or self._report.end, told)
             return
         for number, source in enumerate(split_lines(text), start=1):
             if self._report.full:
