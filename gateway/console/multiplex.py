@@ -12,7 +12,7 @@ Each line is a JSON object with an `id` of the asker's choice:
 
 import contextlib
 import json
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import Any
 
 import trio
@@ -44,14 +44,22 @@ async def serve_multiplexed(stream: trio.SocketStream, commands: Commands, level
         async with sending:
             await stream.send_all(json.dumps(document).encode() + b"\n")
 
+    async def stream_out(number: int, found: AsyncIterable[dict[str, Any]]) -> None:
+        try:
+            async for item in found:
+                await say({"id": number, "item": item})
+        finally:
+            if isinstance(found, AsyncGenerator):
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                    await found.aclose()
+        await say({"id": number, "end": True})
+
     async def answer(number: int, level: Level, request: Request) -> None:
         with trio.CancelScope() as asked[number]:
             try:
                 found = await commands.answer(request, min(level, level_max))
                 if isinstance(found, AsyncIterable):
-                    async for item in found:
-                        await say({"id": number, "item": item})
-                    await say({"id": number, "end": True})
+                    await stream_out(number, found)
                 else:
                     await say({"id": number, "answer": found})
             except CommandRefused as refusal:

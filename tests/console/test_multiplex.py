@@ -1,0 +1,141 @@
+"""Many questions over one socket, between a console and its node."""
+
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from gateway.console.multiplex import ASKED_MAX, ITEMS_WAITING_MAX, Asker, NodeSilent, serve_multiplexed
+from gateway.control.commands import CommandRefused, Commands, Level
+
+
+class Node:
+    """Counts what is asked, and what was ended before it was answered."""
+
+    def __init__(self):
+        self.cancelled = self.told = 0
+        self.commands = Commands()
+        self.commands.add("status", lambda request: {"node": "gw1"}, Level.USER)
+        self.commands.add("pause", lambda request: {"paused": True}, Level.ADMIN)
+        self.commands.add("slow", self.slow, Level.USER)
+        self.commands.add("events", self.events, Level.USER)
+
+    async def slow(self, request):
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+
+    async def events(self, request):
+        async def numbers():
+            try:
+                for self.told in range(request.get("until", 1_000_000_000)):
+                    yield {"seq": self.told}
+            finally:
+                self.cancelled += 1
+
+        return numbers()
+
+
+@pytest.fixture
+def node():
+    return Node()
+
+
+@asynccontextmanager
+async def asking(node, level_max=Level.ADMIN):
+    one, other = socket.socketpair()
+    served, asks = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (one, other))
+    async with trio.open_nursery() as nursery:
+        asker = Asker(asks)
+        nursery.start_soon(serve_multiplexed, served, node.commands, level_max)
+        nursery.start_soon(asker.run)
+        yield asker, served
+        await asks.aclose()
+
+
+async def wait_until(condition):
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 (of another task, which knows no event)
+            await trio.sleep(0.01)
+
+
+async def test_answers_come_to_whoever_asked_while_others_wait(node):
+    async with asking(node) as (asker, _), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: asker.ask({"command": "slow"}, Level.USER, wait_s=60))
+        for _ in range(3):
+            assert await asker.ask({"command": "status"}, Level.USER) == {"node": "gw1"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_console_gets_no_more_rights_than_its_node_allows(node):
+    async with asking(node, Level.OPERATOR) as (asker, _):
+        with pytest.raises(CommandRefused, match="needs the level admin, and this is operator"):
+            await asker.ask({"command": "pause"}, Level.ADMIN)
+
+
+async def test_console_may_ask_with_less(node):
+    async with asking(node) as (asker, _):
+        with pytest.raises(CommandRefused, match="needs the level admin, and this is user"):
+            await asker.ask({"command": "pause"}, Level.USER)
+        assert await asker.ask({"command": "pause"}, Level.ADMIN) == {"paused": True}
+
+
+async def test_question_that_nobody_waits_for_any_more_is_ended_at_the_node(node):
+    async with asking(node) as (asker, _):
+        with pytest.raises(NodeSilent):
+            await asker.ask({"command": "slow"}, Level.USER, wait_s=0.05)
+        await wait_until(lambda: node.cancelled == 1)
+
+
+async def test_stream_is_given_to_its_end(node):
+    async with asking(node) as (asker, _), asker.following({"command": "events", "until": 5}, Level.USER) as events:
+        assert [event["seq"] async for event in events] == [0, 1, 2, 3, 4]
+
+
+async def test_stream_that_nobody_reads_holds_nothing_up_and_ends(node):
+    async with asking(node) as (asker, _):
+        async with asker.following({"command": "events"}, Level.USER) as events:
+            assert await asker.ask({"command": "status"}, Level.USER, wait_s=20) == {"node": "gw1"}
+            await wait_until(lambda: node.told > 3 * ITEMS_WAITING_MAX)
+            taken = [event["seq"] async for event in events]  # ends: too many were left waiting
+        assert taken == list(range(len(taken)))
+        await wait_until(lambda: node.cancelled == 1)
+
+
+async def test_questions_at_once_are_bounded(node):
+    async with asking(node) as (asker, _), trio.open_nursery() as nursery:
+        for _ in range(ASKED_MAX):
+            nursery.start_soon(lambda: asker.ask({"command": "slow"}, Level.USER, wait_s=60))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        with pytest.raises(CommandRefused, match="questions at once"):
+            await asker.ask({"command": "status"}, Level.USER)
+        nursery.cancel_scope.cancel()
+
+
+async def test_whoever_asks_a_node_that_goes_away_is_told(node):
+    async with asking(node) as (asker, served), trio.open_nursery() as nursery:
+
+        async def ask():
+            with pytest.raises(NodeSilent, match="the node has ended"):
+                await asker.ask({"command": "slow"}, Level.USER, wait_s=60)
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await served.aclose()
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b"5", b'{"id": 1}', b'{"id": 1, "level": "root", "request": {}}',
+             b'{"id": "x", "level": "user", "request": {}}', b'{"id": 1, "level": "user", "request": []}', b"\xff"],
+)  # fmt: skip
+async def test_console_that_says_nonsense_is_left(node, line):
+    one, other = socket.socketpair()
+    served, asks = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (one, other))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_multiplexed, served, node.commands, Level.ADMIN)
+            await asks.send_all(line + b"\n")
+            assert await asks.receive_some(100) == b""
