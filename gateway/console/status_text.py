@@ -1,24 +1,39 @@
 """The status document as text for a terminal. Reads the document alone, so that it shows what programs see too."""
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.console.accounting_text import render_accounting
+from gateway.console.elections_text import render_election
+from gateway.console.orders_text import order_lines
+from gateway.console.paint import PLAIN, Paint
 from gateway.console.traffic_text import render_backend, render_receiving, render_relay, render_returns
 
 
-def render_status(document: dict[str, Any]) -> str:
-    """Return a few lines: who leads what, which candidates there are, which peers are heard."""
-    lines = [f"cluster {document['cluster']}, seen from {document['node']} ({', '.join(document['roles'])})", ""]
-    for name, election in document["elections"].items():
-        leader = election["leader"] or "nobody"
-        left = f", lease {election['lease_left_ms']} ms" if election["lease_left_ms"] is not None else ""
-        lines.append(f"{election['kind']} {name}: {leader} (term {election['term']}{left})")
-        for candidate, standing in election["candidates"].items():
-            mark = "*" if candidate == election["leader"] else " "
-            lines.append(f"  {mark} {candidate:<16} {_standing(standing, election['kind'])}")
-    silent = [name for name, peer in document["peers"].items() if not _heard(peer["heard_ms_ago"])]
-    lines += ["", f"peers: {len(document['peers']) - len(silent)} of {len(document['peers'])} heard"]
-    lines += [f"  not heard: {', '.join(silent)}"] if silent else []
+def render_status(
+    document: dict[str, Any],
+    *,
+    now_s: float | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+    paint: Paint = PLAIN,
+    new: frozenset[str] = frozenset(),
+) -> str:
+    """Return who leads what and why, which candidates there are, what is carried, and what is wrong.
+
+    Args:
+        document: of one node.
+        now_s: unix time; None: now.
+        others: documents of other nodes, where they were asked.
+        paint: colours.
+        new: elections whose leader has just changed.
+    """
+    now_s = time.time() if now_s is None else now_s
+    lines = _head(document, paint)
+    lines += [paint("warn", line) for line in order_lines(document.get("orders"))]
+    lines += [paint("warn", f"warning: {warning}") for warning in document["warnings"]]
+    for name in document["elections"]:
+        lines += ["", *render_election(name, document, now_s, others=others, paint=paint, new=name in new)]
     for name, matchmaker in document["matchmakers"].items():
         lines += _matchmaker(name, matchmaker)
         lines += render_receiving(document["receiving"].get(name))
@@ -28,27 +43,25 @@ def render_status(document: dict[str, Any]) -> str:
     for name, backend in document["backends"].items():
         lines += ["", *render_backend(name, backend, document)]
     lines += ["", *render_relay(document["relay"])] if document["relay"] is not None else []
-    lines += _guard(document["guard"])
-    lines += [f"warning: {warning}" for warning in document["warnings"]]
+    lines += _guard(document["guard"]) + _children(document.get("children", {}))
     return "\n".join(lines)
+
+
+def _head(document: dict[str, Any], paint: Paint) -> list[str]:
+    silent = [name for name, peer in document["peers"].items() if not _heard(peer["heard_ms_ago"])]
+    count = len(document["peers"])
+    who = f"{document['node']} ({', '.join(document['roles'])})"
+    head = paint("bold", f"cluster {document['cluster']}") + f", seen from {who}"
+    lines = [f"{head}, peers: {count - len(silent)} of {count} heard"]
+    return [*lines, *([f"  {paint('bad', 'not heard')}: {', '.join(silent)}"] if silent else [])]
 
 
 def _heard(ago_ms: int | None) -> bool:
     return ago_ms is not None and ago_ms < 1_000
 
 
-def _standing(standing: dict[str, Any] | None, kind: str) -> str:
-    if standing is None or not _heard(standing["heard_ms_ago"]):
-        return "not heard"
-    words = ["fit" if standing["fit"] else "not fit"]
-    if kind == "matchmaker":
-        words.append("warm" if standing["warm"] else "cold")
-        words.append(f"accounting {standing['term']}.{standing['generation']}.{standing['records']}")
-    return ", ".join(words)
-
-
 def _matchmaker(name: str, matchmaker: dict[str, Any]) -> list[str]:
-    negotiator = "running" if matchmaker["negotiator_running"] else "not running"
+    negotiator = f"running (pid {matchmaker['negotiator_pid']})" if matchmaker["negotiator_running"] else "not running"
     lines = ["", f"this manager ({name}): negotiator {negotiator}, collector {matchmaker['collector']}"]
     return lines + render_accounting(matchmaker.get("accounting", {})) + _warmth(matchmaker)
 
@@ -103,3 +116,12 @@ def _guard(guard: dict[str, Any] | None) -> list[str]:
     restarts = guard["control_restarts_total"]
     done = [f"control restarted {restarts} times"] if restarts else []
     return ["", f"guard (pid {guard['pid']}){': ' if done or killed else ''}{', '.join([*done, *killed])}"]
+
+
+def _children(children: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return those that do not run: what does is not worth a line."""
+    return [
+        f"the {name} does not run: {child['failure']}"
+        for name, child in children.items()
+        if child["pid"] is None and child["failure"]
+    ]

@@ -161,6 +161,7 @@ class Status:
             "role": election.role.value,
             "term": election.term,
             "leader": election.leader,
+            "leader_term": election.leader_term if election.leader is not None else None,
             "lease_left_ms": max(election.lease_until_ms - now_ms, 0) if serving else None,
             "answered_ms_ago": _ago(election.lease.answers, now_ms) if serving else None,
             "promise": {

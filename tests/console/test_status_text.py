@@ -10,7 +10,7 @@ def ads(*counts):
 
 
 def document(**matchmaker):
-    said = {"negotiator_running": True, "collector": "up", "standbys": {}}
+    said = {"negotiator_running": True, "negotiator_pid": 7, "collector": "up", "standbys": {}}
     return {
         "cluster": "pool",
         "node": "cm1",

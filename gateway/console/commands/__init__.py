@@ -26,6 +26,7 @@ MODULES = (
     "diff",
     "config",
     "status",
+    "history",
     "reload",
     "switchover",
     "failover",
