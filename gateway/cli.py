@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     for module in command_modules():
         add_command(commands, module)
     lab.add_arguments(commands)
+    parser.set_defaults(parser=parser)  # for the commands that describe all others
     return parser
 
 

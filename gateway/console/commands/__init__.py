@@ -41,6 +41,7 @@ MODULES = (
     "import_had",
     "doctor",
     "report",
+    "completion",
 )
 
 
