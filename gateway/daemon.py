@@ -45,6 +45,8 @@ from gateway.control.inheritance import Channel, Done, TakeOverFailed
 from gateway.control.link import ClusterLink
 from gateway.control.matchmaker import MatchmakerService, open_matchmaker
 from gateway.control.moves import Moves
+from gateway.control.ordering import Ordering
+from gateway.control.orders_file import OrdersFile
 from gateway.control.preflight import StartRefused, require_free_ports, require_no_stranger, require_root
 from gateway.control.receiving import Receivings
 from gateway.control.returns import Returns
@@ -72,6 +74,7 @@ from gateway.matchmaker.condor import CondorMissing
 from gateway.matchmaker.master import MasterMissing
 from gateway.matchmaker.negotiator import NegotiatorFailed
 from gateway.wire.channel import LINK_MAGIC
+from gateway.wire.messages import Orders
 from gateway.wire.seal import BOOT_ID_BYTES, Keyring, Seal
 
 # To the operator, wherever they come from: one sentence says all.
@@ -157,9 +160,10 @@ async def _run_node(
     addresses, forwarding, matchmakers = await _make_services(
         settings, me, keyring, link, post, diversions, door, first=predecessor is None
     )
-    votes = VoteFiles(Path(settings.state_dir))
+    votes, orders_file = VoteFiles(Path(settings.state_dir)), OrdersFile(Path(settings.state_dir))
+    orders, unread = orders_file.read()
     gather_memory()
-    warnings = [warning for warning in (prefer_realtime(CONTROL_PRIORITY),) if warning]
+    warnings = [warning for warning in (prefer_realtime(CONTROL_PRIORITY), unread) if warning]
     gc.collect()
     gc.freeze()  # what is here now stays: a full collection of it would stop everything for 30 ms and more
 
@@ -175,14 +179,15 @@ async def _run_node(
         if predecessor is None
         else await take_over(
             predecessor,
-            lambda: _make_node(settings, me, votes),
+            lambda: _make_node(settings, me, votes, orders),
             settings.cluster,
             {address.name: address.place for address in addresses},
         )
     )
     if estate is not None:
         await history.load()  # the last of what that process has written
-    node = _make_node(settings, me, votes)
+    node = _make_node(settings, me, votes, orders)
+    ordering = Ordering(orders_file, node, post, history.tell)
     peers = {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name}
     boot_id = os.urandom(BOOT_ID_BYTES) if estate is None else estate.seal.boot_id
     seal = Seal(settings.cluster, keyring, me.name, boot_id, node.voters)
@@ -223,6 +228,7 @@ async def _run_node(
         votes=votes,
         services={name: wills.of(name, service) for name, service in services.items()},
         follow=follow,
+        keep_orders=ordering.keep,
         on_wake=wake,
         watcher=history,
     )
@@ -274,6 +280,7 @@ async def _run_node(
         peers=cluster_link,
         history=history,
         children=(children := make_children(settings, me, commands, history.seq)),
+        ordering=ordering,
         warnings=warnings,
     )
     Moves(
@@ -284,6 +291,7 @@ async def _run_node(
         matchmakers={one.name: one for one in matchmakers},
         last=history.last,
     ).register(commands)
+    ordering.register(commands)
     commands.add("peers", cluster_link.answer_peers, Level.USER)
     commands.add("status", lambda request: status.document(), Level.USER)
     commands.add("history", history.answer_history, Level.USER)
@@ -301,6 +309,7 @@ async def _run_node(
         start = partial(_start, nursery)
         await start("guard link", link.run)
         await start("votes", shell.run_votes)
+        await start("orders", ordering.run)
         await start("history", history.run)
         await start("timer", shell.run_timer)
         await start("heartbeats", heartbeats.run, shell.deliver, shell.settle)
@@ -407,7 +416,7 @@ async def _make_services(
     return addresses, forwarding, tuple(matchmakers)
 
 
-def _make_node(settings: Settings, me: Peer, votes: VoteFiles) -> Node:
+def _make_node(settings: Settings, me: Peer, votes: VoteFiles, orders: Orders) -> Node:
     plans = election_plans(settings)
     return Node(
         me=me.name,
@@ -417,6 +426,7 @@ def _make_node(settings: Settings, me: Peer, votes: VoteFiles) -> Node:
         saved={plan.name: votes.read(plan.name) for plan in plans},
         now_ms=boot_ms(),
         serve_apart=settings.on_partition == "serve",
+        orders=orders,
     )
 
 

@@ -37,6 +37,7 @@ from gateway.wire.messages import Standing
 from gateway.wire.seal import Keyring
 
 RETRY_S = 0.2  # between two tries to stop what did not stop
+STAY_S = 1.0  # between two tries to start it while the cluster is paused: an administrator may be at work
 PROBE_MS_MAX = 1_000  # a collector that takes longer is deaf to its pool as well
 # A negotiator that dies makes this manager unfit for so long, doubled with each death: no churning (HTCondor's manual
 # warns of it for a misconfigured primary).
@@ -93,6 +94,8 @@ class MatchmakerService:
         self._collector_reason = "the collector has not been asked yet"
         self._warm_instance = ""
         self._cool_off_ms = COOL_OFF_MS_MIN
+        self._again = False  # the negotiator of the present term has ended, and is to be started again
+        self._shipping_term: int | None = None
         self._unfit_until_ms = 0
         self._told: tuple[Standing, str] | None = None
         self._told_ms = 0
@@ -166,7 +169,7 @@ class MatchmakerService:
     def start(self, term: int, until_ms: int) -> None:
         """Let the keeper start the negotiator."""
         self._term = self._unconfirmed = term
-        self._until_ms, self._at_once = until_ms, False
+        self._until_ms, self._at_once, self._again = until_ms, False, False
         self._changed.set()
 
     def extend(self, until_ms: int) -> None:
@@ -256,6 +259,8 @@ class MatchmakerService:
             self._changed = trio.Event()
             if self._term is not None:
                 with trio.CancelScope() as self._serving:
+                    if self._again:
+                        await self._clear_away()
                     await self._serve(self._term)
             if self._unconfirmed is not None and self._term != self._unconfirmed:
                 await self._confirm_stop(self._unconfirmed)
@@ -271,7 +276,10 @@ class MatchmakerService:
             if not self.holds():
                 return
             await self._negotiator.start(self._view_hosts())
-        except (NegotiatorFailed, MasterMissing, JournalRefused, OSError) as error:
+        except (NegotiatorFailed, MasterMissing) as error:
+            self._fail_or_stay(f"the negotiator could not be started: {error}")
+            await trio.sleep_forever()
+        except (JournalRefused, OSError) as error:
             self._fail(f"the negotiator could not be started: {error}")
             await trio.sleep_forever()
         started_ms = boot_ms()
@@ -286,7 +294,10 @@ class MatchmakerService:
                 lambda: self.on_phase(term, "first_cycle_ms"),
                 lambda: self.on_phase(term, "first_match_ms"),
             )
-            self._accounting.lead(self._swaps.swap, self._fail)
+            if self._shipping_term != term:  # it goes on, whatever becomes of the negotiator
+                self._accounting.lead(self._swaps.swap, self._fail)
+                self._shipping_term = term
+            self._again = False
             if self._settings.on_partition is OnPartition.SERVE:
                 assert self.node is not None, "the core is known before any task runs"
                 nursery.start_soon(self._apart.run, self.node)
@@ -311,7 +322,28 @@ class MatchmakerService:
         await self._swaps.negotiator_ended()
         if boot_ms() - started_ms >= CALM_MS:
             self._cool_off_ms = COOL_OFF_MS_MIN
-        self._fail("the negotiator has ended by itself: see its NegotiatorLog")
+        self._fail_or_stay("the negotiator has ended by itself: see its NegotiatorLog")
+
+    def _fail_or_stay(self, reason: str) -> None:
+        """Give the leadership up; but while the cluster is paused nobody could follow: be unfit, and try again here."""
+        if self.node is None or not self.node.book.paused or self._term is None:
+            self._fail(reason)
+            return
+        self._log.warning("matchmaker.failed-while-paused", reason=reason)
+        self._unfit_until_ms = boot_ms() + round(STAY_S * 2000)
+        self._tell(reason)
+        self._again = True
+        self._serving.cancel()
+        self._changed.set()
+
+    async def _clear_away(self) -> None:
+        """Wait a moment, for HTCondor may be about to be started again; leave nothing of the negotiator that ended."""
+        await trio.sleep(STAY_S)
+        try:
+            await self._negotiator.stop(GRACE_MS)
+        except (NegotiatorFailed, MasterMissing) as error:
+            self._fail_or_stay(f"the negotiator could not be stopped: {error}")
+            await trio.sleep_forever()
 
     def _fail(self, reason: str) -> None:
         """Give the leadership up, and do not stand again at once."""

@@ -19,6 +19,7 @@ from gateway.core.actions import (
     Cause,
     ExtendServing,
     FollowLeader,
+    PersistOrders,
     PersistVote,
     Send,
     StartServing,
@@ -28,7 +29,7 @@ from gateway.core.events import DeadlineReached, Event, MessageReceived, Suspens
 from gateway.core.node import Node
 from gateway.kernel.alarm import Alarm
 from gateway.kernel.clock import asleep_ms, boot_ms
-from gateway.wire.messages import Message
+from gateway.wire.messages import Message, Orders
 
 ASLEEP_MS_MIN = 50  # a sleep of the machine shorter than this is the clocks' own noise
 NEVER_MS = -1
@@ -70,6 +71,7 @@ class Shell:
         votes: stable storage.
         services: by election, what to start and stop when this node wins or loses it.
         follow: told of every change of a leader.
+        keep_orders: brings operators' orders to the disk, and posts `OrdersPersisted`.
         on_wake: called at every wake-up, when all that it asks for has been begun.
         watcher: sees what the core takes and asks for.
     """
@@ -82,6 +84,7 @@ class Shell:
         votes: VoteFiles,
         services: Mapping[str, Service],
         follow: Callable[[FollowLeader], None],
+        keep_orders: Callable[[Orders], None],
         on_wake: Callable[[], None] = lambda: None,
         watcher: Watcher | None = None,
     ) -> None:
@@ -92,6 +95,7 @@ class Shell:
         self._votes = votes
         self._services = dict(services)
         self._follow = follow
+        self._keep_orders = keep_orders
         self._log = structlog.get_logger()
         self._events: deque[Event] = deque()
         self._stepping = False
@@ -167,6 +171,8 @@ class Shell:
                 self._heartbeats.send(to, message)
             case PersistVote():
                 self._votes_in.send_nowait(action)
+            case PersistOrders(orders):
+                self._keep_orders(orders)
             case StartServing(election, term, until_ms):
                 self._log.info("election.won", election=election, term=term)
                 self._watched(action)

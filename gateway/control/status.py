@@ -19,6 +19,7 @@ from gateway.control.history import History
 from gateway.control.link import ClusterLink
 from gateway.control.matchmaker import MatchmakerService
 from gateway.control.offspring import Offspring
+from gateway.control.ordering import Ordering
 from gateway.control.receiving import Receivings
 from gateway.control.returns import Returns
 from gateway.control.shell import Shell
@@ -48,6 +49,7 @@ class Status:
         door: Door,
         peers: ClusterLink,
         history: History,
+        ordering: Ordering,
         children: Sequence[Offspring],
         warnings: list[str],
     ) -> None:
@@ -65,6 +67,7 @@ class Status:
         self._door = door
         self._peers = peers
         self._history = history
+        self._ordering = ordering
         self._children = children
         self._warnings = warnings
 
@@ -101,10 +104,12 @@ class Status:
             },
             "timer_late_ms_max": self._shell.late_ms_max,
             "timing": {"heartbeat_ms": self._settings.heartbeat_ms, "lease_ms": self._settings.lease_ms},
+            "on_partition": str(self._settings.on_partition),
             "elections": {
                 name: self._election(election, kinds.get(name, "matchmaker"), now_ms)
                 for name, election in node.elections.items()
             },
+            "orders": self._ordering.status(),
             "peers": {
                 name: {"heard_ms_ago": now_ms - node.heard_ms[name] if name in node.heard_ms else None}
                 for name in node.voters
@@ -148,13 +153,14 @@ class Status:
         if self._me.name in election.candidates:
             mine = election.standing
             standings[self._me.name] = {
-                "fit": mine.fit,
+                "fit": mine.fit and not self._shell.node.book.drains_me,
                 "warm": mine.warm,
                 "term": mine.term,
                 "generation": mine.generation,
                 "records": mine.records,
                 "instance": mine.instance,
                 "heard_ms_ago": 0,
+                "reason": self._ordering.why_unfit(election),
             }
         return {
             "kind": kind,
