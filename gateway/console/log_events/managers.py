@@ -13,6 +13,8 @@ EVENTS: Final = (
       "Where it is not fit the reason says what is missing."),
     E("matchmaker.failed", "error", "reason cool_off_ms", "This manager could not do its part, gave up, and is no "
       "candidate for a while.", "The reason; then HTCondor's MasterLog and NegotiatorLog on this host."),
+    E("matchmaker.failed-while-paused", "warning", "reason", "This manager could not do its part, and tries again: the "
+      "cluster is paused, so nobody would follow.", "The reason; 'condor-gateway resume' lets another one take over."),
     E("matchmaker.deaf", "error", "reason", "HTCondor on this manager does not listen where 'forward direct' sends.",
       "The reason names the line of HTCondor's configuration."),
     E("matchmaker.hears", "info", "", "It does now."),
@@ -84,8 +86,6 @@ EVENTS: Final = (
       _DISK),
     E("stream.lost", "warning", "standby reason", "The accounting does not reach a standby.", _OTHER_MANAGERS),
     E("stream.ended", "info", "sender reason", "The leader's stream of accounting ended here."),
-    E("stream.full", "warning", "connections", "Too many connections want to bring accounting.",
-      "Only managers of this cluster should: see door.refused."),
     E("stream.snapshot", "info", "standby position", "A standby gets the whole accounting."),
     E("stream.snapshot-kept", "info", "origin position", "This standby has taken the whole accounting."),
     E("stream.not-stored", "error", "reason", "This standby can't store the accounting.", _DISK),
@@ -103,5 +103,7 @@ EVENTS: Final = (
     E("stream.history-fetched", "info", "standby head base", "A standby's own history has arrived, to be merged."),
     E("stream.history-missing", "warning", "standby head", "A standby could not give a history that it had named.",
       "The log of that manager says why."),
+    E("advertise.failed", "warning", "reason", "This gateway's ad could not be given to the collector; it is tried "
+      "again.", "The reason; often ALLOW_ADVERTISE_MASTER or the security settings of the collector."),
     E("files.unfit", "warning", "path fault", "A file of 'replicate file' can't be shipped as it is.", "The fault."),
 )  # fmt: skip

@@ -73,7 +73,6 @@ def state_of(document: Document, backend: str, server: str) -> ServerState:
         status, check, why = "DOWN", "L7STS", "its node says that it can not serve"
     else:
         status, check, why = "UP", "L7OK", "elected" if elected else "standby, " + ("warm" if warm else "cold")
-    if is_drained:
-        status = "DRAIN" if status == "UP" else status
-        why = f"{why}; drained"
+    if is_drained and (elected or heard):  # a drained node says itself that it is not fit
+        status, check, why = "DRAIN", "L7OK", f"{'elected, ' if elected else ''}drained"
     return ServerState(status, check, why, elected, fit, warm, is_drained, ago_ms)
