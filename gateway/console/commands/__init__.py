@@ -40,6 +40,7 @@ MODULES = (
     "condor_config",
     "import_had",
     "doctor",
+    "explain",
     "report",
     "completion",
 )
