@@ -67,6 +67,13 @@ def sections_are_used(tree: Tree, report: Reporter) -> None:
             report.warning(section.word, f"{section.subject()} is not the default_backend of any frontend")
 
 
+def defaults_are_taken_from(tree: Tree, report: Reporter) -> None:
+    """Defaults stand before those that they are for."""
+    for section in tree.unused:
+        told = "no frontend or backend takes from these defaults: they hold for the sections after them"
+        report.warning(section.word, f"{section.subject()}: {told}")
+
+
 def servers_are_checked(tree: Tree, report: Reporter) -> None:
     """A server that nobody checks stays elected when its collector is deaf."""
     for section in tree.all("backend"):
@@ -133,6 +140,7 @@ RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     peers_do_what_they_say,
     something_takes_over,
     sections_are_used,
+    defaults_are_taken_from,
     serving_apart_is_meant,
     servers_are_checked,
 )

@@ -49,7 +49,7 @@ def required_keywords_stand(tree: Tree, report: Reporter) -> None:
 
 
 def peers_are_distinct(tree: Tree, report: Reporter) -> None:
-    """No two peers have one name or one address:port; all addresses are of one IP version."""
+    """No two peers have one name or one address:port."""
     names: dict[str, Statement] = {}
     endpoints: dict[Endpoint, Statement] = {}
     hosts: dict[str, Statement] = {}
@@ -64,17 +64,25 @@ def peers_are_distinct(tree: Tree, report: Reporter) -> None:
         endpoint = given.value
         same = endpoints.setdefault(endpoint, peer)
         neighbour = hosts.setdefault(endpoint.host, peer)
-        oldest = next(iter(hosts))
         if same is not peer:
             report.error(given.word, f"{peer.subject()}: {endpoint} is already {_of(same)}")
         elif neighbour is not peer:
             report.warning(given.word, f"{peer.subject()} is on the host of {_of(neighbour)}: both votes die with it")
-        if _version(endpoint.host) != _version(oldest):
-            report.error(
-                given.word,
-                f"{peer.subject()}: {endpoint.host} is IPv{_version(endpoint.host)}, but {oldest} of "
-                f"{_of(hosts[oldest])} is IPv{_version(oldest)}: give all peers one version",
-            )
+
+
+def peers_have_one_version(tree: Tree, report: Reporter) -> None:
+    """Heartbeats go from each peer to each: all have IPv4, or all IPv6. The fewer are reported, or those after."""
+    at = [(peer, given) for peer in _peers(tree) if (given := peer.argument("address:port")) is not None]
+    hosts = [(peer, given, given.value.host) for peer, given in at if isinstance(given.value, Endpoint)]
+    versions = [_version(host) for _, _, host in hosts]
+    if len(set(versions)) < 2:
+        return
+    most = max(versions, key=versions.count)  # of as many, the first
+    example, _, common = hosts[versions.index(most)]
+    for peer, given, host in hosts:
+        if _version(host) != most:
+            told = f"{host} is IPv{_version(host)}, but {common} of {_of(example)} is IPv{most}: give all one version"
+            report.error(given.word, f"{peer.subject()}: {told}")
 
 
 def peers_are_few(tree: Tree, report: Reporter) -> None:
@@ -173,6 +181,7 @@ RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     every_section_stands,
     required_keywords_stand,
     peers_are_distinct,
+    peers_have_one_version,
     peers_are_few,
     roles_agree,
     addresses_are_free,

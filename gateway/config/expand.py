@@ -18,8 +18,7 @@ def expand(tree: Tree, report: Reporter) -> Tree:
     """Return `tree` with every inherited line in its section, and every listen section as a frontend and a backend."""
     expander = _Expander(report)
     sections = [part for section in tree.sections for part in expander.parts(section)]
-    expander.report_unused()
-    expanded = Tree(sections=sections, complete=tree.complete)
+    expanded = Tree(sections=sections, complete=tree.complete, unused=tuple(expander.unused.values()))
     _names_are_distinct(expanded, report)
     return expanded
 
@@ -29,7 +28,7 @@ class _Expander:
         self._report = report
         self._current: Section | None = None
         self._named: dict[str, Section] = {}
-        self._unused: dict[int, Section] = {}  # defaults, by their lines
+        self.unused: dict[int, Section] = {}  # defaults, by their lines
 
     def parts(self, section: Section) -> list[Section]:
         """Return what stands in the expanded tree for a section; nothing for defaults."""
@@ -41,16 +40,10 @@ class _Expander:
         whole = self._inherit(section, self._parent(section) or self._current)
         return _halves(whole) if section.kind == "listen" else [whole]
 
-    def report_unused(self) -> None:
-        """Report defaults that nobody takes from."""
-        for section in self._unused.values():
-            told = "no frontend or backend takes from these defaults: they hold for the sections after them"
-            self._report.warning(section.word, f"{section.subject()}: {told}")
-
     def _defaults(self, section: Section) -> None:
         parent = self._parent(section)
         self._current = section if parent is None else self._inherit(section, parent)
-        self._unused[section.word.line] = section
+        self.unused[section.word.line] = section
         if section.name is not None:
             self._named.setdefault(str(section.name.value), self._current)
 
@@ -70,7 +63,7 @@ class _Expander:
         """Return `section` with what it does not say itself from `defaults`, which come first as their lines do."""
         if defaults is None:
             return section
-        self._unused.pop(defaults.word.line, None)
+        self.unused.pop(defaults.word.line, None)
         keywords = SECTIONS[section.kind].keywords
         taken = [line for line in defaults.statements if _is_taken(line, section, keywords.get(_plain(line.keyword)))]
         return msgspec.structs.replace(section, statements=taken + section.statements)

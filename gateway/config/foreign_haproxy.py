@@ -120,7 +120,8 @@ KEYWORDS = words(
 PREFIXES = words(
     ("tune.", _TUNED),
     ("ssl- ocsp-update. jwt. acme.", NO_TLS),
-    ("lua- 51degrees- deviceatlas- wurfl- httpclient. http- h2- quic-", NO_HTTP),
+    ("lua-", f"{HAPROXY}: bytes pass verbatim, no script sees them"),
+    ("51degrees- deviceatlas- wurfl- httpclient. http- h2- quic-", NO_HTTP),
 )
 
 # After the first word of a keyword of two words, as in `timeout client`.

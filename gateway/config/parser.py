@@ -8,13 +8,13 @@ import functools
 from collections.abc import Iterable
 
 from gateway.config import foreign
-from gateway.config.diagnostics import Place, Reporter, closest, did_you_mean, listing, quote
+from gateway.config.diagnostics import Reporter, closest, did_you_mean, listing, quote
 from gateway.config.keywords import SECTIONS
 from gateway.config.lexer import Word
-from gateway.config.schema import Argument, Keyword, Option, SectionKind
+from gateway.config.schema import Keyword, SectionKind
 from gateway.config.sources import INCLUDE, Lines
+from gateway.config.statements import after, read_given, read_statement
 from gateway.config.tree import Given, Section, Statement, Tree
-from gateway.config.values import Refused, Value, read_value
 
 
 def parse(lines: Lines, report: Reporter) -> Tree:
@@ -88,9 +88,9 @@ class _Parser:
         if not kind.inherits or at is None:
             return words, None
         if len(words) == at + 1:
-            self._report.error(_after(words[at]), "'from' needs the name of a defaults section after it")
+            self._report.error(after(words[at]), "'from' needs the name of a defaults section after it")
             return words[:at], None
-        given = _read(_SECTION_NAME, words[at + 1], "from", self._report)
+        given = read_given(_SECTION_NAME, words[at + 1], "from", self._report)
         return words[:at] + words[at + 2 :], given
 
     def _section_name(self, kind: SectionKind, words: tuple[Word, ...]) -> Given | None:
@@ -103,9 +103,9 @@ class _Parser:
         if not kind.named and not kind.nameable:
             return None
         if len(words) < 2:
-            self._report.error(_after(words[0]), f"section {quote(kind.word)} needs a name")
+            self._report.error(after(words[0]), f"section {quote(kind.word)} needs a name")
             return None
-        return _read(_SECTION_NAME, words[1], kind.word, self._report)
+        return read_given(_SECTION_NAME, words[1], kind.word, self._report)
 
     def _once(self, kind: SectionKind, section: Section) -> None:
         """Report a section that stands a second time, or one too many of its kind."""
@@ -131,8 +131,7 @@ class _Parser:
         keyword = self._keyword(section, words)
         if keyword is None or self._is_second(section, keyword, words[0]):
             return
-        rest = words[keyword.name.count(" ") + 1 :]
-        section.statements.append(_StatementReader(keyword, words, self._report).read(rest))
+        section.statements.append(read_statement(keyword, words, self._report))
 
     def _is_second(self, section: Section, keyword: Keyword, word: Word) -> bool:
         """Return whether a keyword that stands once stands already, or is taken back; report it."""
@@ -145,7 +144,7 @@ class _Parser:
     def _taken_back(self, section: Section, words: tuple[Word, ...]) -> None:
         """Read a line `no option NAME`: what the defaults say does not hold here."""
         if len(words) < 2 or words[1].text != "option":
-            at = words[1] if len(words) > 1 else _after(words[0])
+            at = words[1] if len(words) > 1 else after(words[0])
             self._report.error(at, "'no' takes an option back, as in 'no option condor-check'; leave out other lines")
             return
         keyword = self._keyword(section, words[1:])
@@ -165,7 +164,11 @@ class _Parser:
         seconds = [name.split()[1] for name in keywords if name.startswith(f"{word.text} ")]
         if seconds:
             return self._second_word(section.kind, words, seconds)
-        known = foreign.keyword_answer(word.text, words[1].text if len(words) > 1 else "")
+        follower = words[1].text if len(words) > 1 else ""
+        if (told := foreign.second_answer(word.text, follower)) is not None and not seconds:
+            self._report.error(word, f"{quote(f'{word.text} {follower}')} {told}")
+            return None
+        known = foreign.keyword_answer(word.text, follower)
         if known is not None:
             self._report.error(word, f"{quote(known[0])} {known[1]}")
             return None
@@ -177,6 +180,13 @@ class _Parser:
             self._elsewhere(section.kind, words, homes)
             return None
         firsts = _first_words(section.kind)
+        joined = next(
+            (name for name in keywords if name in {f"{word.text}-{follower}", f"{word.text}_{follower}"}), None
+        )
+        if joined is not None:
+            self._report.error(word, f"{quote(f'{word.text} {follower}')} is one word: write {quote(joined)}")
+            self._report.close(word.line)
+            return keywords[joined]
         hint = did_you_mean(word.text, firsts) or f"; its keywords are {listing(firsts, 'and')}"
         self._report.error(word, f"unknown keyword {quote(word.text)} in section {quote(section.kind)}{hint}")
         self._report.close(word.line)
@@ -185,7 +195,7 @@ class _Parser:
     def _second_word(self, kind: str, words: tuple[Word, ...], seconds: list[str]) -> Keyword | None:
         keywords, first = SECTIONS[kind].keywords, words[0].text
         if len(words) < 2:
-            self._report.error(_after(words[0]), f"{quote(first)} needs {listing(seconds)} after it")
+            self._report.error(after(words[0]), f"{quote(first)} needs {listing(seconds)} after it")
             return None
         second = words[1]
         if second.text in seconds:
@@ -213,78 +223,6 @@ class _Parser:
         return answer is not None or homes_of_both != [] or homes != []
 
 
-class _StatementReader:
-    """Reads the words of one line after its keyword."""
-
-    def __init__(self, keyword: Keyword, words: tuple[Word, ...], report: Reporter) -> None:
-        self._keyword = keyword
-        self._word = words[0]
-        self._end = words[-1]
-        self._report = report
-        self._arguments: dict[str, tuple[Given, ...]] = {}
-        self._options: dict[str, Given] = {}
-        self._unexpected = False  # what is missing may be what was misspelt
-
-    def read(self, rest: tuple[Word, ...]) -> Statement:
-        statement = Statement(
-            keyword=self._keyword.name, word=self._word, arguments=self._arguments, options=self._options
-        )
-        for argument in self._keyword.arguments:
-            taken = rest if argument.many else rest[:1]
-            rest = rest[len(taken) :]
-            if not taken:
-                self._report.error(_after(self._end), f"{statement.subject()} needs more: {self._keyword.usage()}")
-                return statement
-            values = [_read(argument, word, statement.subject(), self._report) for word in taken]
-            self._arguments[argument.name] = tuple(value for value in values if value is not None)
-        while rest:
-            rest = self._option(rest, statement)
-        for option in self._keyword.options:
-            if option.required and option.word not in self._options and not self._unexpected:
-                self._report.error(
-                    _after(self._end),
-                    f"{statement.subject()} needs {quote(option.word)}: {self._keyword.usage()}",
-                )
-        return statement
-
-    def _option(self, rest: tuple[Word, ...], statement: Statement) -> tuple[Word, ...]:
-        """Read the option at the start of `rest`; return the words after it."""
-        word = rest[0]
-        subject = statement.subject()
-        option = self._known_option(word, subject)
-        if option is None:
-            # Whether the next word is its value can't be known: what follows would be guesses.
-            self._unexpected = True
-            return _from_next_option(self._keyword, rest[1:])
-        if option.word in self._options:
-            self._report.error(word, f"{subject}: second {quote(option.word)} on this line")
-        if option.argument is None:
-            self._options[option.word] = Given(True, word)
-            return rest[1:]
-        if len(rest) < 2:
-            self._report.error(
-                _after(word), f"{subject}: {quote(word.text)} needs {option.argument.kind.value} after it"
-            )
-            # Its place is taken, so that a required option is not reported as missing too.
-            self._options[option.word] = Given("", word)
-            return ()
-        given = _read(option.argument, rest[1], f"{subject}: {word.text}", self._report)
-        self._options[option.word] = given if given is not None else Given("", rest[1])
-        return rest[2:]
-
-    def _known_option(self, word: Word, subject: str) -> Option | None:
-        options = {option.word: option for option in self._keyword.options}
-        if word.text in options:
-            return options[word.text]
-        answer = foreign.option_answer(self._keyword.name, word.text)
-        if answer is not None:
-            self._report.error(word, f"{subject}: {quote(word.text)} {answer}")
-            return None
-        hint = did_you_mean(word.text, options) or f": {self._keyword.usage()}"
-        self._report.error(word, f"{subject}: unexpected {quote(word.text)}{hint}")
-        return None
-
-
 _SECTION_NAME = SECTIONS["peers"].keywords["peer"].arguments[0]
 
 
@@ -305,27 +243,3 @@ def _is_keyword(word: str, follower: str) -> bool:
     if word == "no" or any(word in _first_words(kind) for kind in SECTIONS):
         return True
     return foreign.section_answer(word) is None and foreign.keyword_answer(word, follower) is not None
-
-
-def _read(argument: Argument, word: Word, subject: str, report: Reporter) -> Given | None:
-    """Return the value of `word`; None where it was refused and reported."""
-    try:
-        value: Value = read_value(argument, word.text)
-    except Refused as refused:
-        report.error(word, f"{subject}: {refused}")
-        return None
-    return Given(value, word)
-
-
-def _after(word: Word) -> Place:
-    """Return the place where the word after `word` is missing."""
-    return Place(word.line, word.end + 1)
-
-
-def _from_next_option(keyword: Keyword, rest: tuple[Word, ...]) -> tuple[Word, ...]:
-    """Return `rest` from the first word that can't be a value: an option of `keyword`, or one known elsewhere."""
-    known = {option.word for option in keyword.options} | foreign.foreign_options(keyword.name)
-    for index, word in enumerate(rest):
-        if word.text in known:
-            return rest[index:]
-    return ()

@@ -75,6 +75,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
 
     sections: list[Section]
     complete: bool
+    unused: tuple[Section, ...] = ()  # defaults that no section takes from
 
     def all(self, kind: str) -> Iterator[Section]:
         """Yield the sections of `kind` in the order of the file."""

@@ -25,8 +25,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\$?")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 _OCTAL = re.compile(r"0?[0-7]{3}")
+_PORTS = re.compile(r"[0-9]{1,5}-[0-9]{1,5}")  # HAProxy's way to bind several
 _DIGITS = re.compile(r"[0-9]{1,12}")
 _DURATION = re.compile(r"([0-9]{1,12})(us|ms|s|m|h|d)?")
+UNITS = frozenset({"us", "ms", "s", "m", "h", "d"})
 _UNIT_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
@@ -65,8 +67,6 @@ def format_ms(time_ms: int) -> str:
 
 
 def _name(_argument: Argument, text: str) -> str:
-    if text.endswith(",") and _NAME.fullmatch(text[:-1]) is not None:
-        raise Refused(f"{quote(text)} is not a name: words are parted by blanks, remove the ','")
     if _NAME.fullmatch(text) is None:
         raise Refused(
             f"{quote(text)} is not a name: use letters, digits, '.', '_' and '-', and start with a letter or digit"
@@ -225,7 +225,8 @@ def _host_name(_argument: Argument, text: str) -> str:
 
 def _port(text: str) -> int:
     if _DIGITS.fullmatch(text) is None or not 1 <= int(text) <= PORT_MAX:
-        raise Refused(f"port {quote(text)} is not a whole number from 1 to {PORT_MAX}")
+        several = ": write a line for each port" if _PORTS.fullmatch(text) is not None else ""
+        raise Refused(f"port {quote(text)} is not a whole number from 1 to {PORT_MAX}{several}")
     return int(text)
 
 
