@@ -32,6 +32,8 @@ debian:
 rootfs: .venv/ready
 	@.venv/bin/python -m gateway.lab.rootfs >/dev/null
 
+# The status page is tested in a real browser; its screenshots are kept in build/screenshots.
+test: PACKAGES += chromium chromium-driver fonts-inter
 test: setup
 	.venv/bin/pytest
 
