@@ -18,19 +18,22 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.actions import Action, ExtendServing, PersistVote, Send, StartServing, StopServing
+from gateway.core.actions import Action, ExtendServing, PersistOrders, PersistVote, Send, StartServing, StopServing
 from gateway.core.events import (
     DeadlineReached,
     Event,
     MessageReceived,
+    OrdersGiven,
+    OrdersPersisted,
     ResignationRequested,
     ServingStopped,
     StandingChanged,
     VotePersisted,
 )
 from gateway.core.node import ElectionPlan, Node, SavedVote
+from gateway.core.orders import NO_ORDERS, paused
 from gateway.core.timing import Timing
-from gateway.wire.messages import Message, Pulse, Resignation, Standing, VoteReply, VoteRequest
+from gateway.wire.messages import Message, Orders, Pulse, Resignation, Standing, VoteReply, VoteRequest
 
 from .audit import Violation
 from .fingerprint import MEMORY_MS, clone, fingerprint
@@ -71,6 +74,8 @@ class State(msgspec.Struct):
     ballots: tuple[tuple[int, int, str], ...]  # (term, voter, candidate)
     crashes: int  # that may still happen
     handovers: int
+    pauses: int
+    orders: tuple[Orders, ...]  # on the disks
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -80,6 +85,7 @@ class Scope(msgspec.Struct, frozen=True):
     ticks: int = 0
     crashes: int = 1
     handovers: int = 0  # a leader may be asked for so many
+    pauses: int = 0  # that may be ordered, at any node; its disk has them at once
     messages_max: int = 6  # in flight: another is lost
     term_max: int = 3
 
@@ -100,7 +106,10 @@ def key_of(state: State) -> Key:
         state.prints,
         frozenset([number for number, _ in state.flying]),
         number_of(
-            (state.disk, state.writing, state.stopping, state.led, state.ballots, state.crashes, state.handovers)
+            (
+                (state.disk, state.writing, state.stopping, state.led, state.ballots, state.crashes, state.handovers),
+                (state.pauses, state.orders),
+            )
         ),
         tuple([until_ms if until_ms > now_ms else 0 for until_ms in state.leases]),
         now_ms,  # the horizon is a time
@@ -178,6 +187,8 @@ class Explorer:
                         f"{NAMES[who]} is asked to make way for {heir}",
                         lambda who=who, heir=heir: self.hand_over(state, who, heir),
                     )
+            if state.pauses:
+                yield f"the cluster is paused at {NAMES[who]}", lambda who=who: self.pause(state, who)
             if state.crashes:
                 yield f"{NAMES[who]} crashes", lambda who=who: self.crash(state, who, written=False)
                 if writing is not None:
@@ -207,6 +218,10 @@ class Explorer:
         after = msgspec.structs.replace(state, handovers=state.handovers - 1)
         return self.step(after, who, ResignationRequested(E, "asked", heir))
 
+    def pause(self, state: State, who: int) -> State:
+        after = msgspec.structs.replace(state, pauses=state.pauses - 1)
+        return self.step(after, who, OrdersGiven(paused(NO_ORDERS, by=NAMES[who], at_s=0, reason="")))
+
     def crash(self, state: State, who: int, *, written: bool) -> State:
         vote, disk = state.writing[who], state.disk
         if written and vote is not None:
@@ -222,7 +237,7 @@ class Explorer:
         )
 
     def restart(self, state: State, who: int) -> State:
-        node = new_node(who, self.scope.candidates, state.disk[who], state.now_ms)
+        node = new_node(who, self.scope.candidates, state.disk[who], state.now_ms, state.orders[who])
         prints = _put(state.prints, who, print_of(node, state.now_ms))
         return msgspec.structs.replace(state, nodes=_put(state.nodes, who, node), prints=prints)
 
@@ -244,9 +259,15 @@ class Explorer:
             state.ballots,
             state.crashes,
             state.handovers,
+            state.pauses,
+            state.orders,
         )
         for action in actions:
             self.perform(after, who, action)
+        for action in actions:
+            if type(action) is PersistOrders:
+                after.orders = _put(after.orders, who, action.orders)
+                after = self.step(after, who, OrdersPersisted(action.orders))
         return after
 
     def decide(self, state: State, who: int, event: Event) -> Decision:
@@ -280,8 +301,10 @@ class Explorer:
                 saved = state.disk[who]
                 if term < saved.term or (term == saved.term and vote != saved.vote):
                     raise Violation(f"S5: {NAMES[who]} writes {action} over {saved}")
+                self.require_not_paused(state, who, action)
                 state.writing = _put(state.writing, who, action)
             case StartServing(_, term, until_ms):
+                self.require_not_paused(state, who, action)
                 if any(led == term and other != who for led, other in state.led):
                     raise Violation(f"S1: {NAMES[who]} is the second to lead term {term}")
                 state.led = tuple(sorted({*state.led, (term, who)}))
@@ -290,6 +313,11 @@ class Explorer:
                 self.grant(state, who, until_ms)
             case StopServing(_, term):
                 state.stopping = _put(state.stopping, who, term)
+
+    def require_not_paused(self, state: State, who: int, action: Action) -> None:
+        node = state.nodes[who]
+        if node is not None and node.book.paused:
+            raise Violation(f"O1: {NAMES[who]} acts by a pause, and: {action}")
 
     def grant(self, state: State, who: int, until_ms: int) -> None:
         for other, other_until_ms in enumerate(state.leases):
@@ -329,6 +357,8 @@ def _is_pre_vote(message: Message) -> bool:
 
 def term_of(message: Message) -> int:
     """Return the highest term that a message speaks of."""
+    if isinstance(message, Orders):
+        return 0
     return message.leads[0][1] if not isinstance(message, VoteRequest | VoteReply | Resignation) else message.term
 
 
@@ -347,7 +377,7 @@ def _story(parents: list[tuple[int, str]], number: int) -> list[str]:
 # -- beginnings ----------------------------------------------------------------------------------------------------
 
 
-def new_node(who: int, candidates: tuple[str, ...], saved: SavedVote, now_ms: int) -> Node:
+def new_node(who: int, candidates: tuple[str, ...], saved: SavedVote, now_ms: int, orders: Orders = NO_ORDERS) -> Node:
     node = Node(
         me=NAMES[who],
         voters=NAMES,
@@ -355,6 +385,7 @@ def new_node(who: int, candidates: tuple[str, ...], saved: SavedVote, now_ms: in
         timing=TIMING,
         saved={E: saved},
         now_ms=now_ms,
+        orders=orders,
     )
     node.step(StandingChanged(STANDING), now_ms)
     return node
@@ -378,6 +409,8 @@ def all_free(scope: Scope) -> State:
         ballots=(),
         crashes=scope.crashes,
         handovers=scope.handovers,
+        pauses=scope.pauses,
+        orders=(NO_ORDERS,) * 3,
     )
 
 
@@ -403,10 +436,13 @@ STORIES: dict[str, tuple[Callable[[Scope], State], Scope]] = {
     "a leader hands over": (one_leads, Scope(candidates=NAMES, crashes=0, handovers=1)),
     "a leader hands over, half a promise": (one_leads, Scope(ticks=1, crashes=0, handovers=1)),
     "a leader hands over, one crash": (one_leads, Scope(ticks=0, crashes=1, handovers=1)),
+    "two candidates, a pause": (all_free, Scope(crashes=0, pauses=1, messages_max=4)),
+    "a leader hands over, a pause": (one_leads, Scope(crashes=0, handovers=1, pauses=1)),
 }
 LONG_STORIES: dict[str, tuple[Callable[[Scope], State], Scope]] = {
     "two candidates, one crash, half a promise": (all_free, Scope(ticks=1)),
     "a leader, three candidates, one crash, a promise": (one_leads, Scope(candidates=NAMES, ticks=2)),
+    "two candidates, a pause, one crash": (all_free, Scope(pauses=1)),
     "a leader, eight messages, one crash, a promise": (one_leads, Scope(ticks=2, messages_max=8)),
 }
 
