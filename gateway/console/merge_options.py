@@ -43,7 +43,7 @@ def add_arguments(merge: argparse.ArgumentParser) -> None:
         help="when each one's negotiator was stopped, in seconds since 1970: its matches are charged until then",
     )
 
-    pool = merge.add_argument_group("what is known of the pool", "defaults are HTCondor's own")
+    pool = merge.add_argument_group("what is known of the pool; defaults are HTCondor's own")
     pool.add_argument(
         "--from-host", action="store_true", help="ask this host's HTCondor (condor_config_val) for all these"
     )

@@ -43,6 +43,7 @@ MODULES = (
     "explain",
     "report",
     "completion",
+    "man",
 )
 
 
@@ -66,6 +67,22 @@ def command_modules(names: Sequence[str] = MODULES) -> tuple[CommandModule, ...]
     return tuple(cast("CommandModule", importlib.import_module(f"{__name__}.{name}")) for name in names)
 
 
+class ScreenFormatter(argparse.HelpFormatter):
+    """Help that fits the screen: paragraphs are filled, examples and what is indented stay as they are written."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(
+            paragraph
+            if paragraph.startswith("examples:") or "\n " in paragraph
+            else super(ScreenFormatter, self)._fill_text(paragraph, width, indent)
+            for paragraph in paragraphs
+        )
+
+
 def add_command(commands: "Commands", module: CommandModule) -> argparse.ArgumentParser:
     """Add one command; what is chosen has its function as `command`."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -73,7 +90,7 @@ def add_command(commands: "Commands", module: CommandModule) -> argparse.Argumen
         help=module.HELP,
         description=module.DESCRIPTION,
         epilog="\n".join(("examples:", *(f"  {line}" for line in module.EXAMPLES))) if module.EXAMPLES else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=ScreenFormatter,
     )
     module.add_arguments(parser)
     parser.set_defaults(command=module.run)

@@ -20,7 +20,7 @@ writes the equivalent file; then it shows the old time of a takeover beside the 
 HTCondor's configuration. What HAD does not know it is told here, or asks for: the pool's address and its interface."""
 EXAMPLES = (
     "condor-gateway import-had --address 10.0.0.100 --device eth0 -o /etc/condor-gateway/gateway.cfg",
-    "condor-gateway import-had --address 10.0.0.100 --device eth0 --gateways gw1=10.0.0.91,gw2=10.0.0.92",
+    "condor-gateway import-had --address 10.0.0.9 --device eth0 --gateways gw1=10.0.0.91,gw2=10.0.0.92",
 )
 
 
