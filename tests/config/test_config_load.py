@@ -112,6 +112,10 @@ def test_every_shipped_configuration_is_valid_says_when_to_use_it_and_is_listed(
         ("direct", 5, OnPartition.HOLD, 1),
         ("nat", 5, OnPartition.HOLD, 1),
         ("two-pools", 7, OnPartition.HOLD, 2),
+        ("two-hosts", 2, OnPartition.HOLD, 1),
+        ("campus", 5, OnPartition.HOLD, 2),
+        ("haproxy-style", 5, OnPartition.HOLD, 1),
+        ("operators", 5, OnPartition.HOLD, 1),
     ],
 )
 def test_a_shipped_configuration_says_what_its_comment_promises(name, voters, policy, addresses):
