@@ -26,6 +26,7 @@ from gateway.config.settings import Peer, Role, Settings
 from gateway.console.admin import serve_admin
 from gateway.console.children import make_children
 from gateway.control.address import AddressService
+from gateway.control.advertising import make_advertising
 from gateway.control.commands import Commands, Level
 from gateway.control.configuration import describe
 from gateway.control.diversions import Diversions
@@ -335,6 +336,8 @@ async def _run_node(
         )
         log.info("node.started", roles=sorted(me.roles), voters=len(node.voters))
         history.tell("node-started", version=__version__, reloaded=estate is not None)
+        for name, advertising in make_advertising(settings, node, history, matchmakers).items():
+            await start(f"advertising {name}", advertising.run)
         await start("watching", watching.run)
         heir = await _wait_for_end(stop_wanted, parts)
         if heir is None:

@@ -51,9 +51,11 @@ def render_election(
     leader = election["leader"]
     head = f"{election['kind']} {name}: "
     if leader is None:
-        lines = [paint("bold", head) + paint("bad", "nobody") + f" (term {election['term']})"]
-        reason = _why(election)
-        lines += [f"  {reason}"] if reason else []
+        lost = election.get("lost")
+        since = f" for {duration(lost['ms_ago'] / 1000)}" if lost else ""
+        lines = [paint("bold", head) + paint("bad", "nobody") + f"{since} (term {election['term']})"]
+        lines += [f"  {_said(lost)}"] if lost else []
+        lines += [f"  {few}"] if (few := _too_few(document)) else []
     else:
         held = paint("new" if new else "good", leader)
         lines = [paint("bold", head) + held + _since(election, now_s) + f" ({_lease(election, document)})"]
@@ -85,11 +87,21 @@ def _lease(election: Document, document: Document) -> str:
     return ", ".join(words)
 
 
+def _too_few(document: Document) -> str:
+    """Say that too few voters are heard for anybody to be elected, where that is so."""
+    heard = 1 + sum(1 for peer in document["peers"].values() if _heard(peer))
+    voters = 1 + len(document["peers"])
+    needed = voters // 2 + 1
+    return f"{heard} of {voters} voters are heard, and {needed} must agree" if heard < needed else ""
+
+
 def _why(election: Document) -> str:
     change = election.get("last_change")
-    if change is None:
-        return ""
-    said = CAUSES.get(change["cause"], change["cause"]).format_map({"from": change["from"] or "nobody"})
+    return "" if change is None else _said(change)
+
+
+def _said(change: Document) -> str:
+    said = CAUSES.get(change["cause"], str(change["cause"])).format_map({"from": change["from"] or "nobody"})
     if change["cause"] in ("first", "died", "unseen") or not change["detail"]:
         return said
     return f"{said}: {change['detail']}"

@@ -87,6 +87,14 @@ class History:
         change = self._last.get(election)
         return None if change is None else msgspec.to_builtins(change)
 
+    def lost(self, election: str) -> dict[str, Any] | None:
+        """Return whose leadership ended, how long ago and why, as long as nobody leads; None: somebody does."""
+        course = self._courses[election]
+        if (end := course.lost) is None:
+            return None
+        ago_ms = boot_ms() - end.at_ms
+        return {"from": course.leader, "ms_ago": ago_ms, "cause": end.cause, "detail": end.detail}
+
     def changes(self, limit: int = CHANGES_AT_HAND, election: str | None = None) -> list[dict[str, Any]]:
         """Return the newest changes, the newest last; never more than `CHANGES_AT_HAND`."""
         chosen = [change for change in self._changes.values() if election in (None, change.election)]

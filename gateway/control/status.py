@@ -176,6 +176,7 @@ class Status:
                 "left_ms": max(election.promise.until_ms - now_ms, 0),
             },
             "last_change": self._history.last(election.name),
+            "lost": self._history.lost(election.name),
             "candidates": {name: standings.get(name) for name in election.candidates},
         }
 

@@ -15,6 +15,7 @@ from gateway.kernel.sd_notify import SystemdNotifier
 
 LOOK_S: Final = 1.0
 SILENT_MS_MIN: Final = 3_000  # a peer that is silent for less is the election's business alone
+UNHEARD_MS: Final = 15_000  # one that may be starting together with this node is waited for
 LAG_MS_MAX: Final = 2_000  # a standby's replica that is older is behind
 WARNINGS_MAX: Final = 1_000  # that have been told: some have numbers in them, and would be new for ever
 
@@ -77,7 +78,7 @@ class Watching:
             if peer == self._node.me:
                 continue
             heard_ms = self._node.heard_ms.get(peer)
-            silent = now_ms - (self._began_ms if heard_ms is None else heard_ms) >= self._silent_ms
+            silent = now_ms - self._began_ms >= UNHEARD_MS if heard_ms is None else now_ms - heard_ms >= self._silent_ms
             if silent and peer not in self._lost:
                 self._lost.add(peer)
                 self._history.tell("peer-lost", peer=peer, reason=_silence(heard_ms, now_ms))

@@ -132,6 +132,11 @@ class Course:
             }
         ]
 
+    @property
+    def lost(self) -> End | None:
+        """How the last leader's time ended, as long as nobody leads; None: somebody does, or nobody was seen to."""
+        return self._lost if self.present is None else None
+
     def _silence(self, now_ms: int, heard_ms: int | None) -> End:
         at_ms = now_ms if heard_ms is None else heard_ms
         return End(at_ms, Cause.LEASE_EXPIRED, f"nothing was heard of {self.present} for {now_ms - at_ms} ms")
@@ -179,7 +184,7 @@ class Course:
 
     def _how_it_ended(self, now_ms: int, leader: str, term: int, heard_ms: int | None) -> End:
         if self.leader is None:
-            return End(now_ms, FIRST, "nobody is known to have led before")
+            return End(now_ms, FIRST, "")
         if not self._seen:
             return End(now_ms, UNSEEN, "it happened while this node did not run")
         if self.present is None:

@@ -89,7 +89,15 @@ def test_what_other_nodes_say_of_themselves_fills_the_table():
     assert "down (deaf), warm" in line
 
 
-def test_where_nobody_leads_the_reason_is_that_of_the_last_change():
+def test_where_nobody_leads_it_is_said_since_when_why_and_what_is_lacking():
+    lost = {"from": "cm1", "ms_ago": 5_000, "cause": "died", "detail": "its control process has ended"}
+    alone = document(leader=None, leader_term=None, lost=lost)
+    alone["peers"]["cm2"]["heard_ms_ago"] = 8_000
+    assert render_election("pool", alone, NOW_S)[:3] == [
+        "matchmaker pool: nobody for 5 s (term 5)",
+        "  cm1 died",
+        "  1 of 3 voters are heard, and 2 must agree",
+    ]
     first = render_election("pool", document(leader=None, leader_term=None, last_change=None), NOW_S)[0]
     assert first == "matchmaker pool: nobody (term 5)"
 

@@ -493,3 +493,23 @@ async def test_schedd_answers_while_jobs_are_submitted_to_a_new_negotiator(lab):
         await on(lab, "cm1", "await fresh()")
         await lab.exec("submit1", ["condor_rm", "-all"])
     assert slowest_s < 10
+
+
+async def test_nodes_are_shown_by_the_pool_s_own_tools_and_removed_ones_are_not(lab):
+    await on(
+        lab,
+        "cm1",
+        """
+        from gateway.matchmaker import gateway_ads
+        def ad(node, cluster, *held):
+            return {"MyType": gateway_ads.MY_TYPE, "TargetType": "", "Name": f"{node}@{cluster}", "Node": node,
+                    "Cluster": cluster, "Holds": held, "Alive": True, "Term": 7}
+        await gateway_ads.send_ads(CM1, [ad("gw1", "lab", "pool-vip"), ad("gone", "lab"), ad("gone", "other")])
+        await gateway_ads.remove_others(CM1, "lab", ["gw1", "cm1"])
+        """,
+    )
+    query = ["condor_status", "-any", "-constraint", 'MyType=="MatchmakerGateway"', "-af", "Name", "Holds", "Alive"]
+    shown = await lab.exec("cm1", query)
+    assert shown.stdout.splitlines() == ["gone@other {  } true", 'gw1@lab { "pool-vip" } true']
+    slots = await lab.exec("cm1", ["condor_status", "-af", "Name"])
+    assert len(slots.stdout.split()) == 8, "nothing else is taken away"

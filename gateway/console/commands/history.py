@@ -73,7 +73,7 @@ def _kept(chosen: argparse.Namespace) -> list[Any] | None:
     from gateway.control.history_file import HistoryFile
 
     settings = load_file(chosen.file).require()
-    names = {one.name for one in (*settings.addresses, *settings.backends)}
+    names = {one.name for one in settings.addresses} | {one.name for one in settings.backends}
     path = Path(settings.state_dir) / "history.jsonl"
     try:
         lines = HistoryFile(path).read() if path.exists() else None

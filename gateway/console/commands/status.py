@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from typing import Any
 
 from gateway.console.commands.common import OK, add_file, ask
 
@@ -47,7 +48,7 @@ def run(chosen: argparse.Namespace) -> int:
     return OK
 
 
-def ask_others(chosen: argparse.Namespace) -> dict[str, object]:
+def ask_others(chosen: argparse.Namespace) -> dict[str, Any]:
     """Return the documents of the other nodes; those that do not answer are absent."""
     answers = ask(chosen, {"command": "peers", "request": "status"}, wait_s=PEERS_WAIT_S)
     return {name: answer for name, answer in answers.items() if "error" not in answer}
