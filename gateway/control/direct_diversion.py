@@ -10,7 +10,7 @@ import trio
 
 from gateway.config.settings import Address, Backend, Endpoint, Forward
 from gateway.control.diversion import Carried, Diversion, counted
-from gateway.control.figures import kernel_figures
+from gateway.control.figures import errors, kernel_figures
 from gateway.control.tally import Tally
 from gateway.kernel.direct import Direct
 from gateway.kernel.link import Event as LinkEvent
@@ -24,6 +24,7 @@ LINGER_S: Final = 0.5  # neighbours follow a gratuitous ARP within milliseconds 
 # name of `gateway.control.figures` -> counter of `Direct`
 _COUNTERS: Final = {
     "connections": "connections_total",
+    "refused": "refused_total",
     "bytes_to_server": "bytes_total",
     "datagrams_to_server": "datagrams_total",
 }
@@ -32,11 +33,11 @@ _COUNTERS: Final = {
 class DirectDiversion(Diversion):
     """Everything to one address goes to the elected server's MAC. Lives by the lease of the address' holder."""
 
-    def __init__(self, cluster: str, address: Address, backend: Backend) -> None:
+    def __init__(self, cluster: str, address: Address, backend: Backend, *, rate_max: int = 0) -> None:
         super().__init__(backend.name, Forward.DIRECT)
         self.address = address.name
         self._device = address.device
-        self._direct = Direct(address.ip, address.device, f"{cluster}-{address.name}")
+        self._direct = Direct(address.ip, address.device, f"{cluster}-{address.name}", rate_max=rate_max)
         self._resolver = Resolver((server.endpoint.host for server in backend.servers), address.device, self._resolved)
         self._server: Endpoint | None = None
         self._mac: str | None = None  # what the rules send to now
@@ -162,7 +163,7 @@ class DirectDiversion(Diversion):
             self._direct.state,
             self.fault,
             self._refused(),
-            kernel_figures(self.way, tally.totals, tally.rates),
+            kernel_figures(self.way, tally.totals, tally.rates) | {"errors": errors(tally.totals)},
             {
                 name: kernel_figures(self.way, of_server, tally.rates if name == tally.elected else {})
                 for name, of_server in tally.servers.items()

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 import trio
 
-from gateway.config.settings import Forward
+from gateway.config.settings import Backend, Forward, Settings
 from gateway.kernel.netlink import KernelRefused
 
 MEND_S: Final = 2.0  # between two tries to make rules that the kernel has refused, or that are gone
@@ -88,6 +88,15 @@ class Diversion:
             self._broken.set()
         else:
             self.log.info("diversion.mended")
+
+
+def rate_max(settings: Settings, backend: Backend) -> int:
+    """Return how many new connections a second one client address may make to a backend; 0: as many as it likes.
+
+    The kernel does not ask by which frontend they came: the most that one of them allows.
+    """
+    rates = [one.rate_source for one in settings.frontends if one.backend == backend.name]
+    return 0 if 0 in rates else max(rates, default=0)
 
 
 def counted(read: Callable[[], dict[str, int]]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import trio
 
 from gateway.config.settings import Endpoint, Forward, Peer, Settings
 from gateway.control.direct_diversion import DirectDiversion
-from gateway.control.diversion import Carried
+from gateway.control.diversion import Carried, rate_max
 from gateway.control.nat_diversion import NatDiversion
 from gateway.kernel.link import Event as LinkEvent
 
@@ -29,7 +29,12 @@ class Diversions:
             if bind.address in held and self._backends[frontend.backend].forward is Forward.DIRECT
         }
         self.direct = tuple(
-            DirectDiversion(settings.cluster, held[address], self._backends[backend])
+            DirectDiversion(
+                settings.cluster,
+                held[address],
+                self._backends[backend],
+                rate_max=rate_max(settings, self._backends[backend]),
+            )
             for address, backend in sorted(ways)
         )
         wants_nat = held and any(backend.forward is Forward.NAT for backend in settings.backends)

@@ -17,7 +17,7 @@ from gateway.control.traffic import figures as relay_figures
 Figures = Mapping[str, Any]
 
 NAT: Final[Figures] = {
-    "connections": {"now": None, "draining": None, "total": 0, "reset": 0, "drained": None},
+    "connections": {"now": None, "draining": None, "total": 0, "refused": 0, "reset": 0, "drained": None},
     "bytes": {"to_server": 0, "to_client": 0},
     "flows": {"now": None, "total": 0},
     "datagrams": {"to_server": 0, "to_client": 0},
@@ -26,7 +26,7 @@ NAT: Final[Figures] = {
     ),
 }
 DIRECT: Final[Figures] = {  # it sees packets one by one, and none of the answers
-    "connections": {"now": None, "total": 0, "reset": None},
+    "connections": {"now": None, "total": 0, "refused": 0, "reset": None},
     "bytes": {"to_server": 0, "to_client": None},
     "flows": {"now": None, "total": None},
     "datagrams": {"to_server": 0, "to_client": None},
@@ -40,8 +40,11 @@ DIRECT: Final[Figures] = {  # it sees packets one by one, and none of the answer
 }
 OF_WAY: Final[Mapping[Forward, Figures]] = {Forward.NAT: NAT, Forward.DIRECT: DIRECT}
 
+SOURCE_RATE: Final = "source rate"  # as in `gateway.control.traffic`
+
 _PLACES: Final = {
     "connections": ("connections", "total"),
+    "refused": ("connections", "refused"),  # above `rate-per-source`
     "reset": ("connections", "reset"),
     "flows": ("flows", "total"),
     "bytes_to_server": ("bytes", "to_server"),
@@ -72,6 +75,11 @@ def kernel_figures(
     found["rates"] |= {name: round(rates[name], 1) for name in found["rates"].keys() & rates.keys()}
     found["connections"] |= open_now or {}
     return found
+
+
+def errors(totals: Mapping[str, int]) -> dict[str, int]:
+    """Return why a way's rules did not carry what came, by cause; causes that have not occurred are absent."""
+    return {SOURCE_RATE: totals["refused"]} if totals.get("refused") else {}
 
 
 def add(one: Figures, other: Figures) -> dict[str, Any]:
@@ -146,7 +154,8 @@ def of_frontends(
         figures = dict(relayed[frontend.name])
         if backend["kernel"] is not None:
             alone = backend["frontends"] == [frontend.name]
-            figures = add(figures, backend["kernel"] if alone else _unknown(backend["kernel"]))
+            by_kernel = backend["kernel"] if alone else _unknown(backend["kernel"]) | {"errors": {}}
+            figures = add(figures, by_kernel)
         found[frontend.name] = {"backend": frontend.backend, "way": backend["way"], **figures}
     return found
 

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 import trio
 
 from gateway.config.settings import Address, Backend, Endpoint, Forward, Peer, Settings
-from gateway.control.diversion import LOOK_S, Carried, Diversion, counted
-from gateway.control.figures import kernel_figures
+from gateway.control.diversion import LOOK_S, Carried, Diversion, counted, rate_max
+from gateway.control.figures import errors, kernel_figures
 from gateway.control.tally import Tally
 from gateway.kernel.conntrack import Conntrack, Fill
 from gateway.kernel.nat import Nat, forwarding_sysctls
@@ -22,11 +22,13 @@ from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.sysctl import Sysctls
 
 SYSCTLS_FILE: Final = "gateway-sysctls.json"
+TABLE_FULL: Final = "table of flows full (packets of this host)"
 FLOWS_COUNTED_MAX: Final = 10_000  # 70 ms every 5 s, of an ordinary thread; in a greater table nobody counts ours
 
 # name of `gateway.control.figures` -> counters of `Nat`, which is their sum
 _COUNTERS: Final = {
     "connections": ("tcp_opened",),
+    "refused": ("tcp_refused",),
     "flows": ("udp_opened",),
     "bytes_to_server": ("tcp_received_bytes", "udp_received_bytes"),
     "bytes_to_client": ("tcp_sent_bytes", "udp_sent_bytes"),
@@ -192,7 +194,7 @@ class NatDiversion(Diversion):
             mine = {key.removeprefix(prefix): value for key, value in said.items() if key.startswith(prefix)}
             if mine:
                 self._counters[service] = mine
-                figures = {name: sum(mine[one] for one in counters) for name, counters in _COUNTERS.items()}
+                figures = {name: sum(mine.get(one, 0) for one in counters) for name, counters in _COUNTERS.items()}
                 tally.take(figures | {"reset": self.expelled_total[service]}, trio.current_time())
 
     def carried_of(self, service: str) -> Carried:
@@ -210,7 +212,7 @@ class NatDiversion(Diversion):
             self._nat.state,
             self.fault,
             None,
-            figures | {"errors": {"table of flows full (packets of this host)": full} if full else {}},
+            figures | {"errors": errors(tally.totals) | ({TABLE_FULL: full} if full else {})},
             {name: self._figures_of_server(service, name) for name in self._names[service].values()},
         )
 
@@ -252,7 +254,7 @@ def _service(settings: Settings, backend: Backend, me: Peer) -> Service:
         if bind.address in held
         for protocol in sorted(bind.protocols)
     )
-    return Service(backend.name, listeners, backend.transparent)
+    return Service(backend.name, listeners, backend.transparent, rate_max(settings, backend))
 
 
 def _addresses_of(settings: Settings, me: Peer, way: Forward) -> tuple[Address, ...]:

@@ -26,6 +26,7 @@ _ERRORS = {
     "hold_expired_total": "no server in time",
     "maxconn_refused_total": "maxconn",
     "source_refused_total": "maxconn-per-source",
+    "source_rate_refused_total": "source rate",
     "held_refused_total": "too many held",
     "silent_evicted_total": "too many silent",
     "hello_expired_total": "client-hello timeout",

@@ -34,15 +34,18 @@ _TOO_OLD = "`forward direct` needs nf_tables with netdev chains, fwd, and named 
 class Direct:
     """Forwarding of everything to `ip` that arrives at `device`, in the table `condor-gateway-<name>-direct`.
 
+    `rate_max` is how many new connections a second one client address may make; 0: as many as it likes.
+
     Nothing is installed by the constructor. All but `install` and `remove` is synchronous and takes microseconds.
 
     Raises:
         KernelRefused: no such device, not an Ethernet device, or the kernel has no nftables.
     """
 
-    def __init__(self, ip: str, device: str, name: str) -> None:
+    def __init__(self, ip: str, device: str, name: str, *, rate_max: int = 0) -> None:
         self.ip = str(ipaddress.ip_address(ip))
         self.device = device
+        self._rate_max = rate_max
         self.table = f"condor-gateway-{name}-direct"
         self._tables = OwnTables(self.table, _COMMENT, "the rules")
         self._nftables = self._tables.nftables
@@ -183,7 +186,8 @@ class Direct:
         """Return what the kernel has counted since the rules were built, also by a former process.
 
         `packets_total` and `bytes_total` forwarded (bytes with the Ethernet header, not the answers: they pass by),
-        `connections_total` (SYNs forwarded, repeated ones too), `datagrams_total`, `held_total` (SYNs, as above).
+        `connections_total` (SYNs forwarded, repeated ones too), `datagrams_total`, `held_total` (SYNs, as above),
+        `refused_total` (SYNs above the rate of their client, which were dropped).
 
         Raises:
             KernelRefused: the kernel cannot be asked.
@@ -198,6 +202,7 @@ class Direct:
             "connections_total": counted.get(direct_rules.CONNECTIONS, none).packets,
             "datagrams_total": counted.get(direct_rules.DATAGRAMS, none).packets,
             "held_total": counted.get(direct_rules.COUNTED_HELD, none).packets,
+            "refused_total": counted.get(direct_rules.REFUSED, none).packets,
         }
 
     def intact(self) -> bool:
@@ -227,7 +232,7 @@ class Direct:
         if mac is None:
             remedy = "it is not an Ethernet device; `forward direct` needs MAC addresses"
             raise KernelRefused(f"forward at {self.device!r}", errno.EPROTONOSUPPORT, remedy)
-        return Place(self.table, self.ip, self.device, index, _packed(mac))
+        return Place(self.table, self.ip, self.device, index, _packed(mac), self._rate_max)
 
     def _lease_batch(self, *kinds: int) -> Batch:
         parts = []

@@ -9,14 +9,28 @@ As `nft` would say it, for IPv4:
         ip protocol, ether daddr OWN, ip daddr VIP, @lease -> goto divert
     }
     chain divert {
-        tcp, ip saddr . tcp sport @held -> accept             # began without a server: the relay has it
+        tcp -> goto stream
         icmp error about a connection of @held -> accept
-        tcp syn, @server -> counter connections
         udp, @server -> counter datagrams
         @server -> counter forwarded, ether saddr OWN, ether daddr from @server, fwd
-        tcp syn -> counter held, update @held, accept         # no server: the relay holds it
-        tcp or icmp error, @last -> as above, by @last        # what is open goes on: its server may be elected again
-        tcp -> drop                                           # whose? a reset would end what another gateway forwarded
+        icmp error, @last -> as above, by @last
+    }
+    chain stream {
+        ip saddr . tcp sport @held -> goto kept
+        tcp syn -> goto new
+        @server -> as above
+        @last -> as above, by @last                           # what is open goes on: its server may be elected again
+        drop                                                  # whose? a reset would end what another gateway forwarded
+    }
+    chain kept {                                              # began without a server: the relay has it
+        tcp not syn -> update @held
+        accept
+    }
+    chain new {
+        update @sources { ip saddr limit rate over .../second } counter refused drop
+        @server -> counter connections, and as above
+        counter held, update @held, accept                    # no server: the relay holds it
+        drop                                                  # @held is full
     }
 
 What falls off the end is this host's own. IPv6 has one rule more: neighbour discovery is this host's own.
@@ -33,13 +47,17 @@ from gateway.kernel.nftables import NFPROTO_NETDEV
 from gateway.kernel.tables import Layout
 
 PRIORITY: Final = -600  # before the fence's -500: a graceful move leaves us forwarding after its lease has ended
-LEASE, SERVER, LAST, HELD = "lease", "server", "last", "held"
+LEASE, SERVER, LAST, HELD, SOURCES = "lease", "server", "last", "held", "sources"
 FORWARDED, CONNECTIONS, DATAGRAMS, COUNTED_HELD = "forwarded", "connections", "datagrams", "held"
+REFUSED: Final = "refused"
 HELD_MAX: Final = 65_536  # 6 MB of the kernel's memory; the relay holds far fewer
 HELD_NEW_MS: Final = 60_000  # a SYN alone: a flood of them has left no trace after this
 HELD_MS: Final = 600_000  # after the client's last packet; the relay's keepalive has it say something every two minutes
+SOURCES_MAX: Final = 65_536  # clients that have come of late: another 10 MB
+SOURCE_MS: Final = 5_000  # a client's bucket is full again after a second, and may be forgotten then
 
-_INGRESS, _DIVERT = "ingress", "divert"
+_INGRESS, _DIVERT, _STREAM, _KEPT, _NEW = "ingress", "divert", "stream", "kept", "new"
+_CHAINS: Final = (_DIVERT, _STREAM, _KEPT, _NEW)
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _FRAGMENT = 44
@@ -73,13 +91,18 @@ _SHAPES: Final = {
 
 
 class Place(NamedTuple):
-    """What the rules of a gateway are made of: the table, the address, its device, and that device's present MAC."""
+    """What the rules of a gateway are made of: the table, the address, its device, and that device's present MAC.
+
+    `rate_max` is how many new connections a second one client address may make, 0: as many as it likes. One too many is
+    dropped, not refused: the client's kernel tries again after a second.
+    """
 
     table: str
     ip: str
     device: str
     device_index: int
     mac: bytes
+    rate_max: int = 0
 
     @property
     def key(self) -> bytes:
@@ -102,22 +125,26 @@ def layout(place: Place) -> Layout:
         nft.new_collection(table, SERVER, nft.SET_MAP, address, mac, family=NFPROTO_NETDEV),
         nft.new_collection(table, LAST, nft.SET_MAP, address, mac, family=NFPROTO_NETDEV),
         nft.new_collection(table, HELD, nft.SET_TIMEOUT | nft.SET_EVAL, origin, family=NFPROTO_NETDEV, size=HELD_MAX),
+        nft.new_collection(
+            table, SOURCES, nft.SET_TIMEOUT | nft.SET_EVAL, address, family=NFPROTO_NETDEV, size=SOURCES_MAX
+        ),
         *(
             nft.new_counter(table, name, family=NFPROTO_NETDEV)
-            for name in (FORWARDED, CONNECTIONS, DATAGRAMS, COUNTED_HELD)
+            for name in (FORWARDED, CONNECTIONS, DATAGRAMS, COUNTED_HELD, REFUSED)
         ),
-        nft.new_plain_chain(table, _DIVERT, family=NFPROTO_NETDEV),
+        *(nft.new_plain_chain(table, name, family=NFPROTO_NETDEV) for name in _CHAINS),
         nftables.new_chain(table, _INGRESS, nftables.HOOK_INGRESS, place.device, PRIORITY),
     ]
-    return Layout({NFPROTO_NETDEV: (_INGRESS, _DIVERT)}, tuple(filling))
+    return Layout({NFPROTO_NETDEV: (_INGRESS, *_CHAINS)}, tuple(filling))
 
 
 def rules(place: Place) -> list[bytes]:
     """Return the messages that replace all rules of the table."""
+    chains = {_INGRESS: [_ours(place)], _DIVERT: _divert(place), _STREAM: _stream(place), _KEPT: _kept(place)}
+    chains[_NEW] = _new(place)
     return [
-        *(nft.flush_rules(place.table, chain, family=NFPROTO_NETDEV) for chain in (_INGRESS, _DIVERT)),
-        nftables.new_rule(place.table, _INGRESS, _ours(place)),
-        *(nftables.new_rule(place.table, _DIVERT, rule) for rule in _divert(place)),
+        *(nft.flush_rules(place.table, chain, family=NFPROTO_NETDEV) for chain in chains),
+        *(nftables.new_rule(place.table, chain, rule) for chain, rules in chains.items() for rule in rules),
     ]
 
 
@@ -137,33 +164,66 @@ def _ours(place: Place) -> bytes:
 
 
 def _divert(place: Place) -> list[bytes]:
-    shape = place.shape
-    target = payload(NETWORK_HEADER, shape.target, shape.address_bytes, _KEY)
-    server, last = target + lookup(SERVER, into=_MAC), target + lookup(LAST, into=_MAC)
-    origin = payload(NETWORK_HEADER, shape.source, shape.address_bytes, _KEY) + payload(
-        TRANSPORT_HEADER, 0, 2, _port_word(shape)
-    )
-    hold = nft.dynset(HELD, nft.DYNSET_UPDATE, timeout_ms=HELD_NEW_MS)
-    refresh = nft.dynset(HELD, nft.DYNSET_UPDATE, timeout_ms=HELD_MS)
-    local, drop, send = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP), _send(place)
-    tcp = _is(shape, _TCP)
-    flags = payload(TRANSPORT_HEADER, _FLAGS, 1, _OTHER) + nft.bitwise(_FLAGS_MASK, b"\0", _OTHER)
-    new = tcp + flags + compare(_SYN, _OTHER)
-    later = flags + compare(_SYN, _OTHER, nft.UNEQUAL)
+    shape, local, send = place.shape, nft.verdict(nft.ACCEPT), _send(place)
     return [
         *([_icmp_is(shape, _DISCOVERY) + local] if shape.icmp == _ICMPV6 else []),
-        tcp + origin + lookup(HELD) + later + refresh + local,
-        new + origin + lookup(HELD) + local,
+        _is(shape, _TCP) + nft.verdict(nft.GOTO, _STREAM),
         *(_icmp_is(shape, types) + _is_about_held(shape) + local for types in shape.errors),
-        new + server + nft.count(CONNECTIONS),
-        *(datagram + server + nft.count(DATAGRAMS) for datagram in _datagrams(shape)),
-        server + send,
-        new + nft.count(COUNTED_HELD) + origin + hold + local,
-        new + drop,  # @held is full
-        tcp + last + send,
-        tcp + drop,
-        *(_icmp_is(shape, types) + last + send for types in shape.errors),
+        *(datagram + _mac_in(place, SERVER) + nft.count(DATAGRAMS) for datagram in _datagrams(shape)),
+        _mac_in(place, SERVER) + send,
+        *(_icmp_is(shape, types) + _mac_in(place, LAST) + send for types in shape.errors),
     ]
+
+
+def _stream(place: Place) -> list[bytes]:
+    """Return what every segment of a connection meets: as few rules as can be."""
+    send = _send(place)
+    return [
+        _origin(place.shape) + lookup(HELD) + nft.verdict(nft.GOTO, _KEPT),
+        _flags_are(nft.EQUAL) + nft.verdict(nft.GOTO, _NEW),
+        _mac_in(place, SERVER) + send,
+        _mac_in(place, LAST) + send,
+        nft.verdict(nft.DROP),
+    ]
+
+
+def _kept(place: Place) -> list[bytes]:
+    refresh = nft.dynset(HELD, nft.DYNSET_UPDATE, timeout_ms=HELD_MS)
+    return [_flags_are(nft.UNEQUAL) + _origin(place.shape) + refresh, nft.verdict(nft.ACCEPT)]
+
+
+def _new(place: Place) -> list[bytes]:
+    shape, drop = place.shape, nft.verdict(nft.DROP)
+    hold = nft.dynset(HELD, nft.DYNSET_UPDATE, timeout_ms=HELD_NEW_MS)
+    too_fast = []
+    if place.rate_max:
+        source = payload(NETWORK_HEADER, shape.source, shape.address_bytes, _KEY)
+        over = nft.dynset(SOURCES, nft.DYNSET_UPDATE, timeout_ms=SOURCE_MS, rate_max=place.rate_max)
+        too_fast = [source + over + nft.count(REFUSED) + drop]
+    return [
+        *too_fast,
+        _mac_in(place, SERVER) + nft.count(CONNECTIONS) + _send(place),
+        nft.count(COUNTED_HELD) + _origin(shape) + hold + nft.verdict(nft.ACCEPT),
+        drop,  # @held is full
+    ]
+
+
+def _mac_in(place: Place, of_map: str) -> bytes:
+    """Return the expressions that go on only where the map has a MAC for the address: it is in `_MAC` then."""
+    shape = place.shape
+    return payload(NETWORK_HEADER, shape.target, shape.address_bytes, _KEY) + lookup(of_map, into=_MAC)
+
+
+def _origin(shape: Shape) -> bytes:
+    """Return the expressions that load the client's address and port, the key of @held."""
+    source = payload(NETWORK_HEADER, shape.source, shape.address_bytes, _KEY)
+    return source + payload(TRANSPORT_HEADER, 0, 2, _port_word(shape))
+
+
+def _flags_are(operator: int) -> bytes:
+    """Return the expressions that go on only for a segment that begins a connection (EQUAL), or for others."""
+    flags = payload(TRANSPORT_HEADER, _FLAGS, 1, _OTHER) + nft.bitwise(_FLAGS_MASK, b"\0", _OTHER)
+    return flags + compare(_SYN, _OTHER, operator)
 
 
 def _send(place: Place) -> bytes:

@@ -162,7 +162,8 @@ class Nat:
     def counters(self) -> dict[str, int]:
         """Return what the kernel has counted since the tables were first built.
 
-        Keys are "<service>.<what>": tcp_opened and udp_opened (new flows), tcp_received_packets, tcp_received_bytes,
+        Keys are "<service>.<what>": tcp_opened and udp_opened (new flows), tcp_refused (SYNs above the rate of their
+        client), tcp_received_packets, tcp_received_bytes,
         tcp_sent_..., and the same of UDP, whose packets are datagrams (put together from their fragments). "Received"
         is from clients; bytes count IP headers. What the relay carries is not in them.
 
@@ -174,7 +175,7 @@ class Nat:
         for family in self._layout.chains:
             for counter, counted in counters_of(self._tables, family).items():
                 slot, what = nat_rules.of_counter(counter)
-                if what.endswith("opened"):
+                if what.endswith(("opened", "refused")):
                     numbers = {f"{names[slot]}.{what}": counted.packets}
                 else:
                     key = f"{names[slot]}.{what}"

@@ -11,6 +11,7 @@ As `nft` would say it, for IPv4 (one table of each IP version that has a listene
         ip daddr . meta l4proto . th dport vmap @generation
     }
     chain service_0_tcp_1 {                                    # a new flow; conntrack remembers the rest
+        tcp flags syn, update @sources_0 { ip saddr limit rate over .../second } counter service_0_tcp_refused drop
         tcp flags syn                                          # not if transparent: see `_translate`
         ... @server                                            # no element: the rule ends, the packet goes up
         ct mark set (ct mark & ~ours) | 0x..., counter name service_0_tcp_opened, dnat to ...
@@ -50,6 +51,9 @@ PROTOCOLS: Final = ("tcp", "udp")
 GENERATION, SERVER, TRAFFIC, HIDDEN, OWN, ITSELF = "generation", "server", "traffic", "hidden", "own", "itself"
 TRANSLATE, COUNT, TRANSLATE_SOURCE = -100, -50, 100  # priorities
 
+SOURCES_MAX: Final = 65_536  # clients of a service that have come of late; 10 MB of the kernel's memory
+SOURCE_MS: Final = 5_000  # a client's bucket is full again after a second, and may be forgotten then
+
 _NUMBERS: Final = {"tcp": 6, "udp": 17}
 _SYN: Final = (  # RFC 9293 §3.1: of FIN, SYN, RST and ACK only SYN
     nft.payload(nft.TRANSPORT_HEADER, 13, 1) + nft.bitwise(b"\x17", b"\0") + nft.compare(b"\2")
@@ -78,11 +82,16 @@ class Listener(NamedTuple):
 
 
 class Service(NamedTuple):
-    """Listeners that follow one election; `transparent`: the servers see the clients' own addresses."""
+    """Listeners that follow one election; `transparent`: the servers see the clients' own addresses.
+
+    `rate_max` is how many new connections a second one client address may make, 0: as many as it likes. One too many is
+    dropped, not refused: the client's kernel tries again after a second.
+    """
 
     name: str
     listeners: tuple[Listener, ...]
     transparent: bool = False
+    rate_max: int = 0
 
 
 def mark(slot: int, protocol: str, generation: int) -> int:
@@ -102,8 +111,13 @@ def of_chain(name: str) -> tuple[int, int]:
 
 
 def counter_name(slot: int, protocol: str, what: str) -> str:
-    """Return the name of a counter: `what` is "opened" (new flows), "received" or "sent" (packets)."""
+    """Return the name of a counter: `what` is "opened" (new flows), "refused", "received" or "sent" (packets)."""
     return f"service_{slot}_{protocol}_{what}"
+
+
+def sources(slot: int) -> str:
+    """Return the name of the set of a service's clients."""
+    return f"sources_{slot}"
 
 
 def of_counter(name: str) -> tuple[int, str]:
@@ -212,7 +226,12 @@ class _Family:
             self._collection(HIDDEN, 0, (nft.TYPE_MARK, 4)),
             self._collection(ITSELF, 0, itself),
             self._collection(OWN, 0, (self.address_type, self.address_bytes)),
+            *(self._sources(slot) for slot, service in self.services.items() if service.rate_max),
         ]
+
+    def _sources(self, slot: int) -> bytes:
+        flags, key = nft.SET_EVAL | nft.SET_TIMEOUT, (self.address_type, self.address_bytes)
+        return nft.new_collection(self.table, sources(slot), flags, key, family=self.family, size=SOURCES_MAX)
 
     def _collection(self, name: str, flags: int, key: tuple[int, int], data: tuple[int, int] | None = None) -> bytes:
         return nft.new_collection(self.table, name, flags, key, data, family=self.family)
@@ -222,7 +241,8 @@ class _Family:
             counter_name(slot, protocol, what)
             for slot, service in self.services.items()
             for protocol in self._protocols(service)
-            for what in ("opened", "received", "sent")
+            for what in ("opened", "refused", "received", "sent")
+            if what != "refused" or protocol == "tcp"
         ]
         return [nft.new_counter(self.table, name, counted.get(name), family=self.family) for name in names]
 
@@ -267,10 +287,22 @@ class _Family:
         for slot, service in self.services.items():
             for protocol in self._protocols(service):
                 first = _SYN if protocol == "tcp" and not service.transparent else b""
+                if protocol == "tcp" and service.rate_max:
+                    too_fast = self._too_fast(slot, service.rate_max)
+                    rules += [(chain(slot, protocol, turn), too_fast) for turn in (0, 1)]
                 rules += [
                     (chain(slot, protocol, turn), first + self._translate(slot, protocol, turn)) for turn in (0, 1)
                 ]
         return [nftables.new_rule(self.table, name, rule, family=self.family) for name, rule in rules]
+
+    def _too_fast(self, slot: int, rate_max: int) -> bytes:
+        return (
+            _SYN
+            + nft.payload(nft.NETWORK_HEADER, self.source, self.address_bytes)
+            + nft.dynset(sources(slot), nft.DYNSET_UPDATE, timeout_ms=SOURCE_MS, rate_max=rate_max)
+            + nft.count(counter_name(slot, "tcp", "refused"))
+            + nft.verdict(nft.DROP)
+        )
 
     def _load_listener(self) -> bytes:
         return (

@@ -160,12 +160,30 @@ def count_by(of_map: str, register: int = _WORD_0) -> bytes:
 
 
 def dynset(
-    of_set: str, operation: int, register: int = _WORD_0, *, data: int | None = None, timeout_ms: int | None = None
+    of_set: str,
+    operation: int,
+    register: int = _WORD_0,
+    *,
+    data: int | None = None,
+    timeout_ms: int | None = None,
+    rate_max: int | None = None,
 ) -> bytes:
-    """Add, update (which also restarts the timeout) or delete the register's value in a set (SET_EVAL)."""
+    """Add, update (which also restarts the timeout) or delete the register's value in a set (SET_EVAL).
+
+    With `rate_max` go on only if this element has come here more often than so many times a second: each has a bucket
+    of its own, which holds as many. A set that is full takes nobody in, and who is not in it is not limited.
+    """
     of_data = number(5, data) if data is not None else b""
     timeout = attribute(6, struct.pack("!Q", timeout_ms)) if timeout_ms is not None else b""
-    return _expression("dynset", string(1, of_set), number(3, operation), number(4, register), of_data, timeout)
+    limit = nested(7, _over(rate_max)) if rate_max is not None else b""
+    return _expression("dynset", string(1, of_set), number(3, operation), number(4, register), of_data, timeout, limit)
+
+
+def _over(rate_max: int) -> bytes:
+    """Return what `limit rate over N/second burst N packets` is inside another expression."""
+    rate, unit = attribute(1, struct.pack("!Q", rate_max)), attribute(2, struct.pack("!Q", 1))
+    of_packets, inverted = number(4, 0), number(5, 1)
+    return string(1, "limit") + nested(2, rate, unit, number(3, rate_max), of_packets, inverted)
 
 
 def nat(kind: int, family: int, address: int, port: int | None = None) -> bytes:

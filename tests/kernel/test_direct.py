@@ -16,7 +16,8 @@ from gateway.kernel.direct import Direct
 from gateway.kernel.direct_rules import HELD_NEW_MS
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.offload import merges_received
-from tests.support.direct_pool import PORT, TABLE, Pool, channel, say, serve, stream_to
+from tests.support.direct_pool import PORT, TABLE, Pool, ask, channel, on_direct, say, serve, stream_to
+from tests.support.nat_net import burst
 from tests.support.netns import DEVICE, Segment, ip
 
 pytestmark = pytest.mark.kernel
@@ -68,6 +69,22 @@ def test_the_kernel_counts_what_it_forwards(pool: Pool) -> None:
     assert counted["held_total"] == 0
     assert counted["packets_total"] >= 1 + 3 + 4  # a datagram, its three fragments, a connection
     assert counted["bytes_total"] > 3_010
+
+
+def test_a_client_that_connects_too_fast_waits_for_its_next_second_and_others_do_not(pool: Pool) -> None:
+    pool.hold(pool.gw1, pool.m1)
+    before = pool.counters(pool.gw1)
+    pool.gw1.call(on_direct, pool.ip, lambda direct: None, rate_max=10)  # as a reload with another limit
+    bursting = pool.client.start(burst, pool.ip, 15)
+    time.sleep(0.3)
+    assert pool.gw2.call(ask, pool.ip, TCP, 10).startswith("m1 ")
+    soon, later = bursting.result()
+    bursting.kill()
+    assert 10 <= soon < 15, "as many as its bucket holds, and those that came into it meanwhile"
+    assert later == 15, "dropped, not refused: its kernel tries again"
+    after = pool.counters(pool.gw1)
+    assert after["refused_total"] - before["refused_total"] >= 15 - soon
+    assert after["connections_total"] - before["connections_total"] == 16
 
 
 def test_a_switch_resets_old_connections_and_serves_new_ones_at_once(pool: Pool) -> None:

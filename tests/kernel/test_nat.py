@@ -15,6 +15,7 @@ from tests.support.nat_net import (
     Net,
     ask,
     build,
+    burst,
     datagrams,
     exchange,
     follow,
@@ -76,6 +77,21 @@ def test_a_client_behind_a_stateful_filter_is_roused_too(either: Net) -> None:
         *heard, ended = waiting.result()
     assert heard[-1] == "ECONNRESET"
     assert ended - switched < 2
+
+
+def test_a_client_that_connects_too_fast_waits_for_its_next_second_and_others_do_not(either: Net) -> None:
+    limited = service(either.ip)._replace(rate_max=10)
+    either.gateway.call(with_nat, lambda nat: nat.switch(either.endpoints[0]), limited)
+    with in_client(either, burst, either.ip, 15) as bursting:
+        time.sleep(0.3)
+        assert either.servers[1].call(ask, either.ip)[0] == "s1"
+        soon, later_on = bursting.result()
+    assert 10 <= soon < 15, "as many as its bucket holds, and those that came into it meanwhile"
+    assert later_on == 15, "dropped, not refused: its kernel tries again"
+    counted = either.gateway.call(with_nat, lambda nat: nat.counters(), limited)
+    assert counted["pool.tcp_refused"] >= 15 - soon
+    assert either.client.call(ask, either.ip, "udp")[0] == "s1"
+    assert counted["pool.tcp_opened"] == 16
 
 
 @pytest.mark.parametrize("size", [1, 3_000])

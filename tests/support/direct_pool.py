@@ -82,8 +82,8 @@ class Pool:
             assert time.monotonic() < until, "the address never answered"
 
 
-def on_direct(ip: str, act: Callable[[Direct], Any], *, keep: bool = True) -> Any:
-    direct = Direct(ip, DEVICE, NAME)
+def on_direct(ip: str, act: Callable[[Direct], Any], *, keep: bool = True, rate_max: int = 0) -> Any:
+    direct = Direct(ip, DEVICE, NAME, rate_max=rate_max)
     direct.install(keep=keep)
     try:
         return act(direct)

@@ -108,6 +108,29 @@ def conversation(asking: socket.socket, said: bytes = b"?") -> list[str]:
     return answer.decode().split(" ")
 
 
+def burst(ip: str, count: int, wait_s: float = 0.5) -> tuple[int, int]:
+    """Open so many connections at once: how many stand after a while, and when SYNs have been sent again (3 s)."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    opening = [socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(count)]
+    for one in opening:
+        one.connect_ex((ip, PORT))
+    counts = []
+    for seconds in (wait_s, 3.0):
+        time.sleep(seconds)
+        counts.append(sum(is_connected(one) for one in opening))
+    for one in opening:
+        one.close()
+    return counts[0], counts[1]
+
+
+def is_connected(opening: socket.socket) -> bool:
+    try:
+        opening.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def with_nat(act: Callable[[Nat], Any], *services: Service, keep: bool = True) -> Any:
     """Do something with the translation as a process that comes and goes."""
     nat = Nat("pool", services)
