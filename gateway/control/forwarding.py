@@ -7,13 +7,25 @@ from typing import Any
 import structlog
 import trio
 
-from gateway.config.settings import Address, Backend, Endpoint, Frontend, Peer, Settings
+from gateway.config.settings import Address, Backend, Endpoint, Frontend, LogFormat, Peer, Settings
+from gateway.control.commands import Commands
 from gateway.control.diversions import Diversions
+from gateway.control.sessions import SESSIONS_DEFAULT, RelaySessions
 from gateway.control.traffic import Traffic
 from gateway.core.actions import FollowLeader
 from gateway.relay.client import Relay, RelayDied, RelayEvent, RelayProcess, RelayStarted
 from gateway.relay.limits import RESERVE_DESCRIPTORS, demand
-from gateway.relay.messages import Listener, ListenFailed, Ready, Report, Switched, WhenDown
+from gateway.relay.messages import (
+    Listener,
+    ListenFailed,
+    Ready,
+    Report,
+    Sessions,
+    ShutDown,
+    Switched,
+    Tcplog,
+    WhenDown,
+)
 from gateway.relay.workers import Workers, workers_count
 
 # A collector's forwarding socket is blocking: what it waits for, the whole pool waits for. Measured: with these bounds
@@ -32,6 +44,7 @@ def frontend_listeners(settings: Settings, me: Peer) -> tuple[Listener, ...]:
     """
     addresses = {address.name: address for address in settings.addresses}
     backends = {backend.name: backend for backend in settings.backends}
+    as_json = settings.log_format is LogFormat.JSON
     return tuple(
         _frontend_listener(
             f"{frontend.name}/{bind.address}:{bind.port}/{protocol}",
@@ -40,6 +53,7 @@ def frontend_listeners(settings: Settings, me: Peer) -> tuple[Listener, ...]:
             bind.port,
             frontend,
             backends[frontend.backend],
+            Tcplog(json=as_json, node=me.name, frontend=frontend.name) if frontend.tcplog else None,
         )
         for frontend in settings.frontends
         for bind in frontend.binds
@@ -49,7 +63,7 @@ def frontend_listeners(settings: Settings, me: Peer) -> tuple[Listener, ...]:
 
 
 def _frontend_listener(
-    name: str, protocol: str, address: Address, port: int, frontend: Frontend, backend: Backend
+    name: str, protocol: str, address: Address, port: int, frontend: Frontend, backend: Backend, tcplog: Tcplog | None
 ) -> Listener:
     return Listener(
         name=name,
@@ -68,7 +82,10 @@ def _frontend_listener(
         held_max=frontend.maxconn,
         silent_max=max(SILENT_MIN, frontend.maxconn // 2),
         source_max=frontend.maxconn_source,
+        source_rate=frontend.rate_source,
         flows_max=frontend.maxconn,
+        servers=tuple((str(server.endpoint), server.name) for server in backend.servers),
+        tcplog=tcplog,
     )
 
 
@@ -135,6 +152,7 @@ class Forwarding:
         self.workers = Workers(workers_count(workers) if frontends else 1, spawn, self._report)
         self._whys: list[str | None] = [None] * len(self.workers.relays)  # why each does not listen; "": it does
         self.traffic = Traffic(listeners, {listener.name: frontend_of(listener.name) for listener in frontends})
+        self._sessions = RelaySessions(self.workers.relays, frontends)
         self.restarts = [0] * len(self.workers.relays)
         self.workers.configure(listeners)
         self.warnings = self._cuts(frontends)
@@ -230,6 +248,8 @@ class Forwarding:
                 # Said when every listener is open: also of one that had failed, and was tried again.
                 log.info("relay.ready", listeners=count)
                 self._set_ready(number, "")
+            case Sessions() | ShutDown():
+                self._sessions.take(number, event)
             case Switched(route=route, epoch=epoch, connections_closed=closed, flows_closed=flows, took_us=took_us):
                 log.info(
                     "relay.switched",
@@ -246,6 +266,18 @@ class Forwarding:
             self._log.warning("relay.degraded", listening=self.listening, workers=len(self._whys), reason=why_not)
         # The kernel gives clients to those sockets only that listen: one is enough.
         self._on_ready(self.listening > 0, "" if self.listening else why_not)
+
+    def register(self, commands: Commands) -> None:
+        """Answer what can be asked of the relay's connections."""
+        self._sessions.register(commands)
+
+    async def sessions(self, limit: int = SESSIONS_DEFAULT) -> dict[str, Any]:
+        """Return what up to `limit` connections of the relay are doing; see `RelaySessions.list`."""
+        return await self._sessions.list(limit)
+
+    async def shut_down(self, session: str) -> bool:
+        """Reset the connection that `sessions` calls so; return whether there was one."""
+        return await self._sessions.shut_down(session)
 
     def _report(self, number: int, report: Report) -> None:
         self.traffic.take(number, report, trio.current_time())
@@ -283,6 +315,7 @@ class Forwarding:
             "restarts_total": self.restarts[number],
             "cpu": round(cpu, 3),
             "resident_kib": vitals.resident_kib if vitals else 0,
+            "log_dropped_total": vitals.log_dropped_total if vitals else 0,
             "descriptors": {
                 "used": vitals.descriptors if vitals else 0,
                 "limit": vitals.descriptors_max if vitals else self.workers.descriptors,

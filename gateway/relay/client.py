@@ -15,7 +15,17 @@ import msgspec
 import trio
 
 from gateway.config.settings import Endpoint
-from gateway.relay.messages import MESSAGE_BYTES_MAX, Answer, Configure, Listener, Order, Report, Route
+from gateway.relay.messages import (
+    MESSAGE_BYTES_MAX,
+    Answer,
+    Configure,
+    Listener,
+    ListSessions,
+    Order,
+    Report,
+    Route,
+    Shutdown,
+)
 
 BACK_OFF_MS_MIN = 20
 BACK_OFF_MS_MAX = 800  # with the start of Python itself a dead relay is back within a second or so
@@ -131,6 +141,10 @@ class Relay:
             order = msgspec.structs.replace(order, drain_ms=min(drain_ms, unsent.drain_ms))
         self._routes[route] = order
         self._send(f"route {route}", order)
+
+    def ask(self, key: str, question: ListSessions | Shutdown) -> None:
+        """Ask the present process, if there is one; the answer comes by `events`. Another one is not asked anew."""
+        self._send(key, question)
 
     def _send(self, key: str, order: Order) -> None:
         if self._socket is None:

@@ -35,9 +35,11 @@ class Counters:
     reset_by_client_total: int
     reset_by_server_total: int
     silent_evicted_total: int
+    source_rate_refused_total: int
     source_refused_total: int
     spliced_bytes_total: int
     transparent_busy_total: int
+    transparent_own_total: int
     transparent_refused_total: int
     unreachable_total: int
 

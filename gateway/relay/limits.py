@@ -30,6 +30,7 @@ def share(listener: Listener, workers: int) -> Listener:
         silent_max=-(-listener.silent_max // workers),
         held_max=-(-listener.held_max // workers),
         source_max=-(-listener.source_max // workers),
+        source_rate=-(-listener.source_rate // workers),
         flows_max=-(-listener.flows_max // workers),
     )
 

@@ -17,6 +17,15 @@ class WhenDown(enum.StrEnum):
     REFUSE = "refuse"  # close the listener itself, so that a connect is refused at once: for a collector's view hosts
 
 
+class Tcplog(msgspec.Struct, frozen=True, kw_only=True):
+    """A line is written for each connection that has ended; see `ending`."""
+
+    json: bool = False  # one JSON object a line, with the text in it
+    node: str = ""
+    frontend: str = ""
+    servers: dict[str, str] = {}  # "host:port" -> what the file calls it
+
+
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
     """One listening port of the relay and its limits. TCP and UDP of one `route` always go to one server."""
 
@@ -33,14 +42,17 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     hello_ms: int = 10_000  # HOLD: a client that says nothing is closed after this; 0: do not wait for its first bytes
     client_ms: int = 3_600_000  # neither side moved a byte, or takes nothing: closed, up to a quarter late; 0: never
     connect_ms: int = 2_000
-    user_timeout_ms: int = 0  # TCP_USER_TIMEOUT towards the server; 0 leaves the kernel's default
+    user_timeout_ms: int = 0  # TCP_USER_TIMEOUT towards the server from the start; 0: `sockets.USER_TIMEOUT_MS`, later
     first_byte_ms: int = 0  # reset when the server has sent nothing this long after our first byte; 0: never
     flow_idle_ms: int = 900_000  # UDP: a client's flow is forgotten after this silence
     connections_max: int = 4_000  # that have spoken; two descriptors each
     silent_max: int = 2_000  # that have not: one descriptor each; beyond it the oldest is reset
     held_max: int = 4_000  # that wait for a server
     source_max: int = 0  # of one client address, silent ones too; 0: no limit but the others
+    source_rate: int = 0  # new ones a second of one client address; 0: no limit
     flows_max: int = 4_000
+    servers: tuple[tuple[str, str], ...] = ()  # "host:port" and what the file calls it
+    tcplog: Tcplog | None = None
 
 
 class Configure(msgspec.Struct, frozen=True, kw_only=True, tag="configure"):
@@ -104,12 +116,14 @@ class ListenerStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     draining_now: int = 0  # go on with the server before the last switch
     held_total: int = 0
     hold_expired_total: int = 0
-    refused_total: int = 0  # every refusal at the door: the five below, and no server where nobody waits (REFUSE)
+    refused_total: int = 0  # every refusal at the door: the six below, and no server where nobody waits (REFUSE)
     maxconn_refused_total: int = 0  # above connections_max
     source_refused_total: int = 0  # above source_max
+    source_rate_refused_total: int = 0  # above source_rate
     held_refused_total: int = 0  # above held_max
     transparent_refused_total: int = 0  # the client's address could not be used: no CAP_NET_ADMIN, other IP version
     transparent_busy_total: int = 0  # the client's address has no free port towards the server (EADDRINUSE)
+    transparent_own_total: int = 0  # served from our address: the client's is that of the server's own host
     silent_evicted_total: int = 0  # said nothing, and made room for a younger one (silent_max)
     hello_expired_total: int = 0  # said nothing for hello_ms
     client_idle_total: int = 0  # no byte moved for client_ms
@@ -141,6 +155,52 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     descriptors_max: int  # its limit (RLIMIT_NOFILE)
     cpu_ms: int  # used since its start
     resident_kib: int
+    log_dropped_total: int = 0  # lines of `tcplog` that nobody took in time, or that were too many
+
+
+class ListSessions(msgspec.Struct, frozen=True, kw_only=True, tag="list-sessions"):
+    """Tell of the connections of the frontends, the oldest first; answered by `Sessions`, in several parts."""
+
+    request: int
+    sessions_max: int
+
+
+class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
+    """Reset one connection; answered by `ShutDown`."""
+
+    request: int
+    session: str
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One connection as it stands."""
+
+    id: str  # of this process
+    listener: str
+    client: str
+    server: str = ""  # "host:port"; "" while it has none
+    state: str  # "silent", "held", "connecting", "open", "draining"
+    age_ms: int = 0
+    idle_ms: int = 0  # since either side was last heard of, by the kernel's own clock
+    bytes_to_server: int = 0
+    bytes_to_client: int = 0
+    waiting: int = 0  # bytes that one side has still to take
+
+
+class Sessions(msgspec.Struct, frozen=True, kw_only=True, tag="sessions"):
+    """A part of the answer to `ListSessions`."""
+
+    request: int
+    sessions: tuple[Session, ...]
+    total: int  # connections that there are
+    last: bool
+
+
+class ShutDown(msgspec.Struct, frozen=True, kw_only=True, tag="shut-down"):
+    """The answer to `Shutdown`: whether there was such a connection."""
+
+    request: int
+    found: bool
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
@@ -150,5 +210,5 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     vitals: Vitals | None = None
 
 
-Order = Configure | Route
-Answer = Ready | ListenFailed | Switched | Report
+Order = Configure | Route | ListSessions | Shutdown
+Answer = Ready | ListenFailed | Switched | Report | Sessions | ShutDown

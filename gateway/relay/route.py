@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.relay import messages, sockets
 from gateway.relay.engine import Engine
-from gateway.relay.resets import Doomed, reset_all
+from gateway.relay.resets import Doomed, Resets
 from gateway.relay.timers import Timer
 
 if TYPE_CHECKING:
@@ -83,32 +83,35 @@ class Route:
             else:
                 flows += closed
 
-        def done() -> None:
+        def done(reset: int) -> None:
             if switch:
                 took_us = (time.monotonic_ns() - began_ns) // 1000
                 answer(
                     messages.Switched(
                         route=self.name,
                         epoch=order.epoch,
-                        connections_closed=connections,
+                        connections_closed=connections + reset,
                         flows_closed=flows,
                         took_us=took_us,
                     )
                 )
 
-        self.reset_doomed(done)
+        self._reset_doomed(order.epoch, done)
         if server is not None:
             self.serve_held()
             self._deliver_datagrams()
 
     def doom(self, connections: Iterable[Doomed]) -> None:
-        """Mark `connections` for `reset_doomed`: those of all listeners go together, clients first."""
+        """Let `connections` be looked at when the switch goes on: those of all listeners go together, clients first."""
         self._doomed += connections
 
-    def reset_doomed(self, done: Callable[[], None] = lambda: None) -> None:
-        """Reset who is marked; call `done` when all of them are gone."""
+    def end_drain(self, connections: Iterable[Doomed], epoch: int) -> None:
+        """Reset those of `connections` that are of an older epoch than this one."""
+        Resets(self._engine, connections, epoch).go_on()
+
+    def _reset_doomed(self, epoch: int, done: Callable[[int], None]) -> None:
         doomed, self._doomed = self._doomed, []
-        reset_all(self._engine, doomed, done)
+        Resets(self._engine, doomed, epoch, done).go_on()
 
     def hold(self, connection: Held) -> None:
         """Keep `connection` until a server comes; while there is one that refuses, try it again soon."""

@@ -26,6 +26,16 @@ KEEPALIVE_IDLE_S = 120
 KEEPALIVE_INTERVAL_S = 30
 KEEPALIVE_PROBES = 4
 
+# Keepalive is silent while data is on its way: a server's host that has vanished behind a router with a question of
+# ours would be waited for as long as net.ipv4.tcp_retries2 says, some 15 minutes (on our own segment the kernel knows
+# after 3 s: nobody answers ARP). TCP_USER_TIMEOUT bounds it, and has two more effects (Linux 6.18, measured):
+# - a peer that acknowledges every probe of its closed window, but takes nothing, is cut as well. So it is not for
+#   clients: a negotiator in its cycle reads nothing for minutes. A collector for which that is true is long deaf to the
+#   checks, and another one elected; and only who has sent it more than its buffers hold is cut.
+# - keepalive ends by it instead of by its own number of probes, at the first unanswered one after that time. Less than
+#   what keepalive takes would end connections for one lost packet: hence the same.
+USER_TIMEOUT_MS = (KEEPALIVE_IDLE_S + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_S) * 1_000
+
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
 Address = tuple[Any, ...]  # (host, port) or (host, port, flowinfo, scope)
@@ -44,6 +54,13 @@ def keep_alive(sock: socket.SocketType) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+
+
+def outlive(sock: socket.SocketType) -> None:
+    """Let the kernel find out when the server of a connection that lasts is gone, also while data is on its way."""
+    keep_alive(sock)
+    if not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):  # a view's is shorter
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
 def bind(settings: Listener) -> socket.socket:

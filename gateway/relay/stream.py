@@ -18,7 +18,7 @@ from gateway.relay.engine import BROKEN, EDGE, HANG_UP, PEER_SHUT, READABLE, WRI
 from gateway.relay.pipes import PIPE_BYTES, SPLICE_FLAGS, Pipe, pipes
 
 if TYPE_CHECKING:
-    from gateway.relay.connection import Connection
+    from gateway.relay.moving import Moving
 
 BUFFER_BYTES = (
     98_304  # more than the 64 KiB that programs like to write at once: a read that it does not fill is the last
@@ -58,8 +58,8 @@ class End:
         "wrecked",
     )
 
-    def __init__(self, connection: "Connection", sock: socket.SocketType, *, is_client: bool) -> None:
-        self.connection: Connection | None = connection
+    def __init__(self, connection: "Moving", sock: socket.SocketType, *, is_client: bool) -> None:
+        self.connection: Moving | None = connection
         self.sock = sock
         self.is_client = is_client
         self.other: End | None = None
@@ -175,7 +175,7 @@ class End:
         self.blocked = True
         self.watch(READING_AND_WRITING)
 
-    def _pump_through_pipe(self, other: "End", connection: "Connection") -> bool:
+    def _pump_through_pipe(self, other: "End", connection: "Moving") -> bool:
         """Read and write by splice(2); return False where there is no pipe to be had, or it is not bulk any more."""
         pipe = pipes.take()
         if pipe is None:

@@ -4,15 +4,19 @@ Rule: nobody is accepted and left hanging: a client is served, or held for a bou
 """
 
 import socket
+import time
 from collections.abc import Callable
 
 from gateway.relay import sockets
 from gateway.relay.connection import Connection
+from gateway.relay.ending import By, Course
 from gateway.relay.engine import Engine
 from gateway.relay.listener import NO_DESCRIPTORS, Listener
 from gateway.relay.messages import Listener as Settings
 from gateway.relay.messages import ListenerStats, WhenDown
 from gateway.relay.route import Route
+from gateway.relay.sources import Sources
+from gateway.relay.tcplog import Tcplog
 from gateway.relay.timers import Timer
 
 ACCEPTS_PER_TURN_MAX = 16  # of a burst of reconnecting clients; open connections must get their turn as well
@@ -34,7 +38,8 @@ class TcpListener(Listener):
         self._draining = 0
         self._family = int(sockets.family_of(settings.host))
         self._burst = 1  # how many to accept before looking whether there is one more
-        self._sources: dict[str, int] = {}
+        self._sources = Sources()
+        self.tcplog: Tcplog | None = None
         self._hello_timer: Timer | None = None
         self._swept: list[Connection] = []
         self._sweep_timer = engine.after(self._sweep_ms(), self._sweep)
@@ -62,24 +67,32 @@ class TcpListener(Listener):
         self._burst = min(2 * self._burst, ACCEPTS_PER_TURN_MAX)
 
     def _take_in(self, client: socket.SocketType, address: sockets.Address) -> None:
-        settings, counters = self.settings, self.counters
+        counters = self.counters
         counters.connections_total += 1
-        if settings.source_max:
-            count = self._sources.get(address[0], 0)
-            if count >= settings.source_max:
-                counters.source_refused_total += 1
-                counters.refused_total += 1
-                sockets.reset(client)
-                return
-            self._sources[address[0]] = count + 1
-            connection = Connection(self, client, address)
-        else:
-            connection = Connection(self, client, address if settings.transparent else None)
+        if not self._admits(address[0]):
+            counters.refused_total += 1
+            sockets.reset(client)
+            return
+        connection = Connection(self, client, address)
+        if self.tcplog is not None:
+            connection.course = Course(time.monotonic())
         self.connections[connection] = None
         if self.is_full():
-            connection.abort()
+            connection.abort(By.LIMIT)
         else:
             connection.start()
+
+    def _admits(self, source: str) -> bool:
+        """Whether the limits for one client address let one more in; counted, for the caller resets it."""
+        settings, counters = self.settings, self.counters
+        if settings.source_rate and self._sources.is_too_fast(source, settings.source_rate, self.engine.now):
+            counters.source_rate_refused_total += 1
+            return False
+        if settings.source_max and self._sources.has_too_many(source, settings.source_max):
+            counters.source_refused_total += 1
+            return False
+        self._sources.add(source)  # also without a limit: a reload may bring one
+        return True
 
     def is_full(self) -> bool:
         """Whether the newest connection is one too many; counted, for the caller resets it."""
@@ -89,21 +102,18 @@ class TcpListener(Listener):
         self.counters.refused_total += 1
         return True
 
-    def gone(self, connection: Connection) -> None:
-        """Forget `connection`, which closes itself."""
+    def gone(self, connection: Connection, by: By) -> None:
+        """Forget `connection`, which closes itself, and say how it ended where that is wanted."""
+        if connection.course is not None and self.tcplog is not None:
+            self.tcplog.write(connection, connection.course, by)
         del self.connections[connection]
         if connection.is_open:
             self.left_server(connection)
         else:
             self.silent.pop(connection, None)
             self.route.release(connection)
-        if self._sources and connection.address is not None:
-            source = connection.address[0]
-            count = self._sources.get(source, 0)
-            if count > 1:
-                self._sources[source] = count - 1
-            else:
-                self._sources.pop(source, None)
+        if connection.address is not None:
+            self._sources.remove(connection.address[0])
 
     def left_server(self, connection: Connection) -> None:
         """Note that `connection` is open no more."""
@@ -125,7 +135,7 @@ class TcpListener(Listener):
     def _evict_silent(self) -> None:
         """Reset who has been silent for longest: in a flood that is none of the pool's, whose clients speak at once."""
         self.counters.silent_evicted_total += 1
-        next(iter(self.silent)).abort()
+        next(iter(self.silent)).abort(By.LIMIT)
 
     def make_room(self) -> bool:
         """There is no file descriptor left: take some from those who have not spoken; return whether there were any."""
@@ -144,7 +154,7 @@ class TcpListener(Listener):
             if left_s > 0:
                 break
             self.counters.hello_expired_total += 1
-            oldest.abort()
+            oldest.abort(By.CLIENT_TIME)
         if self.silent:
             self._hello_timer = self.engine.after(min(left_s * 1000, HELLO_STEP_MS_MAX), self._expire_silent)
 
@@ -170,7 +180,7 @@ class TcpListener(Listener):
         """As every listener; and who is just connecting to another server than the route's waits for that one."""
         closed = super().route_changed(switch=switch)
         if len(self.connections) > self.open_now:
-            for connection in list(self.connections):
+            for connection in [each for each in self.connections if not each.is_open]:
                 connection.route_changed(switch=switch)
         return closed
 
@@ -180,38 +190,27 @@ class TcpListener(Listener):
         assert epoch is not None, "a switch has an epoch"
         if self.route.drain_ms and self.route.server is not None:
             self._draining = self.open_now
-            self.engine.after(self.route.drain_ms, lambda: self._end_drain(epoch))
+            self.engine.after(self.route.drain_ms, lambda: self.route.end_drain(list(self.connections), epoch))
             return 0
-        return self._reset_older(epoch)
+        self.route.doom(self.connections)
+        return 0  # counted as they go: to look at thousands before anybody is reset would keep new ones waiting
 
-    def _end_drain(self, epoch: int) -> None:
-        self.counters.reset_at_switch_total += self._reset_older(epoch)
-        self.route.reset_doomed()
-
-    def _reset_older(self, epoch: int) -> int:
-        """Hand the open connections of before `epoch` to the route, to be reset; return how many.
-
-        Who has had no answer yet, and may ask another server, goes back to waiting instead.
-        """
-        older = [each for each in self.connections if each.is_open and each.epoch is not None and each.epoch < epoch]
-        self._draining = max(0, self._draining - len(older))
-        for connection in older:
-            connection.epoch = None  # its time is over: it does not count as one that drains
-        doomed = [connection for connection in older if not connection.leave_server()]
-        self.route.doom(doomed)
-        return len(doomed)
+    def left_by_switch(self) -> None:
+        """Note that a connection's time with its server is over: it is none that drains."""
+        if self._draining:
+            self._draining -= 1
 
     def close_clients(self) -> int:
         """Reset at once, on both sides, every connection that has a server."""
         opened = [each for each in self.connections if each.is_open]
         for connection in opened:
-            connection.abort()
+            connection.abort(By.OPERATOR)
         return len(opened)
 
     def close_held(self) -> None:
         """Reset the clients that wait, and let the sweep end."""
         for connection in list(self.connections):
-            connection.abort()
+            connection.abort(By.OPERATOR)
         self.engine.cancel(self._sweep_timer)
         if self._hello_timer is not None:
             self.engine.cancel(self._hello_timer)

@@ -132,9 +132,11 @@ class UdpListener(Listener):
             return None
 
         def make() -> Flow:
-            client = address if self.settings.transparent else None
+            client = address if self._shows(address, server) else None
             return Flow(self, address, sockets.server_datagrams(self.route.family, server, client))
 
+        if self.settings.transparent and not self._shows(address, server):
+            self.counters.transparent_own_total += 1
         try:
             flow = self._flows.add(address, make, self.settings.flows_max)
         except OSError as error:
@@ -143,6 +145,10 @@ class UdpListener(Listener):
         self._flows_server = server
         self.counters.flows_total += 1
         return flow
+
+    def _shows(self, address: Address, server: tuple[str, int]) -> bool:
+        """Whether the server is to see the client's address: not its own host's, answers to that never leave it."""
+        return self.settings.transparent and address[0] != server[0]
 
     def _may_make_flow(self) -> bool:
         now = self.engine.now

@@ -12,13 +12,14 @@ from gateway.relay.messages import Vitals
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-def vitals() -> Vitals:
-    """Return the figures of this moment."""
+def vitals(log_dropped_total: int = 0) -> Vitals:
+    """Return the figures of this moment, with the one that the caller has counted."""
     return Vitals(
         descriptors=_descriptors(),
         descriptors_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         cpu_ms=time.process_time_ns() // 1_000_000,
         resident_kib=_resident_kib(),
+        log_dropped_total=log_dropped_total,
     )
 
 

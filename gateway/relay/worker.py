@@ -8,21 +8,26 @@ from collections import deque
 
 import msgspec
 
+from gateway.relay import sessions
 from gateway.relay.engine import READABLE, WRITABLE, Engine
 from gateway.relay.listener import Listener
 from gateway.relay.messages import (
     MESSAGE_BYTES_MAX,
     Answer,
     Configure,
+    ListSessions,
     Order,
     Ready,
     Report,
+    Shutdown,
     Vitals,
+    WhenDown,
 )
 from gateway.relay.messages import Listener as Settings
 from gateway.relay.messages import Route as RouteOrder
 from gateway.relay.route import Route
 from gateway.relay.tcp import TcpListener
+from gateway.relay.tcplog import Lines, Tcplog
 from gateway.relay.udp import UdpListener
 from gateway.relay.vitals import vitals
 
@@ -44,6 +49,7 @@ class Worker:
         self._waiting: deque[bytes] = deque()
         self._ready_said = True
         self._configuring = False
+        self._lines = Lines()
         self._decoder: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
         self._encoder = msgspec.msgpack.Encoder()
         engine.watch(control.fileno(), READABLE, self)
@@ -73,6 +79,10 @@ class Worker:
                 self._configure(order)
             case RouteOrder():
                 self._route(order.route).apply(order, self._answer)
+            case ListSessions():
+                sessions.tell(order, self._clients(), self._engine, self._answer)
+            case Shutdown():
+                self._answer(sessions.shut_down(order, self._clients()))
 
     def _route(self, name: str) -> Route:
         route = self._routes.get(name)
@@ -92,6 +102,8 @@ class Worker:
         for name, settings in wanted.items():
             listener = self._listeners.get(name) or self._new_listener(settings)
             listener.settings = settings  # limits and deadlines hold from the next client on
+            if isinstance(listener, TcpListener):
+                self._let_log(listener)
             listener.refresh()
             failed = listener.failed()
             if failed is not None:
@@ -105,6 +117,20 @@ class Worker:
         listener = kind(settings, self._route(settings.route), self._engine, self._listener_changed)
         self._listeners[settings.name] = listener
         return listener
+
+    def _let_log(self, listener: TcpListener) -> None:
+        wanted = listener.settings.tcplog
+        if wanted is None:
+            listener.tcplog = None
+        else:
+            listener.tcplog = Tcplog(wanted, self._lines, listener, self._tcp)
+
+    def _tcp(self) -> list[TcpListener]:
+        return [each for each in self._listeners.values() if isinstance(each, TcpListener)]
+
+    def _clients(self) -> list[TcpListener]:
+        """Return the listeners of the frontends, whose clients are the pool's."""
+        return [each for each in self._tcp() if each.settings.when_down is WhenDown.HOLD]
 
     def _listener_changed(self, listener: Listener) -> None:
         """A port could be opened, or no longer, since the last time that it was tried."""
@@ -145,7 +171,8 @@ class Worker:
         """Send the counters; where control is not reading, leave it out: the next one says the same and more."""
         self._engine.after(REPORT_MS, self._report)
         if not self._waiting:
-            report = Report(listeners=tuple(each.stats() for each in self._listeners.values()), vitals=_vitals())
+            stats = tuple(each.stats() for each in self._listeners.values())
+            report = Report(listeners=stats, vitals=_vitals(self._lines.dropped_total))
             try:
                 self._control.send(self._encoder.encode(report))
             except BlockingIOError:
@@ -154,10 +181,10 @@ class Worker:
                 self._engine.stop()
 
 
-def _vitals() -> Vitals | None:
+def _vitals(log_dropped_total: int) -> Vitals | None:
     """Return what we use; None where not even a descriptor is left to look it up."""
     try:
-        return vitals()
+        return vitals(log_dropped_total)
     except OSError:
         return None
 

@@ -18,7 +18,7 @@ from gateway.control.forwarding import (
 )
 from gateway.core.actions import FollowLeader
 from gateway.relay.client import RelayDied
-from gateway.relay.messages import ListenerStats, ListenFailed, Ready, Report, Vitals, WhenDown
+from gateway.relay.messages import ListenerStats, ListenFailed, Ready, Report, Tcplog, Vitals, WhenDown
 
 MINIMAL = Path(__file__).parents[2] / "haproxy-like-config" / "minimal.cfg"
 
@@ -108,12 +108,16 @@ def test_the_addresss_election_moves_no_route() -> None:
 
 def test_the_limits_of_a_frontend_are_those_of_the_file() -> None:
     text = MINIMAL.read_text().replace(
-        "    default_backend", "    maxconn 100\n    maxconn-per-source 7\n    default_backend"
+        "    default_backend",
+        "    maxconn 100\n    maxconn-per-source 7\n    rate-per-source 9\n    option tcplog\n    default_backend",
     )
     found = load(text, "minimal.cfg", {}).require()
     (tcp, udp) = frontend_listeners(found, found.peer("gw1"))
     frontend, backend = found.frontends[0], found.backends[0]
     assert (tcp.connections_max, tcp.held_max, tcp.source_max, udp.flows_max) == (100, 100, 7, 100)
+    assert tcp.source_rate == 9
+    assert tcp.tcplog == Tcplog(json=True, node="gw1", frontend=frontend.name)
+    assert ("10.77.0.11:9618", "cm1") in tcp.servers
     assert (tcp.client_ms, tcp.hello_ms) == (frontend.client_ms, frontend.hello_ms)
     assert (tcp.hold_ms, tcp.connect_ms) == (backend.queue_ms, backend.connect_ms)
     assert tcp.reuse_port

@@ -1,6 +1,16 @@
 """The reports of several workers as one picture."""
 
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from gateway.config import load
+from gateway.config.settings import Forward
+from gateway.control.diversion import rate_max
+from gateway.control.figures import add, errors, kernel_figures
 from gateway.control.traffic import Traffic
+from gateway.control.traffic import figures as relay_figures
 from gateway.relay.messages import Listener, ListenerStats, Report, Vitals
 
 TCP, UDP, VIEW = "pool/vip:9618/tcp", "pool/vip:9618/udp", "view/cm2/tcp"
@@ -101,3 +111,25 @@ def test_a_worker_shows_its_share_of_a_core() -> None:
     found.take(0, report(cpu_ms=100), 1.0)
     found.take(0, report(cpu_ms=600), 2.0)
     assert found.vitals(0)[1] == 0.5
+
+
+def test_what_the_kernel_refuses_is_told_with_what_the_relay_refuses() -> None:
+    relayed = relay_figures(Counter(source_rate_refused_total=2, refused_total=2), Counter())
+    for way in (Forward.NAT, Forward.DIRECT):
+        totals = {"refused": 3}
+        by_kernel = kernel_figures(way, totals, {}) | {"errors": errors(totals)}
+        whole = add(relayed, by_kernel)
+        assert (whole["connections"]["refused"], whole["errors"]) == (5, {"source rate": 5})
+    assert errors({"refused": 0}) == {}
+
+
+def test_a_backend_has_the_greatest_rate_of_its_frontends() -> None:
+    minimal = load((Path(__file__).parents[2] / "haproxy-like-config" / "minimal.cfg").read_text(), "x.cfg", {})
+    settings = minimal.require()
+    (one,), (backend,) = settings.frontends, settings.backends
+
+    def rate(*rates: int) -> int:
+        frontends = tuple(msgspec.structs.replace(one, rate_source=each) for each in rates)
+        return rate_max(msgspec.structs.replace(settings, frontends=frontends), backend)
+
+    assert (rate(7), rate(7, 9), rate(9, 0), rate()) == (7, 9, 0, 0)

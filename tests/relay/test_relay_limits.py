@@ -1,17 +1,24 @@
 """Limits: of idle time, of connections, of one client's share, of those who wait."""
 
+import socket
+
 import trio
 from relay_harness import (
+    ask,
     ask_on,
     connect,
     echo,
     how_it_ended,
     is_reset,
     listener,
+    relay_in_this_process,
     reset,
     tcp_server,
     wait_until,
 )
+
+from gateway.relay import sockets
+from gateway.relay.messages import Configure, Route
 
 
 async def test_connection_on_which_nobody_moves_a_byte_is_closed_after_client_ms(harness):
@@ -154,3 +161,50 @@ async def test_who_broke_a_connection_is_counted(harness):
         reset(stream)
         stats = await harness.stats_when(lambda stats: stats.connections_now == 0)
         assert (stats.reset_by_server_total, stats.reset_by_client_total) == (1, 1)
+
+
+async def test_who_connects_too_fast_is_refused_and_counted_until_the_second_is_over(harness):
+    async with tcp_server(echo) as server:
+        front = listener(source_rate=3)
+        await harness.switch(server)
+        await harness.listen(front)
+        answers = [await ask(front.port) for _ in range(8)]
+        refused = sum(answer != b"?" for answer in answers)
+        assert answers[:3] == [b"?"] * 3, "short connections, one after the other: their rate counts, not their number"
+        assert refused > 0
+        stats = await harness.stats_when(lambda stats: stats.source_rate_refused_total == refused)
+        assert (stats.refused_total, stats.source_refused_total) == (refused, 0)
+        await trio.sleep(1.1)
+        assert await ask(front.port) == b"?"
+
+
+async def test_a_server_that_takes_nothing_is_not_waited_for_endlessly_and_a_client_is(monkeypatch):
+    """Both acknowledge the probes of their closed windows: the kernel's user timeout is for servers only."""
+    monkeypatch.setattr(sockets, "USER_TIMEOUT_MS", 1_000)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        front = listener(client_ms=120_000)
+        monkeypatch.setattr("gateway.relay.tcp.SWEEP_MS_MAX", 200)
+        route = Route(route="pool", server_host="127.0.0.1", server_port=server.getsockname()[1], epoch=1)
+        async with relay_in_this_process(route, Configure(listeners=(front,))):
+            async with await connect(front.port) as flooding, await connect(front.port) as deaf:
+                ends = []
+                for stream in (flooding, deaf):
+                    await stream.send_all(b"?")
+                    await trio.to_thread.run_sync(server.settimeout, 20)
+                    ends.append((await trio.to_thread.run_sync(server.accept))[0])
+                ends[1].setblocking(False)
+                with trio.move_on_after(1):
+                    while True:  # until no more is taken
+                        try:
+                            ends[1].send(bytes(65_536))
+                        except BlockingIOError:
+                            await trio.sleep(0.01)
+                with trio.fail_after(20):
+                    try:
+                        while True:  # until it is reset
+                            await flooding.send_all(bytes(65_536))
+                    except trio.BrokenResourceError:
+                        pass
+                assert deaf.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            for end in ends:
+                end.close()

@@ -98,6 +98,17 @@ def test_server_sees_the_clients_own_address(net):
         assert said == [b"!" + CLIENT[net.version].encode()]
 
 
+def test_client_on_the_servers_own_host_is_served_from_the_gateways_address(net):
+    """The answer to an address of its own would never leave the server's host."""
+    server = net.hosts["server"]
+    server.start(serve, SERVER[net.version])
+    with Relaying(net) as relaying:
+        assert server.call(ask, GATEWAY[net.version]) == [b"!" + GATEWAY[net.version].encode()]
+        assert net.hosts["client"].call(ask, GATEWAY[net.version]) == [b"!" + CLIENT[net.version].encode()]
+        stats = relaying.stats_when(lambda stats: stats.connections_total == 2)
+        assert (stats.transparent_own_total, stats.refused_total) == (1, 0)
+
+
 def test_client_without_a_free_port_is_refused_under_its_own_name(net):
     """One port for all connections from the gateway's side: the second one towards the same server has none."""
     net.hosts["gateway"].run("sysctl", "-qw", "net.ipv4.ip_local_port_range=40001 40001")

@@ -90,7 +90,15 @@ def settings(folder: Path, way: Way) -> Settings:
             for name, host in HOSTS.items()
         ),
         addresses=(Address(name="vip", ip=IP, prefix_length=32, device=DEVICE, holders=("gw1",)),),
-        frontends=(Frontend(name="in", binds=(Bind(address="vip", port=PORT, protocols=both),), backend=BACKEND),),
+        frontends=(
+            Frontend(
+                name="in",
+                binds=(Bind(address="vip", port=PORT, protocols=both),),
+                backend=BACKEND,
+                maxconn_source=0,  # all clients here are one host
+                rate_source=0,
+            ),
+        ),
         backends=(
             Backend(
                 name=BACKEND,

@@ -21,6 +21,7 @@ from gateway.relay.messages import Listener, ListenFailed, Ready, Switched
 DEVICE = "lan0"
 ROUTE = "pool"
 LEASE_MS, RENEWAL_MS = 1_000, 50
+FAR_ABOVE = 1_000_000  # limits for one client address: asked about as on a real gateway, and never reached
 Arguments = dict[str, Any]
 
 
@@ -40,7 +41,8 @@ async def run_proxy(arguments: Arguments) -> None:
     # Limits are not what is measured; what this relay does not know yet, it is not told.
     limits = {
         "connections_max": arguments["connections_max"],
-        "source_max": 0,
+        "source_max": FAR_ABOVE,
+        "source_rate": FAR_ABOVE,
         "silent_max": arguments["connections_max"],
     }
     limits |= {"held_max": arguments["connections_max"], "client_ms": 3_600_000}
@@ -85,7 +87,7 @@ async def run_direct(arguments: Arguments) -> None:
     """Have the kernel send the frames on, under a lease as the control process renews it."""
     from gateway.kernel.direct import Direct
 
-    direct = Direct(arguments["address"], DEVICE, "bench")
+    direct = Direct(arguments["address"], DEVICE, "bench", rate_max=FAR_ABOVE)
     direct.install()
     direct.switch(arguments["macs"]["1"])
     direct.grant(LEASE_MS)
@@ -126,7 +128,7 @@ async def run_nat(arguments: Arguments) -> None:
 
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")  # noqa: ASYNC240 (no file: the kernel's memory)
     listeners = tuple(Translated(arguments["address"], each, arguments["port"]) for each in ("tcp", "udp"))
-    nat = Nat("bench", [Service(ROUTE, listeners)])
+    nat = Nat("bench", [Service(ROUTE, listeners, rate_max=FAR_ABOVE)])
 
     def server(number: int) -> Endpoint:
         return Endpoint(arguments["servers"][str(number)], arguments["port"])
