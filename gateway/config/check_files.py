@@ -29,6 +29,18 @@ def files_come_with_the_accounting(tree: Tree, report: Reporter) -> None:
             )
 
 
+def accounting_comes_with_its_negotiator(tree: Tree, report: Reporter) -> None:
+    """A replica takes the place of the accounting file while no negotiator has it open, and only who runs it knows."""
+    for section in tree.all("backend"):
+        replicated = section.first("replicate accounting")
+        if replicated is not None and section.first("negotiator") is None:
+            report.error(
+                replicated.word,
+                f"{section.subject()}: a manager takes the accounting over before its negotiator starts, and without "
+                "'negotiator on-elected' negotiators are left alone: add 'negotiator on-elected'",
+            )
+
+
 def files_are_written_plainly(tree: Tree, report: Reporter) -> None:
     """One file has one spelling, so that two lines can be compared, and a node knows what it may be sent."""
     for _, _, given, path in _files(tree):
@@ -73,6 +85,7 @@ def files_are_not_the_nodes_own(tree: Tree, report: Reporter) -> None:
 
 FILE_RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     files_come_with_the_accounting,
+    accounting_comes_with_its_negotiator,
     files_are_written_plainly,
     files_are_distinct,
     files_are_not_the_nodes_own,

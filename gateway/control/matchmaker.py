@@ -16,6 +16,7 @@ from gateway.control.apart import Apart
 from gateway.control.door import Door
 from gateway.control.forwarding import Forwarding, view_port
 from gateway.control.guard import Fencing
+from gateway.control.hearing import Hearing
 from gateway.control.inheritance import MatchmakerState
 from gateway.control.prober import Prober
 from gateway.control.pump import Pump
@@ -26,6 +27,7 @@ from gateway.core.events import Event, PrimedChanged, ResignationRequested, Serv
 from gateway.core.node import Node
 from gateway.core.timeline import Position
 from gateway.kernel.clock import boot_ms
+from gateway.matchmaker.bystander import Bystander
 from gateway.matchmaker.condor import CondorHost, discover
 from gateway.matchmaker.first_acts import FirstActs
 from gateway.matchmaker.journal import JournalRefused
@@ -70,7 +72,9 @@ class MatchmakerService:
         self._post = post
         self._accounting = accounting
         self._standbys = Standbys(settings, backend, me, forwarding, host)
-        self._negotiator = Negotiator(host, pool_address(settings, backend, self._server.endpoint, host))
+        kind = Negotiator if backend.negotiator_on_elected else Bystander
+        self._negotiator = kind(host, pool_address(settings, backend, self._server.endpoint, host))
+        self._hearing = Hearing(settings, backend, self._tell)
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self.node: Node | None = None
         self.pump: Pump | None = None
@@ -118,6 +122,7 @@ class MatchmakerService:
         return {
             "negotiator_running": self._negotiator.running,
             "negotiator_pid": self._negotiator.pid,
+            "negotiator_left_alone": self._negotiator.leaves_alone,
             "negotiator_swaps_total": self._swaps.total,
             "collector": "up" if self._collector_up else f"down ({self._collector_reason})",
             "collector_instance": self._instance,
@@ -244,11 +249,13 @@ class MatchmakerService:
         """Probe the collector, keep the negotiator as elected; ends by cancellation."""
         assert self.node is not None, "the core is known before any task runs"
         if not self._resumed:
+            await self._hearing.ask()
             await self._negotiator.reset_at_start()
             await self._accounting.recover()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._accounting.run, self._accounting_changed)
             nursery.start_soon(self._run_probes)
+            nursery.start_soon(self._hearing.run)
             nursery.start_soon(self._keep)
             task_status.started()
 
@@ -423,6 +430,7 @@ class MatchmakerService:
         if instance != self._instance:
             self._log.info("collector.instance", instance=instance, before=self._instance)
             self._instance, self._probes_good = instance, 0
+            self._hearing.restarted()
         self._probes_good, self._probes_bad = self._probes_good + 1, 0
         if self._probes_good >= self._server.rise and not self._collector_up:
             self._collector_up = True
@@ -431,7 +439,9 @@ class MatchmakerService:
 
     def _tell(self, reason: str = "") -> None:
         """Tell the core how this manager stands, where that has changed."""
-        fit = self._collector_up and boot_ms() >= self._unfit_until_ms
+        fit = self._collector_up and not self._hearing.reason and boot_ms() >= self._unfit_until_ms
+        if not reason and not fit:
+            reason = self._hearing.reason
         if not reason and not fit:
             reason = "it has failed a moment ago" if self._collector_up else self._collector_reason
         mine = self._accounting.freshness

@@ -18,7 +18,7 @@ from gateway.kernel.loopback import LoopbackAddress, remove_leftovers
 from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.sock_destroy import SOCKETS_MAX, destroy_connections
 from gateway.kernel.sysctl import Sysctls
-from gateway.matchmaker.interfaces import interface_hazards
+from gateway.matchmaker.interfaces import interface_hazards, session_hazards
 
 SYSCTLS_FILE: Final = "manager-sysctls.json"
 RECORD: Final = "loopback-{name}.json"
@@ -224,6 +224,8 @@ class Receivings:
         state_dir = Path(settings.state_dir)
         self._sysctls = Sysctls(state_dir / SYSCTLS_FILE)
         self._keeping = False
+        mine = [one for one in settings.backends if any(server.name == me.name for server in one.servers)]
+        self._forwards_ads = any(one.warm_standby for one in mine)
         self.each = tuple(
             Receiving(backend, addresses, me, self._sysctls, state_dir)
             for backend in settings.backends
@@ -239,7 +241,7 @@ class Receivings:
 
     async def prepare(self, *, adopt: bool) -> list[str]:
         """Make the host's settings; return what an operator should know. Raises `KernelRefused`."""
-        warnings: list[str] = []
+        warnings = await session_hazards() if self._forwards_ads else []
         for one in self.each:
             warnings += await one.prepare(adopt=adopt)
         return warnings

@@ -59,6 +59,8 @@ class NegotiatorFailed(Exception):  # noqa: N818 (an outcome, not an error of th
 class Negotiator:
     """The one negotiator that this host may run. Not to be called by two tasks at once, but for `kill`."""
 
+    leaves_alone = False  # whether it is HTCondor's own affair; see `bystander`
+
     def __init__(
         self, host: CondorHost, address: PoolAddress | None = None, role_file: str = nodefile.ROLE_FILE
     ) -> None:
@@ -330,7 +332,7 @@ class Negotiator:
             text += f"{session.strip()!r}: remove the line that overrules it "
             text += "(condor_config_val -verbose shows where it stands)"
             raise NegotiatorFailed(NegotiatorReason.FILE_NOT_READ, text)
-        if "NEGOTIATOR" in daemons.upper().replace(",", " ").split():
+        if not self.leaves_alone and "NEGOTIATOR" in daemons.upper().replace(",", " ").split():
             text = f"HTCondor's DAEMON_LIST is {daemons.strip()!r}: remove NEGOTIATOR from it "
             text += "(condor_config_val -verbose DAEMON_LIST shows where it stands); the elected manager gets it"
             raise NegotiatorFailed(NegotiatorReason.LISTED_ELSEWHERE, text)

@@ -101,6 +101,11 @@ _NO_NEGOTIATOR = """
 # nothing will happen. `condor-gateway status` shows which manager is elected.
 """
 
+_LEFT_ALONE = """
+# condor-gateway leaves the negotiator alone: its file does not say 'negotiator on-elected'. Whether this host runs one
+# is what the rest of HTCondor's configuration says; two of them would both match the pool's slots.
+"""
+
 _FORWARDING = """
 # Every ad that this collector gets goes on to the other managers' collectors, so that the pool is known there at
 # the moment they take over. The addresses are relays of condor-gateway on this host: they refuse at once where a
@@ -134,6 +139,20 @@ def render(*, negotiator: bool, view_hosts: tuple[str, ...], address: PoolAddres
     if view_hosts:
         text += _FORWARDING.format(hosts=" ".join(view_hosts), types=", ".join(FORWARDED_TYPES))
     return text
+
+
+def render_left_alone(*, elected: bool, view_hosts: tuple[str, ...]) -> str:
+    """Return the text of the role's file where negotiators are left alone; see `render`."""
+    assert elected or not view_hosts, "a manager that is not elected forwards to nobody: ads would go in circles"
+    text = _ROLE_HEAD.format(role="is elected" if elected else "stands by") + _LEFT_ALONE
+    return text + _forwarding(view_hosts)
+
+
+def _forwarding(view_hosts: tuple[str, ...]) -> str:
+    assert all(host.split() == [host] and "," not in host for host in view_hosts), f"view hosts {view_hosts}"
+    if not view_hosts:
+        return ""
+    return _FORWARDING.format(hosts=" ".join(view_hosts), types=", ".join(FORWARDED_TYPES))
 
 
 def render_standing(role_file: str = ROLE_FILE) -> str:
