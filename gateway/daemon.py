@@ -32,6 +32,7 @@ from gateway.control.configuration import describe
 from gateway.control.diversions import Diversions
 from gateway.control.door import Door
 from gateway.control.ending import open_stop
+from gateway.control.examining import Examining
 from gateway.control.forwarding import (
     ElectedServers,
     Forwarding,
@@ -298,6 +299,7 @@ async def _run_node(
     commands.add("history", history.answer_history, Level.USER)
     commands.add("events", history.answer_events, Level.USER)
     commands.add("config", lambda request: describe(settings, file), Level.USER)
+    commands.add("doctor", Examining(file, me.name).answer, Level.USER)
     notifier = SystemdNotifier()
     watching = Watching(
         history=history,

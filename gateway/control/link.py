@@ -28,6 +28,7 @@ CLOSED: Final = "it closed the connection: are the keys and the cluster's name t
 RETRY_MS: Final = 20  # while nobody listens
 STALL_MS: Final = 3_000  # one frame, 64 KiB at most, into the socket
 PEERS_WAIT_S: Final = 3.0
+PEERS_WAIT_S_MAX: Final = 30.0  # a node that looks its whole host over takes seconds
 PEERS_BYTES_MAX: Final = 3 * 1024 * 1024  # of all answers together, with room for what stands around them
 _RECEIVE_BYTES: Final = 256 * 1024
 
@@ -163,7 +164,12 @@ class ClusterLink:
             asked = {"command": asked}
         if not isinstance(asked, dict) or not isinstance(asked.get("command"), str):
             raise CommandRefused("'peers' takes a \"request\": a command's name, or a request", "malformed")
-        return await self.ask_all(asked, PEERS_WAIT_S, Level.USER)
+        wait_s = request.get("wait_s", PEERS_WAIT_S)
+        if not isinstance(wait_s, int | float) or not 0 < wait_s <= PEERS_WAIT_S_MAX:
+            raise CommandRefused(
+                f"'wait_s' is how long to wait: more than 0 s, {PEERS_WAIT_S_MAX:g} at most", "malformed"
+            )
+        return await self.ask_all(asked, float(wait_s), Level.USER)
 
     # -- being asked ---------------------------------------------------------------------------------------------
 

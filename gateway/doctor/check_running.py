@@ -39,6 +39,15 @@ def node_is_content(facts: Facts) -> list[Trouble] | None:
     return [warning(sentence, "it says itself what to do; the log has the time") for sentence in told]
 
 
+def node_has_read_the_file(facts: Facts) -> list[Trouble] | None:
+    """The node runs by the file as it is now."""
+    if not facts.running or not facts.digest:
+        return None
+    if facts.running != facts.digest:
+        return [warning(f"the node runs by another configuration than {facts.path} has now", "condor-gateway reload")]
+    return []
+
+
 def peers_are_heard(facts: Facts) -> list[Trouble] | None:
     """Every peer's heartbeats arrive."""
     if facts.status is None:
@@ -198,6 +207,7 @@ def peers_are_sound_where_asked(facts: Facts) -> list[Trouble] | None:
 CHECKS: tuple[Check, ...] = (
     Check("node-running", "the node runs", node_runs),
     Check("node-warnings", "the node warns of nothing", node_is_content),
+    Check("file-loaded", "the node runs by the file as it is", node_has_read_the_file),
     Check("peers-heard", "every peer is heard", peers_are_heard),
     Check("leaders", "every election has a leader", somebody_leads),
     Check("flapping", "leaders stay", nothing_flaps),

@@ -58,7 +58,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     program: str = ""  # version
     root: bool = True
     path: str = "gateway.cfg"
-    digest: str = ""  # of the file's text, SHA-256 in hexadecimal
+    digest: str = ""  # of what the file says, whatever its comments and spelling
+    running: str = ""  # the same of what the node runs by
     invalid: str = ""  # every error of the file, rendered
     advice: tuple[str, ...] = ()  # its warnings, one sentence each
     settings: Settings | None = None

@@ -26,6 +26,7 @@ from gateway.doctor.facts import Facts
 PROBE_WAIT_MS: Final = 300
 PROBE_COUNT: Final = 2
 PROBES_S_MAX: Final = 8.0
+PEERS_S_MAX: Final = 28.0  # each looks itself over: a busy host's HTCondor takes ten seconds
 
 # Asks the node on this host, by its admin socket: returns its answer, or raises `NodeSilent`.
 Ask = Callable[[str | dict[str, Any]], Any]
@@ -57,7 +58,7 @@ def gather(path: str, *, node: str | None, ask: Callable[[Settings], Ask], confi
         program=__version__,
         root=root,
         path=path,
-        digest=hashlib.sha256(text.encode()).hexdigest() if text else "",
+        digest=settings_digest(settings) if settings is not None else "",
         invalid=invalid,
         advice=tuple(one.message for one in loaded.diagnostics if one.severity is Severity.WARNING),
         settings=settings,
@@ -74,6 +75,11 @@ def gather(path: str, *, node: str | None, ask: Callable[[Settings], Ask], confi
     facts = msgspec.structs.replace(facts, conntrack=host_facts.conntrack(facts.sysctls))
     facts = _with_condor(facts, config_val)
     return _with_node(facts, settings, node, ask) if settings is not None else facts
+
+
+def settings_digest(settings: Settings) -> str:
+    """Return what stands for `settings`: the node answers `config` with the same of what it runs by."""
+    return hashlib.sha256(msgspec.json.encode(settings, order="deterministic")).hexdigest()[:16]
 
 
 def _read(path: str) -> tuple[str, str]:
@@ -95,7 +101,8 @@ def _with_condor(facts: Facts, config_val: str) -> Facts:
 
 def _with_node(facts: Facts, settings: Settings, node: str | None, ask: Callable[[Settings], Ask]) -> Facts:
     me, stranger = _identify(settings, node, facts)
-    status, status_unknown, changes = _ask_node(ask(settings))
+    asked = ask(settings)
+    status, status_unknown, changes = _ask_node(asked)
     pid = status.get("pid") if status is not None else None
     facts = msgspec.structs.replace(
         facts,
@@ -110,6 +117,7 @@ def _with_node(facts: Facts, settings: Settings, node: str | None, ask: Callable
         status=status,
         status_unknown=status_unknown,
         changes=changes,
+        running=_running(asked) if status is not None else "",
     )
     if facts.root and status is None:
         facts = msgspec.structs.replace(facts, answered=_probe(facts))
@@ -149,6 +157,13 @@ def _ask_node(ask: Ask) -> tuple[dict[str, Any] | None, str, tuple[dict[str, Any
         return status, "", None
 
 
+def _running(ask: Ask) -> str:
+    try:
+        return str(ask("config")["digest"])
+    except (NodeSilent, KeyError, TypeError):
+        return ""
+
+
 def ask_peers(ask: Ask, request: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what each other node answers to `request`, with how far its clock is certainly ahead, as `ahead_s`.
 
@@ -159,7 +174,7 @@ def ask_peers(ask: Ask, request: dict[str, Any]) -> dict[str, dict[str, Any]]:
         NodeSilent: this host's node can't ask the others.
     """
     asked_s = time.time()
-    answers = ask({"command": "peers", "request": request})
+    answers = ask({"command": "peers", "request": request, "wait_s": PEERS_S_MAX})
     had_s = time.time()
     found = {}
     for name, answer in answers.items() if isinstance(answers, dict) else ():

@@ -38,6 +38,7 @@ def document(facts: Facts, findings: Sequence[Finding], began_s: float, ended_s:
         "node": facts.me.name if facts.me is not None else None,
         "program": facts.program,
         "digest": facts.digest,
+        "running": facts.running or None,
         "began_s": began_s,
         "ended_s": ended_s,
         "findings": [

@@ -134,6 +134,8 @@ async def test_all_others_are_asked_at_once_and_who_is_silent_is_said_so(pair: t
     assert changed["b"]["reason"] == "permission-denied"  # who may look may not change by asking others
     with pytest.raises(CommandRefused, match='takes a "request"'):
         await pair[0].link.answer_peers({})
+    with pytest.raises(CommandRefused, match="'wait_s' is how long to wait"):
+        await pair[0].link.answer_peers({"request": "status", "wait_s": 1e9})
 
 
 async def test_answers_that_are_too_much_together_are_left_out_by_name(

@@ -7,11 +7,12 @@ import pytest
 
 from gateway.config import load
 from gateway.config.settings import OnPartition
+from gateway.control.configuration import digest
 from gateway.doctor.checks import CHECKS
 from gateway.doctor.condor import Knob, parse_dump, truth, words
 from gateway.doctor.facts import Clock, DeviceAddress, Mention, StateFolder
 from gateway.doctor.findings import Severity, examine
-from gateway.doctor.gather import certain_skew
+from gateway.doctor.gather import certain_skew, settings_digest
 from gateway.lab import cluster
 from gateway.lab.topology import Topology
 from tests.doctor.facts_made import (
@@ -461,6 +462,13 @@ def test_what_the_node_says_of_itself_is_passed_on():
     status = {**STATUS, "warnings": ["no real-time priority"], "reloads": {"failure": "other peers"}}
     assert said(good(status=status), "node-warnings", WARNING, "no real-time priority")
     assert said(good(status=status), "node-warnings", WARNING, "the last reload was refused: other peers")
+
+
+def test_a_file_that_the_node_has_not_read_is_a_warning():
+    assert said(good(running="d0"), "file-loaded", WARNING, "condor-gateway reload")
+    assert fine(good(running="d1"), "file-loaded")
+    assert found(good(), "file-loaded") is None
+    assert settings_digest(settings_of()) == digest(settings_of())  # what a node says of what it runs by
 
 
 @pytest.mark.parametrize(("ago", "words_of"), [(None, "never since"), (7_000, "not for 7 s")])

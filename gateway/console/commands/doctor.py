@@ -21,7 +21,8 @@ addresses, ARP, IPv6, firewall, HTCondor's configuration, and the running node. 
 remedy. Nothing is changed. With --peers the other nodes look at themselves, and files, versions and clocks are
 compared. Exit status: 0 no error was found, 1 an error was found."""
 EXAMPLES = ("condor-gateway doctor", "condor-gateway doctor --peers", "condor-gateway doctor --json | jq .findings")
-PEERS_S_MAX = 40.0  # each peer's own look takes a few seconds, and a busy host's HTCondor ten
+ANSWER_S_MAX = 5.0
+PEERS_S_MAX = 35.0  # the node itself waits for less
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +73,7 @@ def asking(settings: "Settings") -> "Ask":
     from gateway.doctor.gather import NodeSilent
 
     def ask(request: str | dict[str, Any]) -> Any:
-        wait_s = PEERS_S_MAX if isinstance(request, dict) and request.get("command") == "peers" else 5.0
+        wait_s = PEERS_S_MAX if isinstance(request, dict) and request.get("command") == "peers" else ANSWER_S_MAX
         try:
             answer = ask_admin(admin_socket(settings), request, wait_s=wait_s)
         except (AdminUnreachable, OSError) as error:

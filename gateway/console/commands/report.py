@@ -39,7 +39,7 @@ def run(chosen: argparse.Namespace) -> int:
     folder = f"condor-gateway-report-{facts.host or 'host'}-{at}"
     path = Path(chosen.output or f"{folder}.tar.gz")
     ask = asking(facts.settings) if facts.settings is not None else None
-    made = collect(parts(facts, ask), lambda: Redactor(secrets(facts), open_values=(facts.digest,)))
+    made = collect(parts(facts, ask), lambda: Redactor(secrets(facts)))
     listing = contents(made, f"condor-gateway {facts.program} on {facts.host}, {at}")
     try:
         size = write_bundle(path, made, listing, folder)
