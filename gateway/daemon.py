@@ -294,6 +294,7 @@ async def _run_node(
         last=history.last,
     ).register(commands)
     ordering.register(commands)
+    forwarding.register(commands)
     commands.add("peers", cluster_link.answer_peers, Level.USER)
     commands.add("status", lambda request: status.document(), Level.USER)
     commands.add("history", history.answer_history, Level.USER)

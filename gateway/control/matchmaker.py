@@ -249,9 +249,9 @@ class MatchmakerService:
         """Probe the collector, keep the negotiator as elected; ends by cancellation."""
         assert self.node is not None, "the core is known before any task runs"
         if not self._resumed:
-            await self._hearing.ask()
             await self._negotiator.reset_at_start()
             await self._accounting.recover()
+            await self._hearing.ask()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._accounting.run, self._accounting_changed)
             nursery.start_soon(self._run_probes)

@@ -131,14 +131,11 @@ def render(*, negotiator: bool, view_hosts: tuple[str, ...], address: PoolAddres
     `address`: where the pool finds the elected manager's negotiator; None: at the manager's own address.
     """
     assert negotiator or not view_hosts, "a manager that is not elected forwards to nobody: ads would go in circles"
-    assert all(host.split() == [host] and "," not in host for host in view_hosts), f"view hosts {view_hosts}"
     text = _ROLE_HEAD.format(role="is elected: it runs the pool's negotiator" if negotiator else "stands by")
     text += _NEGOTIATOR.format(name=RESCHEDULE_NAME, method=NO_METHOD) if negotiator else _NO_NEGOTIATOR
     if negotiator and address is not None:
         text += _ADDRESS.format(virtual=address.virtual, file=address.file)
-    if view_hosts:
-        text += _FORWARDING.format(hosts=" ".join(view_hosts), types=", ".join(FORWARDED_TYPES))
-    return text
+    return text + _forwarding(view_hosts)
 
 
 def render_left_alone(*, elected: bool, view_hosts: tuple[str, ...]) -> str:
