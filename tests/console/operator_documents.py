@@ -36,13 +36,25 @@ def standing(ago_ms: int = 5, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
+HISTORY = {
+    "changes": [  # the newest last
+        {"seq": 1, "at": 1_793_000_000.0, "election": "managers", "kind": "matchmaker", "term": 7, "from": None,
+         "to": "cm2", "cause": "first", "detail": "", "gap_ms": None, "phases": {}},
+        {"seq": 4, "at": 1_794_000_000.0, "election": "managers", "kind": "matchmaker", "term": 8, "from": "cm2",
+         "to": "cm1", "cause": "requested", "detail": "", "gap_ms": 120, "phases": {"lost_ms": 0}},
+        {"seq": 7, "at": 1_795_000_000.5, "election": "vip", "kind": "address", "term": 5, "from": "gw2", "to": "gw1",
+         "cause": "died", "detail": "gw2 said nothing", "gap_ms": 291, "phases": {"lost_ms": 0, "announced_ms": 291}},
+    ]
+}  # fmt: skip
+
+
 def gateway(**parts: Any) -> dict[str, Any]:
     """Return what a gateway says: it holds the address, cm1 is elected, cm2 stands by, cm3 has never been heard."""
     pool = counted(
         connections_now=5, held_now=2, connections_total=70, bytes_to_server_total=1000, bytes_to_client_total=9000,
         reset_by_client_total=3, source_refused_total=4, maxconn_refused_total=6, connect_failed_total=2,
     )  # fmt: skip
-    elected = counted(connections_now=3, connections_total=60, bytes_to_server_total=900)
+    elected = counted(connections_now=3, connections_total=60, bytes_to_server_total=900, connect_failed_total=2)
     none = figures(Counter(), Counter())
     document = {
         "schema": 1,
@@ -63,13 +75,19 @@ def gateway(**parts: Any) -> dict[str, Any]:
         "reloads": {"failed_total": 1, "failure": "other peers"},
         "slowness": {"late_timers_total": 4, "late_ms_max": 31, "patience_ms": 0, "suspensions_total": 0},
         "timer_late_ms_max": 31,
+        "timing": {"heartbeat_ms": 100, "lease_ms": 500},
+        "on_partition": "hold",
         "elections": {
             "vip": {
                 "kind": "address",
                 "role": "LEADER",
                 "term": 5,
                 "leader": "gw1",
+                "leader_term": 5,
                 "lease_left_ms": 420,
+                "answered_ms_ago": {"gw2": 12},
+                "promise": {"to": "gw1", "term": 5, "left_ms": 400},
+                "last_change": HISTORY["changes"][-1],
                 "candidates": {"gw1": standing(0), "gw2": standing(7)},
             },
             "managers": {
@@ -77,9 +95,26 @@ def gateway(**parts: Any) -> dict[str, Any]:
                 "role": "PASSIVE",
                 "term": 8,
                 "leader": "cm1",
+                "leader_term": 8,
                 "lease_left_ms": None,
+                "answered_ms_ago": None,
+                "promise": {"to": "cm1", "term": 8, "left_ms": 390},
+                "last_change": HISTORY["changes"][1],
                 "candidates": {"cm1": standing(6), "cm2": standing(9, warm=False), "cm3": None},
             },
+        },
+        "orders": {
+            "version": 0,
+            "paused": None,
+            "drained": [],
+            "by": "",
+            "at": 0.0,
+            "paused_by": None,
+            "paused_at": None,
+            "drains": [],
+            "confirmed": [],
+            "missing": [],
+            "held_up": [],
         },
         "peers": {
             "gw2": {"heard_ms_ago": 7},
@@ -135,6 +170,7 @@ def gateway(**parts: Any) -> dict[str, Any]:
                     "restarts_total": 1,
                     "cpu": 0.25,
                     "resident_kib": 2_048,
+                    "log_dropped_total": 0,
                     "descriptors": {"used": 30, "limit": 20_000},
                 }
             ],
@@ -146,6 +182,11 @@ def gateway(**parts: Any) -> dict[str, Any]:
         "diversions": {},
         "receiving": {},
         "returns": {},
+        "history": {"seq": 9, "unwritten_total": 0},
+        "children": {"console": {"pid": 820, "starts_total": 1, "failure": ""}},
+        "door": {"connections": 0, "accepted_total": 3, "refused_total": {"magic": 1}},
+        "cluster_link": {"answered_total": 3, "refused_total": {}},
+        "log": {"dropped_total": 2, "suppressed_total": 5},
         "heartbeats": {
             "lanes": 2,
             "sent_total": 900,
@@ -185,6 +226,7 @@ def manager(**parts: Any) -> dict[str, Any]:
             "managers": {
                 "negotiator_running": True,
                 "negotiator_pid": 77,
+                "negotiator_left_alone": False,
                 "negotiator_swaps_total": 0,
                 "collector": "up",
                 "collector_instance": "4711",
@@ -230,17 +272,6 @@ def manager(**parts: Any) -> dict[str, Any]:
     }
     return copy.deepcopy(document | parts)
 
-
-HISTORY = {
-    "changes": [
-        {"seq": 3, "at": 1_795_000_000.5, "election": "vip", "kind": "address", "term": 5, "from": "gw2", "to": "gw1",
-         "cause": "died", "detail": "gw2 said nothing", "gap_ms": 291, "phases": {"lost_ms": 0, "announced_ms": 291}},
-        {"seq": 2, "at": 1_794_000_000.0, "election": "managers", "kind": "matchmaker", "term": 8, "from": "cm2",
-         "to": "cm1", "cause": "requested", "detail": "", "gap_ms": 120, "phases": {"lost_ms": 0}},
-        {"seq": 1, "at": 1_793_000_000.0, "election": "managers", "kind": "matchmaker", "term": 7, "from": None,
-         "to": "cm2", "cause": "first", "detail": "", "gap_ms": None, "phases": {}},
-    ]
-}  # fmt: skip
 
 FILE = """\
 global

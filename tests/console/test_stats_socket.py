@@ -49,10 +49,10 @@ class StandIn:
             case "sessions":
                 return {"sessions": SESSIONS}
             case "drain":
-                self.document["orders"] = {"drained": [request["node"]]}
+                self.document["orders"]["drained"] = [request["node"]]
                 return self.document["orders"]
             case "undrain":
-                self.document["orders"] = {"drained": []}
+                self.document["orders"]["drained"] = []
                 return self.document["orders"]
             case "shutdown-session":
                 return {"error": "no connection '0x9' here", "reason": "unknown-session"}
@@ -356,7 +356,7 @@ async def test_servers_state_has_the_format_of_haproxy(asked):
     assert len(columns.removeprefix("# ").split()) == 25
     assert {len(line.split()) for line in lines} == {25}
     assert [line.split()[5] for line in lines] == ["2", "2", "0"]
-    assert [(line.split()[4], line.split()[18]) for line in lines][0] == ("10.77.0.11", "9618")
+    assert next((line.split()[4], line.split()[18]) for line in lines) == ("10.77.0.11", "9618")
 
 
 async def test_sessions_are_lines_with_the_words_of_haproxy(asked):
@@ -382,8 +382,8 @@ async def test_environment_hides_what_may_be_secret(asked, monkeypatch):
         ("show lease", "managers: held=no left_ms=- term=8 leader=cm1\n"),
         ("show address", "  claimed by 02:00:00:00:00:09: for_ms=40\n"),
         ("show replication", "  cm2 accounting: connected=yes term=8"),
-        ("show orders", "orders: paused=- drained=-\n"),
-        ("show history", "3 1795000000.500 election=vip kind=address term=5 from=gw2 to=gw1 cause=died"),
+        ("show orders", "orders: version=0 paused=- drained=- by=-"),
+        ("show history", "7 1795000000.500 election=vip kind=address term=5 from=gw2 to=gw1 cause=died"),
         ("show errors", "heartbeats replayed 3\n"),
         ("show activity", "relay_0: pid=813 cpu=0.25"),
         ("show peers", "  cm3: never heard\n"),

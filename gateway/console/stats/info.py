@@ -1,10 +1,14 @@
 """Fields of `show info`: HAProxy's names where they mean something here, and then this node's own.
 
-Rule: what HAProxy has and this program does not (TLS, compression, memory pools) is absent, not zero.
+Rule: what HAProxy has and this program does not (TLS, compression, memory pools) is absent, not zero; but for the few
+fields without which hatop does not start.
 """
 
+import os
+import time
 from typing import Any, Final
 
+import gateway
 from gateway import __version__
 from gateway.config.settings import Settings
 from gateway.console.stats.columns import Column
@@ -15,6 +19,7 @@ from gateway.console.stats.rows import Document, Value
 _FIELDS: Final = {
     "Name": (0, "POS", "str"),
     "Version": (1, "POS", "str"),
+    "Release_date": (2, "POS", "str"),
     "Nbthread": (3, "CGS", "u32"),
     "Nbproc": (4, "CGS", "u32"),
     "Process_num": (5, "KGP", "u32"),
@@ -28,8 +33,13 @@ _FIELDS: Final = {
     "CurrConns": (17, "MGP", "u32"),
     "CumConns": (18, "MCP", "u64"),
     "CumReq": (19, "MCP", "u64"),
+    "Maxpipes": (23, "CLP", "u32"),
+    "PipesUsed": (24, "MGP", "u32"),
+    "PipesFree": (25, "MGP", "u32"),
     "ConnRate": (26, "MRP", "u32"),
     "SessRate": (29, "MRP", "u32"),
+    "Tasks": (47, "MGP", "u32"),
+    "Run_queue": (48, "MGP", "u32"),
     "Idle_pct": (49, "MaP", "u32"),
     "node": (50, "COS", "str"),
     "Listeners": (55, "MGP", "u32"),
@@ -74,6 +84,7 @@ def _program(document: Document) -> dict[str, Value | None]:
     return {
         "Name": "condor-gateway",
         "Version": document.get("version", __version__),
+        "Release_date": time.strftime("%Y/%m/%d", time.gmtime(os.stat(gateway.__file__).st_mtime)),
         "Nbproc": 1,
         "Process_num": 1,
         "Pid": document["pid"],
@@ -86,10 +97,15 @@ def _program(document: Document) -> dict[str, Value | None]:
 
 def _traffic(document: Document, settings: Settings | None) -> dict[str, Value | None]:
     relay: dict[str, Any] = document["relay"] or {}
-    frontends = document["frontends"].values()
+    frontends = list(document["frontends"].values())
     found: dict[str, Value | None] = {
         "CurrConns": sum(one["connections"]["now"] or 0 for one in frontends),
         "CumConns": sum(one["connections"]["total"] or 0 for one in frontends),
+        "Maxpipes": 0,
+        "PipesUsed": 0,
+        "PipesFree": 0,
+        "Tasks": sum((one["connections"]["now"] or 0) + (one["flows"]["now"] or 0) for one in frontends),
+        "Run_queue": 0,
         "CumReq": sum(one["connections"]["total"] or 0 for one in frontends),
         "ConnRate": round(sum(one["rates"]["connections"] or 0 for one in frontends)),
         "SessRate": round(sum(one["rates"]["connections"] or 0 for one in frontends)),

@@ -18,8 +18,9 @@ FRONTEND, BACKEND, SERVER = 0, 1, 2  # HAProxy's numbers of types
 LETTERS: Final = {FRONTEND: "F", BACKEND: "B", SERVER: "S"}
 NAMES: Final = {FRONTEND: "Frontend", BACKEND: "Backend", SERVER: "Server"}
 _CHECKS: Final = {
-    "L7OK": "the node answers, and can serve",
-    "L7STS": "the node answers, and can not serve",
+    # Without a comma: there are tools that split lines at each, whatever quotes say.
+    "L7OK": "the node can serve",
+    "L7STS": "the node can not serve",
     "L4TOUT": "no heartbeat for a second",
     "UNK": "unknown",
 }

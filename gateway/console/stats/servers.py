@@ -66,13 +66,13 @@ def state_of(document: Document, backend: str, server: str) -> ServerState:
     warm = standing["warm"] if standing is not None and heard else None
     if elected and fit is None:
         # It leads by a majority's word, heard by this node or not: that is what clients are sent to.
-        status, check, why = "UP", "UNK", "elected; its own word is not heard here"
+        status, check, why = "UP", "UNK", "elected (its own word is not heard here)"
     elif fit is None:
         status, check, why = "DOWN", "L4TOUT", "its node is not heard"
     elif not fit:
         status, check, why = "DOWN", "L7STS", "its node says that it can not serve"
     else:
-        status, check, why = "UP", "L7OK", "elected" if elected else "standby, " + ("warm" if warm else "cold")
+        status, check, why = "UP", "L7OK", "elected" if elected else "standby (warm)" if warm else "standby (cold)"
     if is_drained and (elected or heard):  # a drained node says itself that it is not fit
-        status, check, why = "DRAIN", "L7OK", f"{'elected, ' if elected else ''}drained"
+        status, check, why = "DRAIN", "L7OK", "drained (elected)" if elected else "drained"
     return ServerState(status, check, why, elected, fit, warm, is_drained, ago_ms)

@@ -1,0 +1,79 @@
+"""The published schema of the status document: real documents satisfy it, and it leaves none of their fields out."""
+
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from operator_documents import RECORDED, gateway, manager
+
+from gateway.console import status_schema
+from gateway.console.status_schema import Status, schema_text
+
+FILE = Path(status_schema.__file__).parent / "data" / "status.schema.json"
+DOCUMENTS = {path.stem: json.loads(path.read_text()) for path in RECORDED} | {"made": gateway(), "manager": manager()}
+
+
+def differences(said, declared, where=""):
+    """Yield where a document has what the declaration does not, or the other way round."""
+    if isinstance(said, dict) and isinstance(declared, dict):
+        for name in said.keys() | declared.keys():
+            if name in said and name in declared:
+                yield from differences(said[name], declared[name], f"{where}.{name}")
+            else:
+                yield f"{where}.{name}"
+    elif isinstance(said, list) and isinstance(declared, list):
+        for number, (one, other) in enumerate(zip(said, declared, strict=True)):
+            yield from differences(one, other, f"{where}[{number}]")
+    elif said != declared:
+        yield where
+
+
+def undeclared(document):
+    return sorted(differences(document, msgspec.to_builtins(msgspec.convert(document, Status))))
+
+
+def test_documents_of_every_role_and_way_are_there():
+    roles = {
+        (path.stem.split("-")[1], *one["roles"])
+        for path, one in zip(RECORDED, map(json.loads, map(Path.read_text, RECORDED)), strict=True)
+    }
+    assert roles >= {(way, role) for way in ("proxy", "nat", "direct") for role in ("gateway", "manager")}
+
+
+def test_file_of_the_package_is_what_the_declaration_makes():
+    assert FILE.read_text() == schema_text(), (
+        "python -c 'from gateway.console.status_schema import *; print(schema_text(), end=\"\")' writes it"
+    )
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_document_satisfies_the_schema(name):
+    schema = json.loads(FILE.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(DOCUMENTS[name], schema)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_schema_declares_every_field_of_a_document(name):
+    assert undeclared(DOCUMENTS[name]) == []
+
+
+def test_schema_refuses_what_is_no_status():
+    schema = json.loads(FILE.read_text())
+    without = gateway()
+    del without["elections"]
+    for wrong in (without, gateway(schema=2), gateway(pid="812"), gateway(roles=["king"])):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+
+
+def test_documents_of_later_versions_with_more_fields_satisfy_it_too():
+    jsonschema.validate(gateway(something_new={"a": 1}), json.loads(FILE.read_text()))
+
+
+def test_everything_declared_is_explained():
+    for name, part in json.loads(FILE.read_text())["$defs"].items():
+        assert re.fullmatch(r"[A-Z].*", part["description"], re.DOTALL), name
