@@ -1,5 +1,8 @@
 """What `switchover` and `failover` print: one line, whatever has happened."""
 
+import pytest
+
+from gateway.cli import run_command_line
 from gateway.console.handover_text import losses, outcome
 
 ANSWER = {
@@ -33,3 +36,20 @@ def test_what_may_be_lost_has_a_line_of_its_own():
     assert losses({**ANSWER, "may_be_lost": ["it lacks 3 records of the accounting"]}) == [
         "may be lost: 'cm2' followed while it lacks 3 records of the accounting"
     ]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["switchover"],
+        ["switchover", "address", "--wait", "soon"],
+        ["switchover", "address", "--wait", "-1"],
+        ["switchover", "address", "--wait", "301"],
+        ["failover"],
+    ],
+)
+def test_wrong_usage_is_told_apart_from_a_refusal(argv: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        run_command_line(argv)
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err

@@ -32,7 +32,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with segment_for_nodes("cgs", folder) as segment, Cluster(segment, folder) as cluster:
         for name in NODES:
             cluster.start(name)
-        cluster.wait_holder("w1")
+        cluster.wait_holder("w1", within_s=60)
         yield cluster
 
 
@@ -93,9 +93,7 @@ def test_the_successor_is_the_best_of_the_others_where_none_is_named(running: Cl
     ("argv", "said"),
     [
         (("switchover", "address", "--to", "w1"), "'w1' is no candidate of 'vip': those are gw1, gw2, gw3"),
-        (("switchover", "pool"), "no election 'pool': there are vip (address), managers (matchmaker)"),
-        (("switchover", "matchmaker"), "nobody leads 'managers': cm1 has not been heard"),
-        (("failover", "matchmaker", "--force"), "nobody leads 'managers'"),
+        (("failover", "matchmaker", "--force"), "nobody leads 'managers': cm1 has not been heard"),
     ],
 )
 def test_what_can_not_be_done_is_refused_with_the_reason_and_moves_nothing(
@@ -107,11 +105,6 @@ def test_what_can_not_be_done_is_refused_with_the_reason_and_moves_nothing(
     assert said in done.stderr
     assert done.stdout == ""
     assert running.holder("w1") == holder
-
-
-def test_wrong_usage_is_told_apart_from_a_refusal(running: Cluster) -> None:
-    assert _run(running, "w1", "switchover", "address", "--wait", "soon").returncode == 2
-    assert _run(running, "w1", "switchover").returncode == 2
 
 
 def test_a_failover_of_a_healthy_leader_loses_nothing_and_is_done(running: Cluster) -> None:
