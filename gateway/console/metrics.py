@@ -40,7 +40,7 @@ class Metrics:
         return generate_latest(registry).decode()
 
     def _count(self, changes: Iterable[Mapping[str, Any]]) -> None:
-        new = sorted((one for one in changes if one["seq"] > self._seq), key=lambda one: one["seq"])  # type: ignore[no-any-return]
+        new = sorted((one for one in changes if one["seq"] > self._seq), key=lambda one: one["seq"])
         for change in new:
             self._seq = change["seq"]
             key = (str(change["election"]), str(change["cause"]))

@@ -76,7 +76,7 @@ def json_info(fields: Sequence[Field]) -> str:
 
 
 def _field(position: int, column: Column, value: Value) -> dict[str, Any]:
-    origin, nature, scope = column.tag
+    origin, nature, scope = tuple(column.tag)
     return {
         "field": {"pos": position, "name": column.name},
         "processNum": 1,

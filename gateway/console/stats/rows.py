@@ -60,8 +60,8 @@ def rows(document: Document, settings: Settings | None = None) -> list[Row]:
 
 
 def _known(values: Mapping[str, Value | None], iid: int, sid: int, kind: int) -> dict[str, Value]:
-    common = {"pid": 1, "iid": iid, "sid": sid, "type": kind, "mode": "tcp"}
-    return {name: value for name, value in (*values.items(), *common.items()) if value is not None}
+    common: dict[str, Value | None] = {"pid": 1, "iid": iid, "sid": sid, "type": kind, "mode": "tcp"}
+    return {name: value for name, value in {**values, **common}.items() if value is not None}
 
 
 def _frontend(document: Document, settings: Settings | None, name: str) -> dict[str, Value | None]:
