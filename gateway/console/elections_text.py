@@ -12,9 +12,10 @@ COLUMNS: Final = 100
 HEARD_MS: Final = 1_000  # a candidate that was heard longer ago is not heard
 ADS: Final = ("slot", "startd", "schedd")  # of the kinds of ads that a collector has, those that tell its health
 NO_SERVICE: Final = {"address": "nobody answered", "matchmaker": "no negotiator"}
+OF_LEADER: Final = ("lease_left_ms", "answered_ms_ago", "last_change")
 CAUSES: Final = {
     "lease-expired": "{from} fell silent",
-    "requested": "{from} handed it over",
+    "requested": "{from} gave it up",
     "unfit": "{from} could not serve",
     "died": "{from} died",
     "link-down": "{from} lost its link",
@@ -47,7 +48,7 @@ def render_election(
         paint: colours.
         new: whether the leader has just changed.
     """
-    election = document["elections"][name]
+    election = _fullest(name, document, others or {})
     leader = election["leader"]
     head = f"{election['kind']} {name}: "
     if leader is None:
@@ -61,6 +62,15 @@ def render_election(
         lines = [paint("bold", head) + held + _since(election, now_s) + f" ({_lease(election, document)})"]
         lines += _reasons(election)
     return lines + _candidates(name, document, others or {}, paint)
+
+
+def _fullest(name: str, document: Document, others: Mapping[str, Document]) -> Document:
+    """Return the election as this node sees it, with what its leader alone knows where that was asked."""
+    election: Document = document["elections"][name]
+    leading = others.get(election["leader"] or "", {}).get("elections", {}).get(name)
+    if leading is None or (leading["leader"], leading["term"]) != (election["leader"], election["term"]):
+        return election
+    return {**election, **{key: leading[key] for key in OF_LEADER if leading.get(key) is not None}}
 
 
 def _since(election: Document, now_s: float) -> str:
@@ -127,12 +137,15 @@ def _gap(election: Document) -> str:
 def _candidates(name: str, document: Document, others: Mapping[str, Document], paint: Paint) -> list[str]:
     election = document["elections"][name]
     rows = []
+    drained = (document.get("orders") or {}).get("drained", ())
     for candidate, standing in election["candidates"].items():
         cells = (
             _manager(name, candidate, standing, document, others)
             if election["kind"] == "matchmaker"
             else (_state(standing),)
         )
+        if candidate in drained:
+            cells = (f"{cells[0]}, drained" if "drained" not in cells[0] else cells[0], *cells[1:])
         mark = "*" if candidate == election["leader"] else " "
         rows.append([f"{mark} {candidate}", *cells])
     heads = ["  manager", "collector", "negotiator", "ads", "accounting"] if election["kind"] == "matchmaker" else []

@@ -41,7 +41,7 @@ def render_status(
     for name, address in document["addresses"].items():
         lines += _address(name, address)
     for name, backend in document["backends"].items():
-        lines += ["", *render_backend(name, backend, document)]
+        lines += ["", *render_backend(name, backend, document), *_frontends(name, document)]
     lines += ["", *render_relay(document["relay"])] if document["relay"] is not None else []
     lines += _guard(document["guard"]) + _children(document.get("children", {}))
     return "\n".join(lines)
@@ -54,6 +54,19 @@ def _head(document: dict[str, Any], paint: Paint) -> list[str]:
     head = paint("bold", f"cluster {document['cluster']}") + f", seen from {who}"
     lines = [f"{head}, peers: {count - len(silent)} of {count} heard"]
     return [*lines, *([f"  {paint('bad', 'not heard')}: {', '.join(silent)}"] if silent else [])]
+
+
+def _frontends(backend: str, document: dict[str, Any]) -> list[str]:
+    """Return each frontend's part, where a backend has several."""
+    found = {name: one for name, one in document.get("frontends", {}).items() if one["backend"] == backend}
+    lines = []
+    for name, one in found.items() if len(found) > 1 else ():
+        counted = {word: one["connections"].get(key) for key, word in (("now", "now"), ("total", "in all"))}
+        words = [f"{count:,} {word}" for word, count in counted.items() if count is not None]
+        rate = one["rates"]["connections"]
+        words += [f"{rate:g}/s"] if rate is not None else []
+        lines.append(f"  frontend {name}: connections {', '.join(words) or 'not counted by themselves'}")
+    return lines
 
 
 def _heard(ago_ms: int | None) -> bool:

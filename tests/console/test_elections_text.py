@@ -6,7 +6,7 @@ import pytest
 
 from gateway.console.elections_text import duration, render_election, table
 from gateway.console.paint import Paint, paint_for
-from gateway.console.status_text import render_status
+from gateway.console.status_text import _frontends, render_status
 from gateway.console.watch import Leaders
 
 NOW_S = 1_000_000.0
@@ -151,3 +151,30 @@ def test_a_leader_that_changes_while_somebody_watches_stands_out():
     assert leaders.new(document(leader="cm2", leader_term=6), NOW_S + 60) == frozenset()
     text = render_election("pool", document(), NOW_S, paint=Paint(on=True), new=True)[0]
     assert "\x1b[7mcm1\x1b[0m" in text
+
+
+def test_what_the_leader_alone_knows_is_shown_where_it_was_asked():
+    seen = document(leader="cm2", lease_left_ms=None, answered_ms_ago=None, last_change=None)
+    change = {**CHANGE, "to": "cm2", "from": "cm1"}
+    leading = document(leader="cm2", lease_left_ms=700, answered_ms_ago={"cm1": 30}, last_change=change)
+    first, second, *_ = render_election("pool", seen, NOW_S, others={"cm2": leading})
+    assert first == "matchmaker pool: cm2 for 3 min (term 5, lease 700 of 1000 ms left, 2 of 3 votes)"
+    assert second.endswith("; no negotiator for 143 ms")
+    leading["elections"]["pool"]["term"] = 6  # it is further on: another leadership
+    assert render_election("pool", seen, NOW_S, others={"cm2": leading})[0] == "matchmaker pool: cm2 (term 5)"
+
+
+def test_a_drained_candidate_says_so():
+    lines = render_election("pool", document() | {"orders": {"drained": ["cm2"]}}, NOW_S)
+    assert lines[4].split()[:4] == ["cm2", "up,", "warm,", "drained"]
+
+
+def test_each_of_several_frontends_has_its_line():
+    figures = {"backend": "managers", "connections": {"now": 2, "total": 1_036}, "rates": {"connections": 0.4}}
+    unknown = {"backend": "managers", "connections": {"now": None, "total": None}, "rates": {"connections": None}}
+    found = _frontends("managers", {"frontends": {"one": figures, "two": unknown}})
+    assert found == [
+        "  frontend one: connections 2 now, 1,036 in all, 0.4/s",
+        "  frontend two: connections not counted by themselves",
+    ]
+    assert _frontends("managers", {"frontends": {"one": figures}}) == [], "it is the backend's own"
