@@ -11,7 +11,7 @@ HEARD_MS_MAX: Final = 2_000  # as `status` shows it; a hundred heartbeats of 20 
 FLAPS_S: Final = 3_600  # changes are counted within this last hour
 FLAPS_MAX: Final = 3  # more are not maintenance
 SKEW_S: Final = 1.0  # reports of peers take part of it on their way
-REFUSED_KINDS: Final = ("unknown-key", "wrong-cluster", "unknown-peer", "bad-seal", "unknown-version", "stale-boot")
+REFUSED_KINDS: Final = ("unknown-key", "wrong-cluster", "unknown-peer", "bad-seal", "unknown-version")
 
 
 def node_runs(facts: Facts) -> list[Trouble] | None:

@@ -1,12 +1,19 @@
 """HTCondor's configuration files for each host of a lab, as text. Pure.
 
 Two files a host: what makes HTCondor run in a network namespace at all, and what an administrator would write. The
-second, on submit and execute hosts, says where the matchmaker is and how to trust it, and nothing else, ever.
+second is what `condor-gateway condor-config` prints: on submit and execute hosts where the matchmaker is and how to
+trust it, and nothing else, ever.
 """
 
+import msgspec
+
+from gateway.config import load
+from gateway.config.settings import OnPartition
+from gateway.lab import cluster
 from gateway.lab.measure import had
 from gateway.lab.topology import DOMAIN, Host, Kind, System, Topology, Updates
 from gateway.matchmaker.nodefile import SESSION_NAME, SESSION_S
+from gateway.matchmaker.pool_config import HostRole, pool_of, render
 
 LAB_FILE = "/etc/condor/config.d/00-lab.config"
 POOL_FILE = "/etc/condor/config.d/50-pool.config"
@@ -98,20 +105,30 @@ def lab_config(topology: Topology, host: Host) -> str:
 
 def pool_config(topology: Topology, host: Host) -> str:
     """What an administrator writes on a host of this kind."""
+    if topology.system is System.OURS:
+        return _ours(topology, host)
     if host.kind is not Kind.MANAGER:
         return f"CONDOR_HOST = {topology.condor_host}\n{_SECURITY}"
     # A manager never points at the virtual address: it might then talk to another manager, or to nobody.
     own = "$(FULL_HOSTNAME)"
     match topology.system:
-        case System.OURS:
-            text = f"CONDOR_HOST = {own}\n{_SECURITY}{_NEGOTIATOR}{_MANAGER}"
         case System.HAD:
             text = f"CONDOR_HOST = {topology.condor_host}\n{_SECURITY}{_NEGOTIATOR}{had.manager_config(topology, host)}"
-        case System.PLAIN:
+        case _:
             text = f"CONDOR_HOST = {own}\n{_SECURITY}{_NEGOTIATOR}"
             if host == topology.hosts[0]:
                 text += "DAEMON_LIST = $(DAEMON_LIST) NEGOTIATOR\n"
     return text
+
+
+def _ours(topology: Topology, host: Host) -> str:
+    """What `condor-gateway condor-config` prints for this host; below it what measurements need, on managers."""
+    # What it does in a partition is nothing to HTCondor; a file of two peers must say it.
+    decided = msgspec.structs.replace(topology, on_partition=topology.on_partition or OnPartition.HOLD)
+    settings = load(cluster.gateway_config(decided), "gateway.cfg", {}).require()
+    node = host.name if host.kind is Kind.MANAGER else None
+    text = render(settings, pool_of(settings, None), HostRole(host.kind), node=node)
+    return f"{text}\n{_NEGOTIATOR}{_MANAGER}" if host.kind is Kind.MANAGER else text
 
 
 def signing_key_file(key: bytes) -> bytes:

@@ -18,10 +18,8 @@ def pool_file(topology, name):
 
 def test_entities_are_told_the_address_and_whom_to_trust_and_nothing_else():
     for name in ("submit1", "exec1", "exec2"):
-        assert pool_file(Topology(), name).splitlines() == [
-            "CONDOR_HOST = 10.77.0.100",
-            "use SECURITY : recommended_v9_0",
-        ]
+        written = [line for line in pool_file(Topology(), name).splitlines() if line and not line.startswith("#")]
+        assert written == ["CONDOR_HOST = 10.77.0.100", "use SECURITY : recommended_v9_0"]
 
 
 def test_the_matchmaker_is_not_named_in_what_a_namespace_needs():
@@ -45,14 +43,14 @@ def test_managers_name_themselves_and_never_the_virtual_address():
     for name in ("cm1", "cm2", "cm3"):
         text = pool_file(Topology(), name)
         assert settings(text)["CONDOR_HOST"] == "$(FULL_HOSTNAME)"
-        assert "10.77.0.100" not in text
+        assert not any("10.77.0.100" in value for value in settings(text).values())
 
 
 def test_no_manager_of_ours_starts_a_negotiator_at_boot():
     topology = Topology()
     for host in topology.of_kind(Kind.MANAGER):
         daemons = settings(condor.lab_config(topology, host) + condor.pool_config(topology, host))["DAEMON_LIST"]
-        assert daemons.split() == ["MASTER", "SHARED_PORT", "COLLECTOR"]
+        assert daemons.split() == ["MASTER", "COLLECTOR"]
 
 
 def test_a_pool_speaks_the_one_ip_version_that_was_asked_for():
