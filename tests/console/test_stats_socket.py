@@ -25,9 +25,11 @@ from gateway.control.commands import CommandRefused
 from gateway.control.configuration import describe
 
 SESSIONS = [
-    {"id": "0x1", "protocol": "tcp", "client": "10.0.0.9:4000", "frontend": "pool", "server": "cm1"},
-    {"id": "0x2", "protocol": "tcp", "client": "10.0.0.8:4001", "frontend": "pool", "server": None},
-]
+    {"id": "1-7f8693ef6a40.4000", "frontend": "pool", "backend": "managers", "server": "cm1",
+     "client": "10.0.0.9:4000", "state": "open", "age_ms": 900},
+    {"id": "1-7f8693ef6b80.4001", "frontend": "pool", "backend": "managers", "server": None,
+     "client": "10.0.0.8:4001", "state": "held", "age_ms": 20},
+]  # fmt: skip
 
 
 class StandIn:
@@ -47,6 +49,7 @@ class StandIn:
             case "config":
                 return describe(settings(), "gateway.cfg")
             case "sessions":
+                assert 1 <= request["limit"] <= 1_000, "a node refuses more"
                 return {"sessions": SESSIONS}
             case "drain":
                 self.document["orders"]["drained"] = [request["node"]]
@@ -361,9 +364,10 @@ async def test_servers_state_has_the_format_of_haproxy(asked):
 
 async def test_sessions_are_lines_with_the_words_of_haproxy(asked):
     assert await asked("show sess\n") == (
-        "0x1: proto=tcp src=10.0.0.9:4000 fe=pool srv=cm1\n0x2: proto=tcp src=10.0.0.8:4001 fe=pool srv=<none>\n\n"
+        "1-7f8693ef6a40.4000: fe=pool be=managers srv=cm1 src=10.0.0.9:4000 state=open age_ms=900\n"
+        "1-7f8693ef6b80.4001: fe=pool be=managers srv=<none> src=10.0.0.8:4001 state=held age_ms=20\n\n"
     )
-    assert (await asked("show sess 0x2\n")).startswith("0x2:")
+    assert (await asked("show sess 1-7f8693ef6b80.4001\n")).startswith("1-7f8693ef6b80.4001: ")
 
 
 async def test_environment_hides_what_may_be_secret(asked, monkeypatch):
@@ -382,7 +386,10 @@ async def test_environment_hides_what_may_be_secret(asked, monkeypatch):
         ("show lease", "managers: held=no left_ms=- term=8 leader=cm1\n"),
         ("show address", "  claimed by 02:00:00:00:00:09: for_ms=40\n"),
         ("show replication", "  cm2 accounting: connected=yes term=8"),
-        ("show orders", "orders: version=0 paused=- drained=- by=-"),
+        (
+            "show orders",
+            "orders: version=0 paused=- drained=- by=- at=0.0 paused_by=- paused_at=- confirmed=- missing=- held_up=-\n",
+        ),
         ("show history", "7 1795000000.500 election=vip kind=address term=5 from=gw2 to=gw1 cause=died"),
         ("show errors", "heartbeats replayed 3\n"),
         ("show activity", "relay_0: pid=813 cpu=0.25"),

@@ -13,7 +13,7 @@ from gateway.console.stats.rows import SERVER, Document, Row, rows
 from gateway.console.stats.servers import backends_of
 from gateway.control.commands import Level
 
-SESSIONS_MAX: Final = 10_000  # 2 MB of lines
+SESSIONS_MAX: Final = 1_000  # the most that a node tells at once
 HISTORY_MAX: Final = 100
 # Values that can be no secret. All others are hidden: what an environment holds is not ours to know.
 _HARMLESS: Final = frozenset(
@@ -145,7 +145,7 @@ def _session(one: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return "<none>" if value is None else str(value).replace(" ", "_")
+    return "<none>" if value is None else str(value).replace(" ", "_") or "-"
 
 
 async def show_events(node: Asker, session: Session, words: Sequence[str]) -> str:

@@ -77,8 +77,8 @@ async def show_orders(node: Asker, session: Session, words: Sequence[str]) -> st
     orders = (await node.status()).get("orders")
     if not orders:
         return _line("orders", {"paused": None, "drained": None})
-    drained = ",".join(orders.get("drained") or ()) or None
-    return _line("orders", {**orders, "drained": drained})
+    plain = {key: value for key, value in orders.items() if key != "drains"}  # who drained which is in status
+    return _line("orders", plain)
 
 
 def _ads(collector: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,4 +92,6 @@ def _line(name: str, fields: Mapping[str, Any]) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "-"
     return "-" if value is None or value == "" else str(value).replace(" ", "_")
