@@ -43,7 +43,7 @@ GLOBAL = table(
     ),
     Keyword(
         name="description",
-        help="what people should know of the cluster; shown by status",
+        help="what people should know of the cluster",
         arguments=(Argument(name="text", kind=Kind.TEXT, many=True),),
     ),
     Keyword(

@@ -46,7 +46,7 @@ _SERVER_OPTIONS = (
 
 _DESCRIPTION = Keyword(
     name="description",
-    help="what people should know of it; shown by status",
+    help="what people should know of it",
     arguments=(Argument(name="text", kind=Kind.TEXT, many=True),),
 )
 

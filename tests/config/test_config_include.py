@@ -86,6 +86,12 @@ def test_a_file_that_can_not_be_read_is_one_error_and_hides_no_other():
     ]
 
 
+def test_what_is_missing_is_missing_in_the_file_that_includes():
+    *_, missing = load_files("\ninclude a.cfg", a=SAMPLE[: SAMPLE.index("peers lan")]).diagnostics
+    assert (missing.file, missing.line, missing.column) == ("/etc/g/gateway.cfg", 2, 1)
+    assert missing.message.startswith("no section 'address NAME'")
+
+
 def test_without_a_reader_nothing_is_included():
     assert errors(load("include /etc/passwd\n", "x", {})) == [
         "include: '/etc/passwd' can't be included here: this text is no file"
