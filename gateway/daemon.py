@@ -25,6 +25,7 @@ from gateway.config.keyfile import Keys
 from gateway.config.settings import Peer, Role, Settings
 from gateway.console.admin import serve_admin
 from gateway.console.children import make_children
+from gateway.console.logs import log_counts
 from gateway.control.address import AddressService
 from gateway.control.advertising import make_advertising
 from gateway.control.commands import Commands, Level
@@ -296,7 +297,7 @@ async def _run_node(
     ordering.register(commands)
     forwarding.register(commands)
     commands.add("peers", cluster_link.answer_peers, Level.USER)
-    commands.add("status", lambda request: status.document(), Level.USER)
+    commands.add("status", lambda request: {**status.document(), "log": log_counts()}, Level.USER)
     commands.add("history", history.answer_history, Level.USER)
     commands.add("events", history.answer_events, Level.USER)
     commands.add("config", lambda request: describe(settings, file), Level.USER)

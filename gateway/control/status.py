@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from gateway import __version__
 from gateway.config.settings import Peer, Settings
 from gateway.control import figures
 from gateway.control.address import AddressService
@@ -70,6 +71,7 @@ class Status:
         self._ordering = ordering
         self._children = children
         self._warnings = warnings
+        self._since_ms = boot_ms()
 
     def warnings(self) -> list[str]:
         """Return what an operator should know of this host."""
@@ -89,6 +91,8 @@ class Status:
         kinds = dict.fromkeys((address.name for address in self._settings.addresses), "address")
         return {
             "schema": SCHEMA,
+            "version": __version__,
+            "uptime_ms": now_ms - self._since_ms,
             "cluster": self._settings.cluster,
             "node": self._me.name,
             "roles": sorted(self._me.roles),

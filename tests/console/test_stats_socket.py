@@ -388,7 +388,7 @@ async def test_environment_hides_what_may_be_secret(asked, monkeypatch):
         ("show replication", "  cm2 accounting: connected=yes term=8"),
         (
             "show orders",
-            "orders: version=0 paused=- drained=- by=- at=0.0 paused_by=- paused_at=- confirmed=- missing=- held_up=-\n",
+            "orders: version=0 paused=- drained=- by=- at=0.0 paused_by=- paused_at=- confirmed=-",
         ),
         ("show history", "7 1795000000.500 election=vip kind=address term=5 from=gw2 to=gw1 cause=died"),
         ("show errors", "heartbeats replayed 3\n"),
