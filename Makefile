@@ -33,7 +33,7 @@ rootfs: .venv/ready
 	@.venv/bin/python -m gateway.lab.rootfs >/dev/null
 
 # The status page is tested in a real browser; its screenshots are kept in build/screenshots.
-test: PACKAGES += chromium chromium-driver fonts-inter
+test: PACKAGES += chromium chromium-driver fonts-inter debootstrap
 test: setup
 	.venv/bin/pytest
 

@@ -69,8 +69,10 @@ License: various
 """
 
 
-def build(release: str, folder: Path) -> Path:
+def build(release: str, folder: Path, compression: str = "xz") -> Path:
     """Build the package for a Debian `release` into `folder`; return its path.
+
+    `compression` is dpkg-deb's: xz takes 15 s, gzip 2 s and a third more room.
 
     Raises:
         LabError: an unknown release, a library that can't be had, no dpkg-deb on this machine.
@@ -89,7 +91,10 @@ def build(release: str, folder: Path) -> Path:
         _even_out(root)
         version = package_version(release)
         package = folder / f"{PACKAGE}_{version}_{architecture}.deb"
-        _run(["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(root), str(package)], "building the package")
+        _run(
+            ["dpkg-deb", "--root-owner-group", f"-Z{compression}", "--build", str(root), str(package)],
+            "building the package",
+        )
     return package
 
 
@@ -139,7 +144,9 @@ def _lay_generated(root: Path, scratch: Path) -> None:
     """Lay man pages and completions, which the program itself makes from its own text."""
     gateway = [sys.executable, "-m", "gateway"]
     _run([*gateway, "man", "-o", str(scratch)], "making the man pages")
-    for page in sorted(scratch.glob("*.[1-8]")):
+    pages = sorted(scratch.glob("man?/*"))
+    assert pages, "the program has pages"
+    for page in pages:
         target = root / f"usr/share/man/man{page.suffix[1:]}" / f"{page.name}.gz"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(gzip.compress(page.read_bytes(), mtime=0))

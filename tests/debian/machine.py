@@ -46,7 +46,7 @@ ip link set lo up
 ip link add port0 type veth peer name port1
 ip addr add 10.99.0.1/24 dev port0
 ip link set port0 up
-ip link set port1 up
+ip link set port1 arp off up
 cd {root}
 mkdir -p old
 pivot_root . old

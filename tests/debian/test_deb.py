@@ -33,7 +33,7 @@ address pool-vip
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("trixie", tmp_path_factory.mktemp("deb"))
+    return build("trixie", tmp_path_factory.mktemp("deb"), "gzip")
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, package: Path) -> Iterator
 
 @pytest.fixture(scope="module")
 def installed(machine: Machine) -> Machine:
-    machine.run(
-        "apt-get", "install", "-y", "-qq", "--no-download", "--no-install-recommends", "/root/condor-gateway.deb"
-    )
+    machine.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "/root/condor-gateway.deb")
     return machine
 
 
