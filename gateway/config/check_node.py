@@ -14,6 +14,7 @@ from gateway.config.settings import Endpoint, Level
 from gateway.config.tree import Given, Section, Statement, Tree
 
 SOCKET_PATH_MAX = 107  # sun_path of Linux, less the final zero
+FORGOTTEN = ("/run/", "/var/run/", "/dev/shm/", "/tmp/")
 WORLD_WRITES = 0o002  # whoever may write to a UNIX socket may connect to it
 
 
@@ -99,6 +100,26 @@ def console_is_where_it_is_meant(tree: Tree, report: Reporter) -> None:
     )
 
 
+def keys_are_kept_apart(tree: Tree, report: Reporter) -> None:
+    """The page's token is read by another user than root, and the cluster's key by nobody else."""
+    section = tree.first("console")
+    statement = section.first("admin token-file") if section is not None else None
+    given = statement.argument("path") if statement is not None else None
+    if given is not None and posixpath.normpath(str(given.value)) == posixpath.normpath(_path_of(tree, "key-file")):
+        told = "is the key-file of the cluster: make a file of its own for the token"
+        report.error(given.word, f"admin token-file: {quote(str(given.value))} {told}")
+
+
+def promises_outlive_a_reboot(tree: Tree, report: Reporter) -> None:
+    """A node that forgets what it has promised may vote twice in one term."""
+    section = tree.first("global")
+    statement = section.first("state-dir") if section is not None else None
+    given = statement.argument("path") if statement is not None else None
+    if given is not None and f"{posixpath.normpath(str(given.value))}/".startswith(FORGOTTEN):
+        told = "is emptied at a reboot, and with it what the node has promised: write a place on a disk"
+        report.warning(given.word, f"state-dir: {quote(str(given.value))} {told}")
+
+
 def console_ports_are_free(tree: Tree, report: Reporter) -> None:
     """The page's port on every address is not one that clients or heartbeats use over TCP."""
     section = tree.first("console")
@@ -131,6 +152,8 @@ NODE_RULES: tuple[Callable[[Tree, Reporter], None], ...] = (
     notification_has_a_reader,
     console_is_where_it_is_meant,
     console_ports_are_free,
+    keys_are_kept_apart,
+    promises_outlive_a_reboot,
 )
 
 _MAY = {

@@ -118,7 +118,7 @@ FRONTEND = table(
     ),
     Keyword(
         name="rate-per-source",
-        help="new TCP connections a second from one client address, whatever 'forward' says; 0: no limit",
+        help="new TCP connections a second from one client address, ten seconds' worth of them at once; 0: no limit",
         arguments=(
             Argument(
                 name="count",
@@ -126,9 +126,9 @@ FRONTEND = table(
                 low=0,
                 high=RATE_MAX,
                 high_reason="no host makes as many",
-                # HTCondor's shared port takes some thousands a second and answers nobody meanwhile (measured: 5,000
-                # that say nothing make its collector deaf); a site behind one address makes some tens.
-                default="500",
+                # HTCondor keeps who says nothing for two minutes, and some 9,000 of those make it deaf (measured), so
+                # that 5,000 a second do so at once. A site behind one address has hundreds of daemons that reconnect.
+                default="100",
             ),
         ),
     ),
@@ -254,7 +254,7 @@ BACKEND = table(
     Keyword(
         name="warm-standby",
         help="keep the collectors of the other managers filled with the pool's ads",
-        arguments=(Argument(name="switch", kind=Kind.CHOICE, choices=("on", "off")),),
+        arguments=(Argument(name="switch", kind=Kind.CHOICE, choices=("on", "off"), default="off"),),
     ),
     Keyword(
         name="replicate accounting",

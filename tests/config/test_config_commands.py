@@ -9,6 +9,7 @@ from config_files import BROKEN, EXAMPLES, sample
 
 from gateway.cli import run_command_line
 from gateway.config import load
+from gateway.config.keywords import SECTIONS
 
 WARNED = ("timeout connect 2s", "timeout connect 2s\n    timeout queue 100ms")  # shorter than the lease
 
@@ -204,3 +205,36 @@ def test_an_invalid_file_is_not_shown(write, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "lease: '1'" in err
+
+
+def test_every_keyword_is_explained_with_its_limits(capsys):
+    assert run_command_line(["config", "keywords"]) == 0
+    told = capsys.readouterr().out
+    for kind, section in SECTIONS.items():
+        assert f"\n{kind}" in f"\n{told}"
+        for keyword in section.keywords.values():
+            assert f"    {keyword.usage()[:40]}" in told
+    assert max(len(line) for line in told.splitlines()) <= 100
+
+
+def test_one_keyword_or_section_is_explained_alone(capsys):
+    assert run_command_line(["config", "keywords", "lease"]) == 0
+    assert capsys.readouterr().out == (
+        "in peers:\n    lease TIME\n"
+        "        how long a leader may act after a majority last heard it: the length of a takeover\n"
+        "        TIME: 30ms to 60s, default 300ms\n"
+    )
+    assert run_command_line(["config", "keywords", "timeout", "client"]) == 0
+    assert capsys.readouterr().out.startswith("in defaults:\n    timeout client TIME\n")
+    assert run_command_line(["config", "keywords", "peers"]) == 0
+    assert capsys.readouterr().out.startswith("peers NAME\n    who belongs to it and votes; once\n")
+
+
+def test_a_keyword_that_is_none_is_guessed(capsys):
+    assert run_command_line(["config", "keywords", "leese"]) == 1
+    assert capsys.readouterr().err.endswith("no section and no keyword has the name 'leese'; did you mean 'lease'?\n")
+
+
+def test_show_takes_its_file_by_an_option(write, capsys):
+    assert run_command_line(["config", "show", write()]) == 1
+    assert "the file is named with -f FILE" in capsys.readouterr().err

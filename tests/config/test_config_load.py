@@ -163,7 +163,7 @@ def test_one_client_address_has_a_quarter_of_the_connections_unless_told_otherwi
 
 
 def test_one_client_address_may_connect_so_fast():
-    assert settings().frontends[0].rate_source == 500
+    assert settings().frontends[0].rate_source == 100
     found = settings(("    default_backend", "    rate-per-source 0\n    default_backend"))
     assert found.frontends[0].rate_source == 0
 
