@@ -115,7 +115,8 @@ class Herald:
             if number < done:
                 continue
             outcome = run_command(argv, environment_of(event, self._charge), json.dumps(event), self._charge.timeout_ms)
-            said = {"seq": seq, "about": event["event"], "command": argv[0], "said": outcome.said}
+            said = {"seq": seq, "about": event["event"], "command": argv[0]}
+            said |= {"took_ms": outcome.took_ms, "said": outcome.said}
             if outcome.failure:
                 self._log.error("notify.failed", reason=outcome.failure, **said)
             else:

