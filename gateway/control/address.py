@@ -151,13 +151,15 @@ class AddressService:
         try:
             if self._fence is not None and not self._fence.grant(self._until_ms - boot_ms()):
                 return  # less than a tick of the kernel's clock is left: the first extension comes with more
+            # First what forwards: from the moment at which it is on the device this host answers for the address,
+            # and what clients then send must not reach its own ports, which would reset it.
+            for one in self._followers:
+                one.grant(self._until_ms - boot_ms())
             self._virtual.add()
         except KernelRefused as error:
             self._log.error("address.refused", reason=str(error))
             self._failed(str(error), 0 if error.errno == errno.ENOENT else RETRY_S)
             return
-        for one in self._followers:  # before anybody sends here
-            one.grant(self._until_ms - boot_ms())
         self._announcer.burst(BURST_ROUNDS, self.holds)
         self.on_phase(term, "announced_ms")
         self._begin_hold(term)

@@ -449,3 +449,31 @@ def test_a_hold_that_began_too_late_in_its_lease_begins_with_the_first_extension
         return before, address.ip in local_addresses()
 
     assert host.call(with_service, late, address) == (False, True)
+
+
+class _Noting:
+    """Lives by the lease of an address, and notes whether that was on this host already."""
+
+    def __init__(self) -> None:
+        self.there: list[bool] = []
+
+    def grant(self, lease_ms: int) -> None:
+        self.there.append(IP in local_addresses())
+
+    def extend(self, lease_ms: int) -> None: ...
+
+    def linger(self) -> None: ...
+
+    def revoke(self) -> None: ...
+
+
+def test_what_forwards_is_ready_before_this_host_answers_for_the_address(host: Host) -> None:
+    """Else what clients send in between reaches the host's own ports, which reset it."""
+
+    async def win(service: AddressService, core: Core) -> tuple[list[bool], bool]:
+        noting = _Noting()
+        service._followers = (noting,)
+        core.win()
+        return noting.there, IP in local_addresses()
+
+    assert host.call(with_service, win) == ([False], True)
