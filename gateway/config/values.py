@@ -3,6 +3,7 @@
 Names take only what is safe in a log line, a file name and a metric label; addresses are literals.
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Callable
@@ -230,21 +231,25 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _is_address(text: str) -> bool:
+@functools.lru_cache(maxsize=1_024)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(text)
+        return ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def _is_address(text: str) -> bool:
+    return _address(text) is not None
 
 
 def _host(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """Return the address of a host: one that a single host can have and others can send to."""
-    if not _is_address(text) or "%" in text:
+    address = _address(text)
+    if address is None or "%" in text:
         raise Refused(
             f"{quote(text)} is not an IP address: names are not looked up here, because DNS may be what is down"
         )
-    address = ipaddress.ip_address(text)
     if address.is_unspecified or address.is_multicast or address == ipaddress.IPv4Address(0xFFFFFFFF):
         raise Refused(f"{quote(text)} is not the address of one host")
     return address
