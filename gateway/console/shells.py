@@ -83,7 +83,8 @@ def zsh(tree: Command) -> str:
         options = " ".join(_quoted(f"{flag}:{option.help}") for option in command.options for flag in option.flags)
         files = "yes" if _takes_files(command) else ""
         lines.append(
-            f"    ({_path(command) or _EMPTY}) options=({options}); commands=({described} {choices}); files={files} ;;"
+            f"    ({_path(command) or _EMPTY}) offered_flags=({options});"
+            f" offered_words=({described} {choices}); files={files} ;;"
         )
     values = []
     for command in commands:
@@ -105,7 +106,7 @@ _ZSH: Final = """\
 # zsh completion for {program}, written by '{program} completion zsh'
 _condor_gateway() {{
   local at= files= i
-  local -a options commands
+  local -a offered_flags offered_words
   for ((i = 2; i < CURRENT; i++)); do
     case "$at/${{words[i]}}" in
     ({paths}) at="$at/${{words[i]}}" ;;
@@ -118,11 +119,11 @@ _condor_gateway() {{
 {words}
   esac
   if [[ ${{words[CURRENT]}} == -* ]]; then
-    _describe -o option options
+    _describe -o option offered_flags
   elif [[ -n $files ]]; then
     _files
   else
-    _describe command commands
+    _describe command offered_words
   fi
 }}
 compdef _condor_gateway {program}

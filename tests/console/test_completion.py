@@ -70,6 +70,14 @@ def test_every_command_is_in_every_shells_script(tree):
             assert f"-a '{command.words[-1]}'" in fish(tree)
 
 
+def test_no_name_that_zsh_keeps_for_itself_is_used(tree):
+    """`options`, `commands`, `path` and others are special in zsh, and can't be made local arrays (zshmodules(1))."""
+    declared = [line for line in zsh(tree).splitlines() if line.strip().startswith("local")]
+    assert declared
+    for name in ("options", "commands", "path", "functions", "aliases", "parameters", "status"):
+        assert not any(f" {name}" in line for line in declared)
+
+
 def test_text_with_quotes_harms_no_script():
     parser = argparse.ArgumentParser(prog="condor-gateway")
     inner = parser.add_subparsers().add_parser("it", help='it\'s `rm -rf` $HOME "quoted" \\ and 100%%')

@@ -97,6 +97,10 @@ def test_a_key_file_that_is_missing_or_open_is_an_error():
     assert found(good(key=sentence, root=False), "key-file") is None
 
 
+def test_who_is_not_root_is_told_that_he_sees_a_part():
+    assert said(good(root=False), "root", NOTE, "in part only")
+
+
 def test_votes_in_memory_are_an_error_and_a_full_disk_a_warning():
     assert said(good(state=StateFolder(exists=True, file_system="tmpfs")), "state-dir", ERROR, "is in memory (tmpfs)")
     full = StateFolder(exists=True, file_system="ext4", free_bytes=1 << 20)
