@@ -114,6 +114,8 @@ _OF_ELECTION: Final = ("election", "kind")
 _ELECTIONS: Final = (
     gauge("election_has_leader", "Whether this node knows a leader.", _OF_ELECTION,
           _elections(lambda me, one: one["leader"] is not None)),
+    gauge("election_leaderless_seconds", "Since a leadership ended that nobody has followed; 0 where somebody leads.",
+          _OF_ELECTION, _elections(lambda me, one: seconds((one.get("lost") or {"ms_ago": 0})["ms_ago"]))),
     gauge("election_leads", "Whether this node is the leader, and serves.", _OF_ELECTION,
           _elections(lambda me, one: one["lease_left_ms"] is not None)),
     gauge("election_leader", "Always 1; who leads as far as this node knows.", (*_OF_ELECTION, "leader"), _leaders),

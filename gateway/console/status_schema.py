@@ -73,6 +73,15 @@ class Promise(Fields, frozen=True, kw_only=True):
     left_ms: int
 
 
+class Lost(Fields, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """A leadership that has ended, and nobody has followed."""
+
+    from_: str | None
+    ms_ago: int
+    cause: str
+    detail: str
+
+
 class Election(Fields, frozen=True, kw_only=True):
     """One election, as this node sees it."""
 
@@ -85,6 +94,7 @@ class Election(Fields, frozen=True, kw_only=True):
     answered_ms_ago: Counts | None
     promise: Promise
     last_change: Change | None
+    lost: Lost | None  # None: somebody leads
     candidates: dict[str, Standing | None]  # None: never heard
 
 

@@ -88,6 +88,7 @@ def gateway(**parts: Any) -> dict[str, Any]:
                 "answered_ms_ago": {"gw2": 12},
                 "promise": {"to": "gw1", "term": 5, "left_ms": 400},
                 "last_change": HISTORY["changes"][-1],
+                "lost": None,
                 "candidates": {"gw1": standing(0), "gw2": standing(7)},
             },
             "managers": {
@@ -100,6 +101,7 @@ def gateway(**parts: Any) -> dict[str, Any]:
                 "answered_ms_ago": None,
                 "promise": {"to": "cm1", "term": 8, "left_ms": 390},
                 "last_change": HISTORY["changes"][1],
+                "lost": None,
                 "candidates": {"cm1": standing(6), "cm2": standing(9, warm=False), "cm3": None},
             },
         },

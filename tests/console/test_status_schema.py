@@ -5,34 +5,15 @@ import re
 from pathlib import Path
 
 import jsonschema
-import msgspec
 import pytest
 from operator_documents import RECORDED, gateway, manager
 
 from gateway.console import status_schema
-from gateway.console.status_schema import Status, schema_text
+from gateway.console.status_schema import schema_text
+from tests.support.declared import undeclared
 
 FILE = Path(status_schema.__file__).parent / "data" / "status.schema.json"
 DOCUMENTS = {path.stem: json.loads(path.read_text()) for path in RECORDED} | {"made": gateway(), "manager": manager()}
-
-
-def differences(said, declared, where=""):
-    """Yield where a document has what the declaration does not, or the other way round."""
-    if isinstance(said, dict) and isinstance(declared, dict):
-        for name in said.keys() | declared.keys():
-            if name in said and name in declared:
-                yield from differences(said[name], declared[name], f"{where}.{name}")
-            else:
-                yield f"{where}.{name}"
-    elif isinstance(said, list) and isinstance(declared, list):
-        for number, (one, other) in enumerate(zip(said, declared, strict=True)):
-            yield from differences(one, other, f"{where}[{number}]")
-    elif said != declared:
-        yield where
-
-
-def undeclared(document):
-    return sorted(differences(document, msgspec.to_builtins(msgspec.convert(document, Status))))
 
 
 def test_documents_of_every_role_and_way_are_there():

@@ -19,6 +19,7 @@ from gateway.lab.pool import Lab
 from gateway.lab.rootfs import LIBRARY
 from gateway.lab.topology import CONDOR_PORT, Topology, Updates
 from tests.support import labs
+from tests.support.declared import undeclared
 from tests.support.pools import heard, leader, run, status, wait_done, wait_healthy, wait_leader
 
 pytestmark = [
@@ -179,6 +180,11 @@ async def test_a_manager_whose_htcondor_would_take_any_address_for_its_own_is_to
     assert (await lab.exec("cm1", argv)).stdout.split() == ["0"]
     for changed in ({"_CONDOR_NETWORK_INTERFACE": "*"}, {"_CONDOR_BIND_ALL_INTERFACES": "False"}):
         assert (await lab.exec("cm1", argv, environment=changed)).stdout.split() == ["1"]
+
+
+async def test_status_of_every_node_is_what_is_published(lab: Lab) -> None:
+    for host in ("gw1", "gw2", *MANAGERS):
+        assert undeclared(await status(lab, host)) == [], "declare them in gateway/console/status_schema.py"
 
 
 async def test_jobs_run_on_after_the_elected_manager_is_killed(lab: Lab) -> None:

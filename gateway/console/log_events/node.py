@@ -90,7 +90,7 @@ EVENTS: Final = (
     E("stats.failed", "error", "command reason", "A fault of this program in a command on a stats socket.",
       "Report it, with this line."),
     E("notify.told", "info", "seq about command took_ms said", "A command of 'notify' was run for an event."),
-    E("notify.failed", "error", "reason seq about command took_ms said", "A command of 'notify' failed or was too slow.",
+    E("notify.failed", "error", "reason seq about command took_ms said", "A command of 'notify' failed or was slow.",
       "Run it by hand as the user of 'notify user'."),
     E("notify.missed", "error", "events", "Events were not told, because 'notify' was behind by too many.",
       "Make the commands shorter, or let them do their work in the background."),
