@@ -101,7 +101,7 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True):
     hello_ms: int = 10_000  # connected and said nothing for so long
     maxconn: int = 4_000  # connections of clients at a time
     maxconn_source: int = 1_000  # of one client address; 0: no limit but `maxconn`
-    rate_source: int = 500  # new TCP connections a second of one client address; 0: no limit
+    rate_source: int = 100  # new TCP connections a second of one client address; 0: no limit
     tcplog: bool = False  # a line of the log for each connection
 
 

@@ -16,6 +16,7 @@ from gateway.kernel.direct import Direct
 from gateway.kernel.link import Event as LinkEvent
 from gateway.kernel.link import LinkChanged, MacChanged
 from gateway.kernel.netlink import KernelRefused
+from gateway.kernel.nft_expressions import Rate
 from gateway.kernel.resolver import Event as ResolverEvent
 from gateway.kernel.resolver import OffSegment, Resolved, Resolver, Unresolved
 
@@ -33,11 +34,11 @@ _COUNTERS: Final = {
 class DirectDiversion(Diversion):
     """Everything to one address goes to the elected server's MAC. Lives by the lease of the address' holder."""
 
-    def __init__(self, cluster: str, address: Address, backend: Backend, *, rate_max: int = 0) -> None:
+    def __init__(self, cluster: str, address: Address, backend: Backend, *, rate: Rate | None = None) -> None:
         super().__init__(backend.name, Forward.DIRECT)
         self.address = address.name
         self._device = address.device
-        self._direct = Direct(address.ip, address.device, f"{cluster}-{address.name}", rate_max=rate_max)
+        self._direct = Direct(address.ip, address.device, f"{cluster}-{address.name}", rate=rate)
         self._resolver = Resolver((server.endpoint.host for server in backend.servers), address.device, self._resolved)
         self._server: Endpoint | None = None
         self._mac: str | None = None  # what the rules send to now

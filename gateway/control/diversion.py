@@ -13,6 +13,8 @@ import trio
 
 from gateway.config.settings import Backend, Forward, Settings
 from gateway.kernel.netlink import KernelRefused
+from gateway.kernel.nft_expressions import Rate
+from gateway.relay.sources import BURST_S
 
 MEND_S: Final = 2.0  # between two tries to make rules that the kernel has refused, or that are gone
 LOOK_S: Final = 5.0  # between two looks whether they are still there
@@ -90,13 +92,13 @@ class Diversion:
             self.log.info("diversion.mended")
 
 
-def rate_max(settings: Settings, backend: Backend) -> int:
-    """Return how many new connections a second one client address may make to a backend; 0: as many as it likes.
+def rate_of_source(settings: Settings, backend: Backend) -> Rate | None:
+    """Return how fast one client address may make new connections to a backend; None: as fast as it likes.
 
     The kernel does not ask by which frontend they came: the most that one of them allows.
     """
     rates = [one.rate_source for one in settings.frontends if one.backend == backend.name]
-    return 0 if 0 in rates else max(rates, default=0)
+    return None if not rates or 0 in rates else Rate(max(rates), BURST_S * max(rates))
 
 
 def counted(read: Callable[[], dict[str, int]]) -> dict[str, int]:

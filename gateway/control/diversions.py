@@ -9,7 +9,7 @@ import trio
 
 from gateway.config.settings import Endpoint, Forward, Peer, Settings
 from gateway.control.direct_diversion import DirectDiversion
-from gateway.control.diversion import Carried, rate_max
+from gateway.control.diversion import Carried, rate_of_source
 from gateway.control.nat_diversion import NatDiversion
 from gateway.kernel.link import Event as LinkEvent
 
@@ -33,7 +33,7 @@ class Diversions:
                 settings.cluster,
                 held[address],
                 self._backends[backend],
-                rate_max=rate_max(settings, self._backends[backend]),
+                rate=rate_of_source(settings, self._backends[backend]),
             )
             for address, backend in sorted(ways)
         )

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import trio
 
 from gateway.config.settings import Address, Backend, Endpoint, Forward, Peer, Settings
-from gateway.control.diversion import LOOK_S, Carried, Diversion, counted, rate_max
+from gateway.control.diversion import LOOK_S, Carried, Diversion, counted, rate_of_source
 from gateway.control.figures import errors, kernel_figures
 from gateway.control.tally import Tally
 from gateway.kernel.conntrack import Conntrack, Fill
@@ -254,7 +254,7 @@ def _service(settings: Settings, backend: Backend, me: Peer) -> Service:
         if bind.address in held
         for protocol in sorted(bind.protocols)
     )
-    return Service(backend.name, listeners, backend.transparent, rate_max(settings, backend))
+    return Service(backend.name, listeners, backend.transparent, rate_of_source(settings, backend))
 
 
 def _addresses_of(settings: Settings, me: Peer, way: Forward) -> tuple[Address, ...]:

@@ -18,6 +18,7 @@ from gateway.kernel import direct_rules, ethernet, netlink, nft_expressions, nft
 from gateway.kernel.direct_rules import LEASE, Place
 from gateway.kernel.fence import LEASE_MS_MAX, LEASE_MS_MIN
 from gateway.kernel.netlink import KernelRefused
+from gateway.kernel.nft_expressions import Rate
 from gateway.kernel.nftables import Batch, Refusal
 from gateway.kernel.offload import merges_received
 from gateway.kernel.tables import OwnTables
@@ -34,7 +35,7 @@ _TOO_OLD = "`forward direct` needs nf_tables with netdev chains, fwd, and named 
 class Direct:
     """Forwarding of everything to `ip` that arrives at `device`, in the table `condor-gateway-<name>-direct`.
 
-    `rate_max` is how many new connections a second one client address may make; 0: as many as it likes.
+    `rate` is how fast one client address may make new connections; None: as fast as it likes.
 
     Nothing is installed by the constructor. All but `install` and `remove` is synchronous and takes microseconds.
 
@@ -42,10 +43,10 @@ class Direct:
         KernelRefused: no such device, not an Ethernet device, or the kernel has no nftables.
     """
 
-    def __init__(self, ip: str, device: str, name: str, *, rate_max: int = 0) -> None:
+    def __init__(self, ip: str, device: str, name: str, *, rate: Rate | None = None) -> None:
         self.ip = str(ipaddress.ip_address(ip))
         self.device = device
-        self._rate_max = rate_max
+        self._rate = rate
         self.table = f"condor-gateway-{name}-direct"
         self._tables = OwnTables(self.table, _COMMENT, "the rules")
         self._nftables = self._tables.nftables
@@ -232,7 +233,7 @@ class Direct:
         if mac is None:
             remedy = "it is not an Ethernet device; `forward direct` needs MAC addresses"
             raise KernelRefused(f"forward at {self.device!r}", errno.EPROTONOSUPPORT, remedy)
-        return Place(self.table, self.ip, self.device, index, _packed(mac), self._rate_max)
+        return Place(self.table, self.ip, self.device, index, _packed(mac), self._rate)
 
     def _lease_batch(self, *kinds: int) -> Batch:
         parts = []

@@ -42,7 +42,16 @@ from typing import Final, NamedTuple
 
 from gateway.kernel import nft_expressions as nft
 from gateway.kernel import nftables
-from gateway.kernel.nft_expressions import LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER, compare, lookup, payload, word
+from gateway.kernel.nft_expressions import (
+    LINK_HEADER,
+    NETWORK_HEADER,
+    TRANSPORT_HEADER,
+    Rate,
+    compare,
+    lookup,
+    payload,
+    word,
+)
 from gateway.kernel.nftables import NFPROTO_NETDEV
 from gateway.kernel.tables import Layout
 
@@ -54,7 +63,7 @@ HELD_MAX: Final = 65_536  # 6 MB of the kernel's memory; the relay holds far few
 HELD_NEW_MS: Final = 60_000  # a SYN alone: a flood of them has left no trace after this
 HELD_MS: Final = 600_000  # after the client's last packet; the relay's keepalive has it say something every two minutes
 SOURCES_MAX: Final = 65_536  # clients that have come of late: another 10 MB
-SOURCE_MS: Final = 5_000  # a client's bucket is full again after a second, and may be forgotten then
+SOURCE_MS: Final = 30_000  # a bucket that has been left alone for so long is full again, and may be forgotten
 
 _INGRESS, _DIVERT, _STREAM, _KEPT, _NEW = "ingress", "divert", "stream", "kept", "new"
 _CHAINS: Final = (_DIVERT, _STREAM, _KEPT, _NEW)
@@ -93,8 +102,8 @@ _SHAPES: Final = {
 class Place(NamedTuple):
     """What the rules of a gateway are made of: the table, the address, its device, and that device's present MAC.
 
-    `rate_max` is how many new connections a second one client address may make, 0: as many as it likes. One too many is
-    dropped, not refused: the client's kernel tries again after a second.
+    `rate` is how fast one client address may make new connections, None: as fast as it likes. One too many is dropped,
+    not refused: the client's kernel tries again after a second.
     """
 
     table: str
@@ -102,7 +111,7 @@ class Place(NamedTuple):
     device: str
     device_index: int
     mac: bytes
-    rate_max: int = 0
+    rate: Rate | None = None
 
     @property
     def key(self) -> bytes:
@@ -196,9 +205,9 @@ def _new(place: Place) -> list[bytes]:
     shape, drop = place.shape, nft.verdict(nft.DROP)
     hold = nft.dynset(HELD, nft.DYNSET_UPDATE, timeout_ms=HELD_NEW_MS)
     too_fast = []
-    if place.rate_max:
+    if place.rate:
         source = payload(NETWORK_HEADER, shape.source, shape.address_bytes, _KEY)
-        over = nft.dynset(SOURCES, nft.DYNSET_UPDATE, timeout_ms=SOURCE_MS, rate_max=place.rate_max)
+        over = nft.dynset(SOURCES, nft.DYNSET_UPDATE, timeout_ms=SOURCE_MS, over=place.rate)
         too_fast = [source + over + nft.count(REFUSED) + drop]
     return [
         *too_fast,

@@ -40,7 +40,7 @@ from typing import Final, NamedTuple
 from gateway.kernel import nft_expressions as nft
 from gateway.kernel import nftables
 from gateway.kernel.marks import MARK_MASK, MARK_SHIFT
-from gateway.kernel.nft_expressions import Counted, word
+from gateway.kernel.nft_expressions import Counted, Rate, word
 from gateway.kernel.nftables import NFPROTO_IPV4, NFPROTO_IPV6
 from gateway.kernel.tables import Layout
 
@@ -52,7 +52,7 @@ GENERATION, SERVER, TRAFFIC, HIDDEN, OWN, ITSELF = "generation", "server", "traf
 TRANSLATE, COUNT, TRANSLATE_SOURCE = -100, -50, 100  # priorities
 
 SOURCES_MAX: Final = 65_536  # clients of a service that have come of late; 10 MB of the kernel's memory
-SOURCE_MS: Final = 5_000  # a client's bucket is full again after a second, and may be forgotten then
+SOURCE_MS: Final = 30_000  # a bucket that has been left alone for so long is full again, and may be forgotten
 
 _NUMBERS: Final = {"tcp": 6, "udp": 17}
 _SYN: Final = (  # RFC 9293 §3.1: of FIN, SYN, RST and ACK only SYN
@@ -84,14 +84,14 @@ class Listener(NamedTuple):
 class Service(NamedTuple):
     """Listeners that follow one election; `transparent`: the servers see the clients' own addresses.
 
-    `rate_max` is how many new connections a second one client address may make, 0: as many as it likes. One too many is
-    dropped, not refused: the client's kernel tries again after a second.
+    `rate` is how fast one client address may make new connections, None: as fast as it likes. One too many is dropped,
+    not refused: the client's kernel tries again after a second.
     """
 
     name: str
     listeners: tuple[Listener, ...]
     transparent: bool = False
-    rate_max: int = 0
+    rate: Rate | None = None
 
 
 def mark(slot: int, protocol: str, generation: int) -> int:
@@ -226,7 +226,7 @@ class _Family:
             self._collection(HIDDEN, 0, (nft.TYPE_MARK, 4)),
             self._collection(ITSELF, 0, itself),
             self._collection(OWN, 0, (self.address_type, self.address_bytes)),
-            *(self._sources(slot) for slot, service in self.services.items() if service.rate_max),
+            *(self._sources(slot) for slot, service in self.services.items() if service.rate),
         ]
 
     def _sources(self, slot: int) -> bytes:
@@ -287,19 +287,19 @@ class _Family:
         for slot, service in self.services.items():
             for protocol in self._protocols(service):
                 first = _SYN if protocol == "tcp" and not service.transparent else b""
-                if protocol == "tcp" and service.rate_max:
-                    too_fast = self._too_fast(slot, service.rate_max)
+                if protocol == "tcp" and service.rate:
+                    too_fast = self._too_fast(slot, service.rate)
                     rules += [(chain(slot, protocol, turn), too_fast) for turn in (0, 1)]
                 rules += [
                     (chain(slot, protocol, turn), first + self._translate(slot, protocol, turn)) for turn in (0, 1)
                 ]
         return [nftables.new_rule(self.table, name, rule, family=self.family) for name, rule in rules]
 
-    def _too_fast(self, slot: int, rate_max: int) -> bytes:
+    def _too_fast(self, slot: int, rate: Rate) -> bytes:
         return (
             _SYN
             + nft.payload(nft.NETWORK_HEADER, self.source, self.address_bytes)
-            + nft.dynset(sources(slot), nft.DYNSET_UPDATE, timeout_ms=SOURCE_MS, rate_max=rate_max)
+            + nft.dynset(sources(slot), nft.DYNSET_UPDATE, timeout_ms=SOURCE_MS, over=rate)
             + nft.count(counter_name(slot, "tcp", "refused"))
             + nft.verdict(nft.DROP)
         )

@@ -51,6 +51,13 @@ class Counted(NamedTuple):
     bytes: int
 
 
+class Rate(NamedTuple):
+    """So many a second, and so many at once: what a bucket holds, and is filled to at that rate."""
+
+    per_second: int
+    burst: int
+
+
 def word(place: int) -> int:
     """Return the register of four bytes at `place`, 0 to 15."""
     return _WORD_0 + place
@@ -166,24 +173,24 @@ def dynset(
     *,
     data: int | None = None,
     timeout_ms: int | None = None,
-    rate_max: int | None = None,
+    over: Rate | None = None,
 ) -> bytes:
     """Add, update (which also restarts the timeout) or delete the register's value in a set (SET_EVAL).
 
-    With `rate_max` go on only if this element has come here more often than so many times a second: each has a bucket
-    of its own, which holds as many. A set that is full takes nobody in, and who is not in it is not limited.
+    With `over` go on only if this element has come here more often than at that rate: each has a bucket of its own. A
+    set that is full takes nobody in, and who is not in it is not limited.
     """
     of_data = number(5, data) if data is not None else b""
     timeout = attribute(6, struct.pack("!Q", timeout_ms)) if timeout_ms is not None else b""
-    limit = nested(7, _over(rate_max)) if rate_max is not None else b""
+    limit = nested(7, _over(over)) if over is not None else b""
     return _expression("dynset", string(1, of_set), number(3, operation), number(4, register), of_data, timeout, limit)
 
 
-def _over(rate_max: int) -> bytes:
-    """Return what `limit rate over N/second burst N packets` is inside another expression."""
-    rate, unit = attribute(1, struct.pack("!Q", rate_max)), attribute(2, struct.pack("!Q", 1))
+def _over(rate: Rate) -> bytes:
+    """Return what `limit rate over N/second burst M packets` is inside another expression."""
+    per_second, unit = attribute(1, struct.pack("!Q", rate.per_second)), attribute(2, struct.pack("!Q", 1))
     of_packets, inverted = number(4, 0), number(5, 1)
-    return string(1, "limit") + nested(2, rate, unit, number(3, rate_max), of_packets, inverted)
+    return string(1, "limit") + nested(2, per_second, unit, number(3, rate.burst), of_packets, inverted)
 
 
 def nat(kind: int, family: int, address: int, port: int | None = None) -> bytes:

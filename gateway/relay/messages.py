@@ -49,7 +49,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     silent_max: int = 2_000  # that have not: one descriptor each; beyond it the oldest is reset
     held_max: int = 4_000  # that wait for a server
     source_max: int = 0  # of one client address, silent ones too; 0: no limit but the others
-    source_rate: int = 0  # new ones a second of one client address; 0: no limit
+    source_rate: int = 0  # new ones a second of one client address, see `sources`; 0: no limit
     flows_max: int = 4_000
     servers: tuple[tuple[str, str], ...] = ()  # "host:port" and what the file calls it
     tcplog: Tcplog | None = None

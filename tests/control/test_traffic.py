@@ -7,10 +7,11 @@ import msgspec
 
 from gateway.config import load
 from gateway.config.settings import Forward
-from gateway.control.diversion import rate_max
+from gateway.control.diversion import rate_of_source
 from gateway.control.figures import add, errors, kernel_figures
 from gateway.control.traffic import Traffic
 from gateway.control.traffic import figures as relay_figures
+from gateway.kernel.nft_expressions import Rate
 from gateway.relay.messages import Listener, ListenerStats, Report, Vitals
 
 TCP, UDP, VIEW = "pool/vip:9618/tcp", "pool/vip:9618/udp", "view/cm2/tcp"
@@ -128,8 +129,9 @@ def test_a_backend_has_the_greatest_rate_of_its_frontends() -> None:
     settings = minimal.require()
     (one,), (backend,) = settings.frontends, settings.backends
 
-    def rate(*rates: int) -> int:
+    def rate(*rates: int) -> Rate | None:
         frontends = tuple(msgspec.structs.replace(one, rate_source=each) for each in rates)
-        return rate_max(msgspec.structs.replace(settings, frontends=frontends), backend)
+        return rate_of_source(msgspec.structs.replace(settings, frontends=frontends), backend)
 
-    assert (rate(7), rate(7, 9), rate(9, 0), rate()) == (7, 9, 0, 0)
+    assert (rate(7), rate(7, 9)) == (Rate(7, 70), Rate(9, 90))
+    assert (rate(9, 0), rate()) == (None, None)

@@ -15,6 +15,7 @@ from gateway.kernel.announce import Announcer
 from gateway.kernel.direct import Direct
 from gateway.kernel.direct_rules import HELD_NEW_MS
 from gateway.kernel.netlink import KernelRefused
+from gateway.kernel.nft_expressions import Rate
 from gateway.kernel.offload import merges_received
 from tests.support.direct_pool import PORT, TABLE, Pool, ask, channel, on_direct, say, serve, stream_to
 from tests.support.nat_net import burst
@@ -74,7 +75,7 @@ def test_the_kernel_counts_what_it_forwards(pool: Pool) -> None:
 def test_a_client_that_connects_too_fast_waits_for_its_next_second_and_others_do_not(pool: Pool) -> None:
     pool.hold(pool.gw1, pool.m1)
     before = pool.counters(pool.gw1)
-    pool.gw1.call(on_direct, pool.ip, lambda direct: None, rate_max=10)  # as a reload with another limit
+    pool.gw1.call(on_direct, pool.ip, lambda direct: None, rate=Rate(10, 10))  # as a reload with another limit
     bursting = pool.client.start(burst, pool.ip, 15)
     time.sleep(0.3)
     assert pool.gw2.call(ask, pool.ip, TCP, 10).startswith("m1 ")

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.config.settings import Endpoint
 from gateway.kernel.nat import Nat
+from gateway.kernel.nft_expressions import Rate
 from gateway.kernel.rouse import Roused
 from tests.support.nat_net import (
     PORT,
@@ -80,7 +81,7 @@ def test_a_client_behind_a_stateful_filter_is_roused_too(either: Net) -> None:
 
 
 def test_a_client_that_connects_too_fast_waits_for_its_next_second_and_others_do_not(either: Net) -> None:
-    limited = service(either.ip)._replace(rate_max=10)
+    limited = service(either.ip)._replace(rate=Rate(10, 10))
     either.gateway.call(with_nat, lambda nat: nat.switch(either.endpoints[0]), limited)
     with in_client(either, burst, either.ip, 15) as bursting:
         time.sleep(0.3)

@@ -1,8 +1,8 @@
 """Promises under floods: the pool is served all the while, and the relay's memory is bounded.
 
 One lab for each way to forward; each flood comes from a host of the pool that has nothing else to do. With `nat` and
-`direct` the relay meets none of it, HTCondor takes it all: so many new connections a second that nobody answers its
-collector in time are promised only where the relay stands before it.
+`direct` the relay meets none of it: what the kernel does not drop HTCondor takes, as new connections above the rate of
+their host are.
 """
 
 import os
@@ -66,11 +66,14 @@ BY_PROXY = pytest.mark.parametrize("lab", [Forward.PROXY], indirect=True, scope=
 EVERY_WAY = pytest.mark.parametrize("lab", [Forward.PROXY, Forward.NAT, Forward.DIRECT], indirect=True, scope="module")
 
 
-@BY_PROXY
+@EVERY_WAY
 async def test_a_pool_is_served_while_a_host_opens_connections_and_says_nothing(lab: Lab) -> None:
     found = await flooded(lab, flood.SILENT)
     assert_served(found)
-    assert found.counters["silent_evicted_total"] > 0, "the oldest of them make room"
+    if lab.topology.forward is Forward.PROXY:
+        assert found.counters["source_rate_refused_total"] > 0
+    else:
+        assert found.flooder["connected"] < found.flooder["attempted"] / 2, "most of them are dropped on the way"
 
 
 @EVERY_WAY
@@ -86,4 +89,4 @@ async def test_a_pool_is_served_while_a_host_holds_more_connections_than_it_may(
         assert found.counters["source_refused_total"] > 0
         assert found.flooder["open_max"] < OPEN_MAX[flood.IDLE]
     else:
-        assert found.flooder["connected"] == OPEN_MAX[flood.IDLE], "nobody counts them on the way"
+        assert found.flooder["connected"] < OPEN_MAX[flood.IDLE], "their number is nobody's, their rate is the kernel's"

@@ -17,6 +17,7 @@ from gateway.kernel.announce import Announcer
 from gateway.kernel.direct import Direct
 from gateway.kernel.fence import Fence
 from gateway.kernel.loopback import LoopbackAddress
+from gateway.kernel.nft_expressions import Rate
 from gateway.kernel.sysctl import Sysctls
 from tests.support.netns import DEVICE, Host, Segment
 
@@ -82,8 +83,8 @@ class Pool:
             assert time.monotonic() < until, "the address never answered"
 
 
-def on_direct(ip: str, act: Callable[[Direct], Any], *, keep: bool = True, rate_max: int = 0) -> Any:
-    direct = Direct(ip, DEVICE, NAME, rate_max=rate_max)
+def on_direct(ip: str, act: Callable[[Direct], Any], *, keep: bool = True, rate: Rate | None = None) -> Any:
+    direct = Direct(ip, DEVICE, NAME, rate=rate)
     direct.install(keep=keep)
     try:
         return act(direct)

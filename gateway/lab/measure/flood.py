@@ -21,6 +21,7 @@ KINDS = (SILENT, DATAGRAMS, IDLE)
 TICK_S = 0.01
 TICKS_OWED_MAX = 20  # a machine that is too slow for the rate is not asked for all of it later
 DESCRIPTORS = 100_000
+DESCRIPTORS_OWN = 50  # of the program itself
 EVENTS_MAX = 4_096
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST, which leaves no port behind in TIME_WAIT
 PORTS = (1_024, 65_535)
@@ -135,7 +136,9 @@ def flood(kind: str, address: str, port: int, rate: int, seconds: float, most: i
     flooding: Connections | Datagrams
     match kind:
         case "silent":
-            flooding = Connections(address, port, b"", most, keep=False)
+            # A machine that grants fewer descriptors is flooded as fast all the same: the oldest make room.
+            granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_OWN
+            flooding = Connections(address, port, b"", min(most, granted), keep=False)
         case "idle":
             flooding = Connections(address, port, HELLO, most, keep=True)
         case _:

@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from gateway.config.settings import Endpoint
+from gateway.kernel.nft_expressions import Rate
 from gateway.kernel.realtime import CONTROL_PRIORITY, prefer_realtime
 from gateway.kernel.sock_destroy import destroy_connections
 from gateway.relay.client import open_relay
@@ -87,7 +88,7 @@ async def run_direct(arguments: Arguments) -> None:
     """Have the kernel send the frames on, under a lease as the control process renews it."""
     from gateway.kernel.direct import Direct
 
-    direct = Direct(arguments["address"], DEVICE, "bench", rate_max=FAR_ABOVE)
+    direct = Direct(arguments["address"], DEVICE, "bench", rate=Rate(FAR_ABOVE, FAR_ABOVE))
     direct.install()
     direct.switch(arguments["macs"]["1"])
     direct.grant(LEASE_MS)
@@ -128,7 +129,7 @@ async def run_nat(arguments: Arguments) -> None:
 
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")  # noqa: ASYNC240 (no file: the kernel's memory)
     listeners = tuple(Translated(arguments["address"], each, arguments["port"]) for each in ("tcp", "udp"))
-    nat = Nat("bench", [Service(ROUTE, listeners, rate_max=FAR_ABOVE)])
+    nat = Nat("bench", [Service(ROUTE, listeners, rate=Rate(FAR_ABOVE, FAR_ABOVE))])
 
     def server(number: int) -> Endpoint:
         return Endpoint(arguments["servers"][str(number)], arguments["port"])
