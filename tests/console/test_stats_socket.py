@@ -418,6 +418,16 @@ async def test_socket_has_the_mode_owner_and_group_of_the_file(node, nursery, tm
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_socket_is_never_open_to_more_than_its_mode_says(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "chown", lambda path, *ids: seen.append((path.name, mode_of(path))))
+    (opened,) = open_stats((StatsSocket(path=str(tmp_path / "sock"), mode=0o666),))
+    opened.close()
+    ((name, mode),) = seen
+    assert name != "sock", "it has its name only when all else is as it should be"
+    assert mode == 0o600
+
+
 async def test_stale_socket_is_replaced_and_a_file_is_not(node, tmp_path):
     stale, file = tmp_path / "stale", tmp_path / "file"
     with socket.socket(socket.AF_UNIX) as before:
