@@ -41,7 +41,9 @@ def every_section_stands(tree: Tree, report: Reporter) -> None:
 
 
 def required_keywords_stand(tree: Tree, report: Reporter) -> None:
-    """Every required keyword stands in each of its sections."""
+    """Every required keyword stands in each of its sections; it may stand in a file that could not be read."""
+    if not tree.read:
+        return
     for section in tree.sections:
         for keyword in SECTIONS[section.kind].keywords.values():
             if keyword.required and section.first(keyword.name) is None:

@@ -18,7 +18,7 @@ def expand(tree: Tree, report: Reporter) -> Tree:
     """Return `tree` with every inherited line in its section, and every listen section as a frontend and a backend."""
     expander = _Expander(report)
     sections = [part for section in tree.sections for part in expander.parts(section)]
-    expanded = Tree(sections=sections, complete=tree.complete, unused=tuple(expander.unused.values()))
+    expanded = Tree(sections=sections, complete=tree.complete, read=tree.read, unused=tuple(expander.unused.values()))
     _names_are_distinct(expanded, report)
     return expanded
 

@@ -34,9 +34,10 @@ class _Parser:
         self._current: Section | None = None
         self._skipping = False  # the lines of a section that is not known here
         self._complete = complete
+        self._read = complete
 
     def tree(self) -> Tree:
-        return Tree(sections=self._sections, complete=self._complete)
+        return Tree(sections=self._sections, complete=self._complete, read=self._read)
 
     def line(self, words: tuple[Word, ...]) -> None:
         word = words[0]

@@ -71,10 +71,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole file. `complete` is False where a section was skipped, so that something may seem to be missing."""
+    """A whole file. `complete` is False where a section was skipped, so that something may seem to be missing.
+
+    So may any line where `read` is False: a file that is included could not be read.
+    """
 
     sections: list[Section]
     complete: bool
+    read: bool = True
     unused: tuple[Section, ...] = ()  # defaults that no section takes from
 
     def all(self, kind: str) -> Iterator[Section]:

@@ -22,6 +22,7 @@ from gateway.doctor import host_facts, network_files
 from gateway.doctor.check_condor import PATTERN
 from gateway.doctor.condor import CONFIG_VAL, CondorSilent, Knob, ask_condor
 from gateway.doctor.facts import Facts
+from gateway.includes import read_included
 
 PROBE_WAIT_MS: Final = 300
 PROBE_COUNT: Final = 2
@@ -46,7 +47,7 @@ def gather(path: str, *, node: str | None, ask: Callable[[Settings], Ask], confi
         config_val: HTCondor's own tool.
     """
     text, invalid = _read(path)
-    loaded = load(text, path, os.environ)
+    loaded = load(text, path, os.environ, read_included)
     settings = loaded.settings
     if settings is None and not invalid:
         invalid = render_all(loaded.diagnostics)

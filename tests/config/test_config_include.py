@@ -86,6 +86,11 @@ def test_a_file_that_can_not_be_read_is_one_error_and_hides_no_other():
     ]
 
 
+def test_what_may_stand_in_a_file_that_can_not_be_read_is_not_missed():
+    assert errors(load_files(sample((PEERS, "    include peers.cfg\n")))) == ["include: 'peers.cfg' does not exist"]
+    assert errors(load_files("global\n    include rest.cfg\n")) == ["include: 'rest.cfg' does not exist"]
+
+
 def test_what_is_missing_is_missing_in_the_file_that_includes():
     *_, missing = load_files("\ninclude a.cfg", a=SAMPLE[: SAMPLE.index("peers lan")]).diagnostics
     assert (missing.file, missing.line, missing.column) == ("/etc/g/gateway.cfg", 2, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.config import Loaded, load
 from gateway.config.settings import Settings
-from gateway.console.commands.included import read_included
+from gateway.includes import read_included
 
 CONFIG_FILE = "/etc/condor-gateway/gateway.cfg"
 
