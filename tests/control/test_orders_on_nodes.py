@@ -40,7 +40,7 @@ def paused_at(cluster: Cluster, name: str) -> str | None:
 def test_a_dead_holders_address_stays_with_nobody_until_resume_whoever_restarts_meanwhile(cluster: Cluster) -> None:
     for name in NODES:
         cluster.start(name)
-    holder = cluster.wait_holder("w1")
+    holder = cluster.wait_holder("w1", within_s=60)
     other = next(name for name in ("gw1", "gw2") if name != holder)
     answer = order(cluster, "w1", "pause", "new", "switch")
     assert set(answer["confirmed"]) == set(NODES) - {"w1"}
@@ -59,18 +59,16 @@ def test_a_dead_holders_address_stays_with_nobody_until_resume_whoever_restarts_
     assert cluster.holder(other) is None
     assert (paused_at(cluster, "w1"), paused_at(cluster, other)) == ("new switch", "new switch")
     assert "nobody leads 'vip': the cluster is paused" in said(cluster, "w1", "status")[1]
-    assert "NOBODY leads: the cluster is paused" in said(cluster, "w1", "simulate", other)[1]
+    assert "NOBODY leads: the cluster is paused" in said(cluster, "w1", "simulate", "cm1")[1]
 
     order(cluster, other, "resume")
     assert cluster.wait_holder("w1", other_than=holder)
-    (change,) = [one for one in cluster.status("w1")["elections"]["vip"]["candidates"] if one == holder]
-    assert change == holder
 
 
 def test_a_drained_holder_hands_the_address_over_and_takes_nothing_back(cluster: Cluster) -> None:
     for name in NODES:
         cluster.start(name)
-    holder = cluster.wait_holder("w1")
+    holder = cluster.wait_holder("w1", within_s=60)
     namespace = cluster.segment.hosts["client"].namespace
     command = ["ip", "netns", "exec", namespace, sys.executable, "-c", PINGER, ADDRESS, "4"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pinger:
