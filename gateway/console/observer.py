@@ -13,12 +13,14 @@ import structlog
 import trio
 
 from gateway.console.multiplex import Asker
+from gateway.console.page.changes import merged
 from gateway.control.commands import CommandRefused, Level
 
 STATUS_S: Final = 0.5
+STATUS_WAIT_S: Final = 1.5  # control answers in milliseconds, or is in trouble
 LOOK_S: Final = 1.0  # between two looks while nothing happens; an event brings the next one forward, not below STATUS_S
 PEERS_S: Final = 0.9  # each look asks the other nodes too
-HISTORY_S: Final = 10.0  # it is asked for anew when an event says that it has grown
+HISTORY_S: Final = 5.0  # the others' phases come later than the change; this node's own come with an event
 HISTORY_MAX: Final = 50
 UNABLE_S: Final = 60.0  # until a command that the node does not know is tried again: it may have been replaced
 EVENTS_KEPT: Final = 256  # for readers that were away for a moment
@@ -28,7 +30,7 @@ T = TypeVar("T")
 
 
 class Look(NamedTuple):
-    """What was seen at one moment. `failure` is why there is no document."""
+    """What was seen at one moment. `failure` is why there is no document; `history` is that of all nodes together."""
 
     serial: int
     at_s: float
@@ -73,6 +75,7 @@ class Observer:
         self._asker = asker
         self._status = Kept(self._ask_status, STATUS_S)
         self._history = Kept(self._ask_history, HISTORY_S)
+        self._changes = Kept(self._ask_changes, HISTORY_S)
         self._peers = Kept(self._ask_peers, PEERS_S)
         self._unable_until_s: dict[str, float] = {}
         self._looked = Look(0, 0.0, None, "nobody has looked yet", {}, {})
@@ -110,21 +113,26 @@ class Observer:
             found[name] = await kept.get()
 
         async with trio.open_nursery() as nursery:
-            for name, kept in (("status", self._status), ("history", self._history), ("peers", self._peers)):
+            for name, kept in (("status", self._status), ("changes", self._changes), ("peers", self._peers)):
                 nursery.start_soon(keep, name, kept)
         document, refusal = found["status"]
         failure = "" if refusal is None else f"{refusal}."
-        return Look(self._looked.serial + 1, time.time(), document, failure, found["history"], found["peers"])
+        return Look(self._looked.serial + 1, time.time(), document, failure, found["changes"], found["peers"])
 
     async def _ask_status(self) -> tuple[Document | None, CommandRefused | None]:
         try:
-            return await self._asker.ask({"command": "status"}, Level.USER), None
+            return await self._asker.ask({"command": "status"}, Level.USER, wait_s=STATUS_WAIT_S), None
         except CommandRefused as refusal:
             return None, refusal
 
     async def _ask_history(self) -> Document:
         answer: Document = await self._ask_if_able({"command": "history", "limit": HISTORY_MAX})
         return answer if "changes" in answer else {"changes": []}
+
+    async def _ask_changes(self) -> Document:
+        own = await self._history.get()
+        others = await self._ask_if_able({"command": "peers", "request": {"command": "history", "limit": HISTORY_MAX}})
+        return {"changes": merged(own["changes"], others)}
 
     async def _ask_peers(self) -> Mapping[str, Document]:
         return await self._ask_if_able({"command": "peers", "request": {"command": "status"}})
@@ -206,6 +214,7 @@ class Observer:
     def _take(self, event: Document) -> None:
         self._events.append(event)
         self._history.forget()
+        self._changes.forget()
         self._hurry.set()
         self._new_event.set()
         self._new_event = trio.Event()

@@ -8,6 +8,7 @@ Rule: it opens what needs root, then drops all rights, and only then listens to 
 
 import contextlib
 import ctypes
+import importlib
 import os
 import pwd
 import resource
@@ -26,6 +27,7 @@ import trio
 from starlette.applications import Starlette
 
 from gateway.config.settings import Console, Endpoint
+from gateway.console import page
 from gateway.console.child import Charge
 from gateway.console.doorkeeper import Doorkeeper, TokenUnusable, read_token
 from gateway.console.logs import start_log, stop_log
@@ -34,7 +36,7 @@ from gateway.console.observer import Observer
 from gateway.console.stats_socket import OpenSocket, open_stats, serve_stats
 from gateway.console.web import STREAM_PATHS, Web
 from gateway.console.web_app import application
-from gateway.console.web_guard import WebGuard
+from gateway.console.web_guard import HEADER_BYTES_MAX, WebGuard
 from gateway.console.web_health import WebHealth, is_health
 from gateway.console.web_orders import WebOrders
 
@@ -43,8 +45,8 @@ DESCRIPTORS_MAX: Final = 512  # HTTP, stats sockets and what Python needs: a cro
 MEMORY_BYTES_MAX: Final = 1 << 30  # of data; it uses 60 MB
 BIND_S_MAX: Final = 3.0  # a console that is being replaced closes its socket within 0.1 s
 BIND_AGAIN_S: Final = 10.0  # the address may come later
-HEADER_BYTES_MAX: Final = 8_192
-IDLE_S: Final = 10.0  # a connection without a request
+IDLE_S: Final = 5.0  # a connection without a request
+LATE_IMPORTS: Final = ("anyio._backends._trio", "encodings.idna", "stringprep", "traceback", "http.cookies")
 PR_SET_NO_NEW_PRIVS: Final = 38  # linux/prctl.h
 
 
@@ -70,6 +72,10 @@ def _run(charge: Charge, node: socket.socket) -> int:
             log.error("console.read-only", reason=str(error))
         listening = listen(charge.console.bind, BIND_S_MAX)
     opened = open_stats(charge.stats_sockets)
+    # What is imported or read when it is first used is not to be had any more once all rights are dropped.
+    page.load()
+    for name in LATE_IMPORTS:
+        importlib.import_module(name)
     try:
         drop_rights(charge.console.user if charge.console is not None else Console().user)
     except KeyError as error:
@@ -168,7 +174,7 @@ async def _serve_http(guarded: WebGuard, console: Console, listening: socket.soc
     config = hypercorn.config.Config()
     config.bind = [f"fd://{listening.fileno()}"]
     config.backlog = BACKLOG
-    config.h11_max_incomplete_size = HEADER_BYTES_MAX
+    config.h11_max_incomplete_size = HEADER_BYTES_MAX  # of a request whose head has not come to its end
     config.h11_pass_raw_headers = False
     config.keep_alive_timeout = config.read_timeout = IDLE_S  # type: ignore[assignment]
     config.alpn_protocols = ["http/1.1"]

@@ -19,6 +19,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODY_BYTES_MAX: Final = 8_192  # a form of the page has some hundred bytes
 REQUESTS_MAX: Final = 96  # at the same time; streams are counted apart, and are among them
 TARGET_BYTES_MAX: Final = 2_048
+HEADER_BYTES_MAX: Final = 16_384
 REQUEST_S_MAX: Final = 75.0  # a switchover waits for the replica; nothing else takes a second
 BODY_S_MAX: Final = 10.0
 
@@ -102,12 +103,15 @@ class WebGuard:
             finally:
                 self._now -= 1
         except Refusal as refusal:
+            self._log.info("console.refused", path=scope["path"][:100], status=refusal.status, reason=str(refusal))
             if scope["type"] == "http" and not begun:
                 await _refuse(send_guarded, refusal)
 
     def _check(self, scope: Scope) -> None:
         if len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > TARGET_BYTES_MAX:
             raise Refusal(414, f"a request of more than {TARGET_BYTES_MAX} bytes")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES_MAX:
+            raise Refusal(431, f"headers of more than {HEADER_BYTES_MAX} bytes")
         said = [value for name, value in scope["headers"] if name == b"host"]
         if self._open_to_all(scope["path"]):
             return

@@ -40,8 +40,11 @@ class Answer(NamedTuple):
 class ScriptedNode:
     """Answers a console as control would. `orders` is what it was ordered, `refuses` what it will refuse."""
 
-    def __init__(self, document: dict[str, Any], changes: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, document: dict[str, Any], changes: list[dict[str, Any]], peers: dict[str, Any] | None = None
+    ) -> None:
         self.document: dict[str, Any] | None = document
+        self.peers = peers or {}
         self.changes = changes
         self.asked = 0
         self.orders: list[dict[str, Any]] = []
@@ -60,6 +63,7 @@ class ScriptedNode:
         commands = Commands()
         commands.add("status", self._status, Level.USER)
         commands.add("history", lambda request: {"changes": self.changes}, Level.USER)
+        commands.add("peers", lambda request: self.peers, Level.USER)
         commands.add("events", self._events, Level.USER)
         for name in ("switchover", "pause", "resume", "drain", "undrain"):
             commands.add(name, self._obey)

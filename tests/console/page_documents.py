@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gateway.console.page.changes import merged
+
 DATA = Path(__file__).parent / "data"
 NOW_S = 1_763_913_000.0  # 2025-11-23 15:50:00 UTC
 
@@ -56,3 +58,10 @@ def matchmaker_change(**facts: Any) -> dict[str, Any]:
     return change(election="managers", kind="matchmaker", to="cm2", gap_ms=408, phases=phases, seq=18) | {
         "from": "cm1"
     } | facts  # fmt: skip
+
+
+def history_at(now_s: float) -> list[dict[str, Any]]:
+    """Return the changes that real nodes have kept, the newest of them a minute before `now_s`."""
+    changes = merged(saved("history")["changes"], saved("histories"))
+    later_s = now_s - 60 - max(change["at"] for change in changes)
+    return [{**change, "at": change["at"] + later_s} for change in changes]

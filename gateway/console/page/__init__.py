@@ -92,6 +92,16 @@ def asset(name: str) -> bytes:
     return resources.files(__name__).joinpath(name).read_bytes()
 
 
+def load() -> None:
+    """Read every file of the page now: later this process may have no right to."""
+    for name in ASSETS:
+        asset(name)
+    render_page(None, {}, now_s=0.0, operator=Operator(possible=True))
+    render_page(None, {}, now_s=0.0, operator=Operator(possible=True, csrf="x"))
+    for name in FRAGMENTS:
+        _template(name)
+
+
 def _changes(history: Document) -> Sequence[Document]:
     changes: Sequence[Document] = history.get("changes") or ()
     return changes

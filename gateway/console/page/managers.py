@@ -1,12 +1,13 @@
 """The managers of the page: each one's collector, negotiator, ads by type, and how far its replica is behind. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from gateway.console.page import words
 
 Document = Mapping[str, Any]
 
+SILENT_MS: Final = 1_000  # a node that was not heard for so long is called silent
 LATE_MS: Final = 1_000  # a replica that is behind for so long is worth attention
 
 
@@ -54,13 +55,21 @@ def managers_view(said: Document, known: Mapping[str, Document]) -> ManagersView
     """
     pools = []
     attention: list[tuple[str, str]] = []
+    peers = said.get("peers", {})
+    silent = {name for name, peer in peers.items() if (peer["heard_ms_ago"] or 0) >= SILENT_MS}
     for name, election in said.get("elections", {}).items():
         if election["kind"] == "matchmaker":
-            pools.append(_pool(name, election, known, attention))
+            pools.append(_pool(name, election, known, silent, attention))
     return ManagersView(tuple(pools), tuple(attention))
 
 
-def _pool(name: str, election: Document, known: Mapping[str, Document], attention: list[tuple[str, str]]) -> PoolView:
+def _pool(
+    name: str,
+    election: Document,
+    known: Mapping[str, Document],
+    silent: Collection[str],
+    attention: list[tuple[str, str]],
+) -> PoolView:
     leader = election["leader"]
     elected = _own(known, leader, name)
     kinds = tuple(elected.get("ads") or {})
@@ -82,7 +91,8 @@ def _pool(name: str, election: Document, known: Mapping[str, Document], attentio
                 replica=Said("", "original") if leads and elected.get("accounting") else _replica(shipped),
             )
         )
-    attention += _faults(managers, elected)
+    # That a silent manager gets nothing needs no second word.
+    attention += _faults([one for one in managers if one.name not in silent], elected)
     looked = "" if looked_ms is None else f"ads counted {words.duration(1_000 * (looked_ms // 1_000))} ago"
     return PoolView(name, kinds, looked.replace(".00", ""), tuple(managers))
 
@@ -124,12 +134,15 @@ def _standby(standby: Document | None) -> Said:
 def _replica(shipped: Document | None) -> Said:
     if shipped is None:
         return Said("idle", "not known")
-    if not shipped["connected"]:
+    if not shipped.get("connected"):
         return Said("warn", "not connected")
-    if shipped["lag_records"] == 0:
+    records, late_ms = shipped.get("lag_records"), shipped.get("lag_ms")
+    if records == 0:
         return Said("ok", "has every record")
-    behind = f"{words.many(shipped['lag_records'], 'record')}, {words.duration(shipped['lag_ms'])} behind"
-    return Said("warn" if shipped["lag_ms"] >= LATE_MS else "ok", behind)
+    if records is None or late_ms is None:
+        return Said("idle", "connected")
+    behind = f"{words.many(records, 'record')}, {words.duration(late_ms)} behind"
+    return Said("warn" if late_ms >= LATE_MS else "ok", behind)
 
 
 def _faults(managers: list[ManagerView], elected: Document) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@
   document.body.append(spoken);
 
   const known = new Map();
-  const source = new EventSource("/live");
+  const source = new EventSource("/page/stream");
   source.addEventListener("fragments", (event) => {
     const before = headline();
     for (const [name, html] of Object.entries(JSON.parse(event.data))) {

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.console.page.words import ago, duration, machine_moment, moment
 
-ROWS_MAX: Final = 10  # a screen; the history itself is kept and answered in full by the API
+ROWS_MAX: Final = 8  # a screen; the history itself is kept and answered in full by the API
 TORN_AT: Final = 6  # so many times the median: a longer row is cut off, lest it make all the others dots
 TICKS: Final = 4
 LEFT, RIGHT = 1.0, 97.0  # per cent of the width; markers at the ends need room
@@ -26,15 +26,17 @@ PHASES: Final[Mapping[str, tuple[str, str]]] = {
     "elected_ms": ("elected", "diamond"),
     "serving_ms": ("serving", "square"),
     "announced_ms": ("announced", "triangle"),
-    "negotiator_ms": ("negotiator up", "square"),
+    "negotiator_ms": ("negotiator up", "frame"),
     "first_cycle_ms": ("first cycle", "triangle"),
     "first_match_ms": ("first match", "star"),
 }
+LAST: Final = "first_match_ms"
 LEGEND: Final = (
     ("cross", "old leader lost"),
     ("ring", "noticed"),
     ("diamond", "elected"),
-    ("square", "serving, negotiator up"),
+    ("square", "serving"),
+    ("frame", "negotiator up"),
     ("triangle", "announced, first cycle"),
     ("star", "first match"),
 )
@@ -47,6 +49,7 @@ CAUSES: Final[Mapping[str, str]] = {
     "suspended": "host was suspended",
     "superseded": "superseded",
     "first": "first leader",
+    "unseen": "not seen here",
 }
 PLANNED: Final = frozenset({"requested", "first"})
 _SERVED: Final = {"address": ("announced_ms", "serving_ms"), "matchmaker": ("first_cycle_ms", "negotiator_ms")}
@@ -132,7 +135,9 @@ def _phases(change: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _end_ms(change: Mapping[str, Any]) -> float:
-    return max((*_phases(change).values(), change.get("gap_ms") or 0))
+    """Return the end of what the failover itself took: when a job is matched next is a matter of the jobs."""
+    phases = _phases(change)
+    return max((*(ms for name, ms in phases.items() if name != LAST), change.get("gap_ms") or 0))
 
 
 def _scale(ends_ms: Sequence[float]) -> float:
@@ -163,7 +168,7 @@ def _row(change: Mapping[str, Any], scale_ms: float, now_s: float) -> Row:
     gap_ms = change.get("gap_ms")
     served = [phases[name] for name in _SERVED.get(change["kind"], ()) if name in phases]
     back_ms = served[0] if served else gap_ms
-    end_ms = _end_ms(change)
+    end_ms = max(_end_ms(change), phases.get(LAST, 0))
     gap = None if gap_ms is None or back_ms is None else _span(max(back_ms - gap_ms, 0), back_ms, scale_ms)
     cause = str(change.get("cause") or "")
     return Row(
@@ -182,7 +187,7 @@ def _row(change: Mapping[str, Any], scale_ms: float, now_s: float) -> Row:
         gap_time=duration(gap_ms),
         gap=gap,
         after=_span(back_ms, end_ms, scale_ms) if back_ms is not None and end_ms > back_ms else None,
-        torn=end_ms > scale_ms,
+        torn=any(ms > scale_ms for ms in phases.values()),
         markers=_markers(phases, scale_ms),
         times={PHASES[name][0]: duration(ms) for name, ms in phases.items()},
         sentence=_sentence(change, phases),

@@ -46,12 +46,12 @@ def traffic_view(said: Document, known: Mapping[str, Document]) -> TrafficView:
     for name, document in known.items():
         for backend, figures in (document.get("backends") or {}).items():
             if figures.get("fault"):
-                attention.append(("warn", f"{name} cannot use 'forward {figures['way']}' for {backend}: "
+                attention.append(("warn", f"{name} cannot use 'forward {figures.get('way')}' for {backend}: "
                                           f"{figures['fault']}."))  # fmt: skip
         relay = document.get("relay")
         if relay is not None and relay.get("degraded"):
-            attention.append(("warn", f"Only {relay['listening']} of {len(relay['workers'])} relay processes of "
-                                      f"{name} listen."))  # fmt: skip
+            whole = len(relay.get("workers") or ())
+            attention.append(("warn", f"Only {relay.get('listening')} of {whole} relay processes of {name} listen."))
         for device, back in (document.get("returns") or {}).items():
             if back.get("fault"):
                 attention.append(("warn", f"Answers do not find back through {device} of {name}: {back['fault']}."))
@@ -60,24 +60,23 @@ def traffic_view(said: Document, known: Mapping[str, Document]) -> TrafficView:
 
 def _flow(gateway: str, document: Document, frontend: str) -> FlowView:
     figures = document["frontends"][frontend]
-    backend = document["backends"].get(figures["backend"]) or {}
-    addresses = document.get("addresses") or {}
-    holds = any((addresses.get(name) or {}).get("held") for name in backend.get("addresses") or ())
-    connections, flows, rates = figures["connections"], figures["flows"], figures["rates"]
+    name = words.found(figures, "backend") or ""
+    backend = words.found(document, "backends", name) or {}
+    holds = any(words.found(document, "addresses", one, "held") for one in backend.get("addresses") or ())
     return FlowView(
         gateway=gateway,
         holds=holds,
         frontend=frontend,
-        backend=figures["backend"],
-        way=figures["way"],
+        backend=name,
+        way=words.found(figures, "way") or words.UNKNOWN,
         server=backend.get("server") or "nobody",
-        connections=words.number(connections["now"]),
-        connection_rate=words.rate(rates["connections"]),
-        flows=words.number(flows["now"]),
-        datagram_rate=words.rate(rates["datagrams_to_server"]),
-        to_server=_size_rate(rates["bytes_to_server"]),
-        to_client=_size_rate(rates["bytes_to_client"]),
-        total=words.number(connections["total"]),
+        connections=words.number(words.found(figures, "connections", "now")),
+        connection_rate=words.rate(words.found(figures, "rates", "connections")),
+        flows=words.number(words.found(figures, "flows", "now")),
+        datagram_rate=words.rate(words.found(figures, "rates", "datagrams_to_server")),
+        to_server=_size_rate(words.found(figures, "rates", "bytes_to_server")),
+        to_client=_size_rate(words.found(figures, "rates", "bytes_to_client")),
+        total=words.number(words.found(figures, "connections", "total")),
     )
 
 

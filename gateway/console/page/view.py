@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from gateway.console.page import words
-from gateway.console.page.managers import ManagersView, managers_view
+from gateway.console.page.managers import SILENT_MS, ManagersView, managers_view
 from gateway.console.page.timeline import Timeline, timeline
 from gateway.console.page.traffic import TrafficView, traffic_view
 
 Document = Mapping[str, Any]
 
 ITEMS_MAX: Final = 8  # on the page; a broken site has more to say than anybody reads
-SILENT_MS: Final = 1_000  # a peer that was not heard for so long is called silent; a leader is given up much sooner
 KINDS: Final = {"address": "Address", "matchmaker": "Matchmaker"}
 
 
@@ -132,7 +131,7 @@ def make_view(
     nodes = _nodes(said, known, elections, orders)
     managers = managers_view(said, known)
     traffic = traffic_view(said, known)
-    items = _attention(said, elections, nodes, orders)
+    items = _attention(said, elections, nodes)
     items += [Item(state, text) for state, text in (*managers.attention, *traffic.attention)]
     items += [Item("warn", str(warning)) for warning in said.get("warnings", ())]
     items.sort(key=lambda item: item.state != "bad")
@@ -143,7 +142,7 @@ def make_view(
         node=said.get("node", ""),
         at=words.moment(now_s),
         at_machine=words.machine_moment(now_s),
-        verdict=_verdict(document, failure, elections, items),
+        verdict=_verdict(document, failure, elections, items, paused=orders.paused is not None),
         orders=orders,
         elections=elections,
         lease_hint=_lease_hint(said),
@@ -158,7 +157,12 @@ def make_view(
 
 
 def _verdict(
-    document: Document | None, failure: str, elections: Sequence[ElectionView], items: Sequence[Item]
+    document: Document | None,
+    failure: str,
+    elections: Sequence[ElectionView],
+    items: Sequence[Item],
+    *,
+    paused: bool,
 ) -> Verdict:
     if document is None:
         return Verdict("bad", "No answer", "This node does not answer", failure, ())
@@ -170,10 +174,12 @@ def _verdict(
         return Verdict("bad", "Interrupted", headline, sentence, tuple(items))
     if any(item.state == "bad" for item in items):
         return Verdict("bad", "Fault", "The matchmaker is served, with a fault", sentence, tuple(items))
+    count = words.many(len(items), "thing") + (" needs attention" if len(items) == 1 else " need attention")
+    if paused:
+        headline = "All is served; takeovers are paused" + (f", {count}" if items else "")
+        return Verdict("warn", "Paused", headline, sentence, tuple(items))
     if any(item.state == "warn" for item in items):
-        count = words.many(len(items), "thing")
-        need = "needs" if len(items) == 1 else "need"
-        return Verdict("warn", "Attention", f"All is served; {count} {need} attention", sentence, tuple(items))
+        return Verdict("warn", "Attention", f"All is served; {count}", sentence, tuple(items))
     return Verdict("ok", "Healthy", "All is served", sentence, tuple(items))
 
 
@@ -181,15 +187,11 @@ def _leads_what(election: ElectionView) -> str:
     return f"holds {election.name}" if election.kind == "address" else f"is the matchmaker of {election.name}"
 
 
-def _attention(
-    said: Document, elections: Sequence[ElectionView], nodes: Sequence[NodeView], orders: OrdersView
-) -> list[Item]:
+def _attention(said: Document, elections: Sequence[ElectionView], nodes: Sequence[NodeView]) -> list[Item]:
     items = []
     heard = sum(node.state != "bad" for node in nodes)
     if nodes and heard <= len(nodes) // 2:
         items.append(Item("bad", f"Only {heard} of {len(nodes)} nodes are heard: that is no majority."))
-    if orders.paused is not None:
-        items.append(Item("warn", f"Paused: nobody takes over until 'resume'. {orders.paused}".rstrip()))
     items += [
         Item("warn", f"{node.name} is silent: {node.heard}.") for node in nodes if node.state == "bad" and not node.here
     ]
@@ -296,7 +298,8 @@ def _candidate(name: str, standing: Document | None, election: Document, said: D
     if standing is None or standing["heard_ms_ago"] >= SILENT_MS:
         return CandidateView(name, leads, "bad", "not heard")
     if not standing["fit"]:
-        return CandidateView(name, leads, "warn", "not fit")
+        reason = standing.get("reason")
+        return CandidateView(name, leads, "warn", f"not fit: {reason}" if reason else "not fit")
     if leads:
         return CandidateView(name, leads, "ok", "leads")
     if election["kind"] == "matchmaker" and not standing["warm"]:

@@ -1,7 +1,8 @@
 """Numbers and moments as people read them. Pure; a no-break space stands between a number and its unit."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 NBSP: Final = "\N{NO-BREAK SPACE}"
@@ -72,3 +73,13 @@ def ago(unix_s: float, now_s: float) -> str:
 def listed(words: list[str]) -> str:
     """Return words as a list in a sentence: "a", "a and b", "a, b and c"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def found(document: Mapping[str, Any], *path: str) -> Any:
+    """Return what stands at a path in a document, None where it lacks a part of it."""
+    place: Any = document
+    for step in path:
+        if not isinstance(place, Mapping):
+            return None
+        place = place.get(step)
+    return place
