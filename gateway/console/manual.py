@@ -10,6 +10,7 @@ from gateway.config.schema import Argument as FileArgument
 from gateway.config.schema import Keyword, Kind
 from gateway.config.values import format_ms
 from gateway.console.command_tree import Argument, Command
+from gateway.console.log_events.manual import EVENTS_PAGE, events_page
 from gateway.console.roff import Page, bold, italic
 
 PROGRAM_PAGE: Final = "condor-gateway.1"
@@ -190,4 +191,5 @@ def _bound(argument: FileArgument, value: int) -> str:
 
 def pages(tree: Command) -> Mapping[str, Callable[[], str]]:
     """Return how each page is made, by the name of its file."""
-    return MappingProxyType({PROGRAM_PAGE: lambda: program_page(tree), FILE_PAGE: file_page})
+    made = {PROGRAM_PAGE: lambda: program_page(tree), FILE_PAGE: file_page, EVENTS_PAGE: events_page}
+    return MappingProxyType(made)
