@@ -14,7 +14,7 @@ DESCRIPTION = """\
 Show a man page; into a pipe or a file it goes as roff, as man -l reads it. With -o the pages are written below a
 folder, as man1/condor-gateway.1 and man5/gateway.cfg.5."""
 EXAMPLES = ("condor-gateway man", "condor-gateway man gateway.cfg", "condor-gateway man -o /usr/local/share/man")
-PAGES = ("condor-gateway", "gateway.cfg")
+PAGES = ("condor-gateway", "gateway.cfg", "condor-gateway-events")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
