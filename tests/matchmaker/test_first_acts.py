@@ -30,7 +30,7 @@ async def test_acts_before_the_mark_are_another_negotiators(tmp_path):
     await acts.mark()
 
     async def write(seen):
-        await trio.sleep(0.05)
+        await trio.sleep(0.2)
         assert seen == []
         async with await log.open("ab") as file:
             await file.write(MATCH)  # before any cycle: of the one that is being stopped
