@@ -210,6 +210,7 @@ def render_file(had: Had, wanted: Wanted, managers: Sequence[Host], gateways: Se
         address=_with_prefix(wanted.address),
         device=wanted.device,
         holders=" ".join(host.name for host in gateways),
+        ports="" if apart else _comment(_PORTS, "") + "\n",
         order=_comment(_order(had), "    "),
         servers="\n".join(servers),
         files=f"    replicate file {had.state_file}\n" if had.state_file else "",
@@ -237,7 +238,7 @@ address pool-vip
     ip {address} dev {device}
     holder {holders}
 
-frontend matchmaker
+{ports}frontend matchmaker
     bind pool-vip:9618 proto tcp,udp
     default_backend managers
 
@@ -301,6 +302,12 @@ def _roles(apart: bool) -> str:
     return (
         "Every peer votes. The managers hold the address too: name hosts of their own with --gateways if you have them."
     )
+
+
+_PORTS: Final = (
+    "HTCondor keeps to the managers' own addresses, so that this port of the virtual one is free for us: "
+    "'condor-gateway condor-config --role manager' prints BIND_ALL_INTERFACES = False."
+)
 
 
 def _order(had: Had) -> str:

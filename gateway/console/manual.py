@@ -12,6 +12,7 @@ from gateway.config.values import format_ms
 from gateway.console.command_tree import Argument, Command
 from gateway.console.log_events.manual import EVENTS_PAGE, events_page
 from gateway.console.roff import Page, bold, italic
+from gateway.doctor.checks import CHECKS
 
 PROGRAM_PAGE: Final = "condor-gateway.1"
 FILE_PAGE: Final = "gateway.cfg.5"
@@ -52,6 +53,12 @@ def program_page(tree: Command) -> str:
     for command in tree.walk():
         if command.words:
             _command(page, command)
+    page.section("FINDINGS")
+    page.text(
+        "What doctor looks at, by the names of its findings. Each says on the spot what is wrong, and its remedy."
+    )
+    for check in CHECKS:
+        page.item(bold(check.name), (check.find.__doc__ or check.fine).splitlines()[0])
     page.section("EXIT STATUS")
     for status, meaning in STATUSES:
         page.item(bold(status), meaning)

@@ -81,6 +81,9 @@ def test_gateways_of_their_own_hold_the_address_alone():
     settings = settings_of(had_of(), wanted)
     assert settings.addresses[0].holders == ("gw1", "gw2")
     assert settings.peer("cm1").roles == {Role.MANAGER}
+    # Where managers are gateways too, HTCondor must leave the address's port to them, and the file says so.
+    assert "BIND_ALL_INTERFACES" not in file_of(had_of(), wanted)
+    assert "BIND_ALL_INTERFACES = False" in file_of(had_of())
 
 
 @pytest.mark.parametrize(

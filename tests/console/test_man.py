@@ -11,6 +11,7 @@ from gateway.config.keywords import SECTIONS
 from gateway.console.command_tree import read_tree
 from gateway.console.manual import file_page, pages, program_page
 from gateway.console.roff import Page, escape
+from gateway.doctor.checks import CHECKS
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,8 @@ def test_every_command_and_every_option_is_in_the_programs_page(tree):
     for status in ("0", "1", "2", "130"):
         assert f".TP\n{status}\n" in page
     assert "NO_COLOR" in page
+    for check in CHECKS:
+        assert f".TP\n{check.name}\n" in page
 
 
 def test_every_keyword_with_its_limits_and_default_is_in_the_files_page():

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -98,8 +99,8 @@ def grave(found):
 def test_a_good_host_has_no_grave_finding(host, tmp_path):
     host.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0")
     found = host.call(looked, tmp_path / "gateway.cfg")
-    # Real time and file descriptors are of the machine that runs the tests.
-    assert {key for key in grave(found) if key[0] not in {"real-time", "open-files"}} == set()
+    # Real time, file descriptors and the temporary state-dir are of the machine that runs the tests.
+    assert {key for key in grave(found) if key[0] not in {"real-time", "open-files", "file-advice"}} == set()
     for name in ("interface", "own-address", "address-claimed", "arp-flux", "firewall-heartbeats", "key-file"):
         assert (name, Severity.OK) in found
 
@@ -140,6 +141,27 @@ def test_real_rules_are_read_as_the_kernel_applies_them(host, tmp_path):
     assert not any("gw2" in sentence for sentence in said)
     host.run("sh", "-c", f"nft -f - <<'X'\n{ALLOWING}X")
     assert host.call(heartbeats_of, path) == []
+
+
+def ipv6_of(path):
+    facts = gather(str(path), node="gw1", ask=no_node)
+    check = [one for one in CHECKS if one.name == "ipv6-dad"]
+    return [one.sentence for one in examine(facts, check) if one.severity is Severity.ERROR]
+
+
+def test_an_ipv6_address_that_the_kernel_takes_for_a_duplicate_is_seen(host, tmp_path):
+    """Set by somebody else, with detection on, while another host has it (RFC 4862 §5.4)."""
+    text = TEXT.format(folder=tmp_path).replace("10.9.0.100/32", "fd77::100/128")
+    (tmp_path / "gateway.cfg").write_text(text)
+    host.segment.host("stranger", "fd77::100/128")
+    host.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=1", "net.ipv6.conf.lan0.accept_dad=1")
+    host.ip("-6", "address", "add", "fd77::100/128", "dev", "lan0")
+    until = time.monotonic() + 10
+    while "dadfailed" not in host.ip("-6", "address", "show", "dev", "lan0").stdout and time.monotonic() < until:
+        time.sleep(0.1)
+    assert "(dadfailed)" in " ".join(host.call(ipv6_of, tmp_path / "gateway.cfg"))
+    host.run("sysctl", "-qw", "net.ipv6.conf.lan0.disable_ipv6=1")
+    assert host.call(ipv6_of, tmp_path / "gateway.cfg") == ["IPv6 is switched off on lan0"]
 
 
 def test_an_interface_that_is_down_and_ipv6_flags_are_seen(host):

@@ -18,8 +18,9 @@ HELP = "look this host over: what is wrong with it, and what to do"
 DESCRIPTION = """\
 Look at everything on this host that the node needs: file, key, disk, clock, kernel, limits, interfaces, virtual
 addresses, ARP, IPv6, firewall, HTCondor's configuration, and the running node. Each finding has a stable name, and its
-remedy. Nothing is changed. With --peers the other nodes look at themselves, and files, versions and clocks are
-compared. Exit status: 0 no error was found, 1 an error was found."""
+remedy. Nothing is changed; where no node runs, the network is asked who has the virtual addresses. With --peers the
+other nodes look at themselves, and files, versions and clocks are compared. Exit status: 0 no error was found, 1 an
+error was found."""
 EXAMPLES = ("condor-gateway doctor", "condor-gateway doctor --peers", "condor-gateway doctor --json | jq .findings")
 ANSWER_S_MAX = 5.0
 PEERS_S_MAX = 35.0  # the node itself waits for less
