@@ -23,11 +23,13 @@ from gateway.kernel.link import AddressRemoved, LinkChanged, MacChanged, link_up
 from gateway.kernel.link import Event as LinkEvent
 from gateway.kernel.neighbour import ConflictWatch
 from gateway.kernel.netlink import KernelRefused
+from gateway.kernel.sock_destroy import destroy_connections
 from gateway.wire.messages import Standing
 
 AT_ONCE = frozenset({Cause.LEASE_EXPIRED, Cause.SUSPENDED})  # another may hold the address already
 BURST_ROUNDS = 3  # announcements at once: single frames get lost in switches that are just learning
 SETTLE_S = 0.01  # between the end of a hold by the clock and another look at it
+CONNECTIONS_MAX = 500  # ended where the address is given up in good order: 5 to 10 ms in control's own loop
 RETRY_S = 2.0  # after the kernel has refused: what it refuses for good must not become an election without end
 
 
@@ -216,15 +218,18 @@ class AddressService:
 
     def stop(self, term: int, cause: Cause, *, at_once: bool) -> None:
         """Drop the address, in microseconds."""
+        graceful = not at_once and cause not in AT_ONCE
         self._term, self._until_ms, self.held_since_ms = None, 0, None
         self._held = trio.Event()
         self._hold.cancel()
         self.conflicts.forget()
         for one in self._followers:
-            if at_once or cause in AT_ONCE:
-                one.revoke()
-            else:
+            if graceful:
                 one.linger()
+            else:
+                one.revoke()
+        if graceful:
+            self._end_connections()
         try:
             self._virtual.remove()
         except KernelRefused as error:
@@ -234,6 +239,19 @@ class AddressService:
             self._shut_fence()
         self._log.info("address.dropped", term=term, cause=cause)
         self._post(ServingStopped(self.name, term))
+
+    def _end_connections(self) -> None:
+        """Reset what ends on this host at the address, as long as a reset can leave by it.
+
+        Who is waiting for an answer then sends nothing that the next holder could reset, and would wait until its own
+        patience ends: HTCondor's tools for 20 s.
+        """
+        try:
+            ended = destroy_connections(self.settings.ip, sockets_max=CONNECTIONS_MAX)
+        except KernelRefused as error:
+            self._log.warning("address.connections-left", reason=str(error))
+        else:
+            self._log.info("address.connections-ended", connections=ended.destroyed, left=ended.left)
 
     def _shut_fence(self) -> None:
         if self._fence is None or self._mending:  # a fence is built shut

@@ -1,6 +1,8 @@
 """The address as one node keeps it: put back, announced, defended, mended, and nothing without the lease."""
 
+import multiprocessing
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from scapy.layers.l2 import ARP, Ether
 from gateway.config.settings import Address
 from gateway.control.address import RETRY_S, AddressService
 from gateway.control.preflight import StartRefused
+from gateway.core.actions import Cause
 from gateway.kernel.address import VirtualAddress, local_addresses
 from gateway.kernel.announce import Announcer
 from gateway.kernel.clock import boot_ms
@@ -477,3 +480,33 @@ def test_what_forwards_is_ready_before_this_host_answers_for_the_address(host: H
         return noting.there, IP in local_addresses()
 
     assert host.call(with_service, win) == ([False], True)
+
+
+def test_who_waits_for_an_answer_is_reset_when_the_address_is_handed_over(host: Host, client: Host) -> None:
+    """It sends nothing that the next holder could reset, and would wait for as long as it can."""
+    listening, held, answered = (multiprocessing.Event() for _ in range(3))
+
+    async def serve(service: AddressService, core: Core) -> None:
+        core.win()
+        with socket.create_server((IP, 9618)):
+            listening.set()
+            await trio.to_thread.run_sync(held.wait, 10)
+            service.stop(core.term, Cause.REQUESTED, at_once=False)
+            await trio.to_thread.run_sync(answered.wait, 10)
+
+    def wait_for_an_answer() -> str:
+        listening.wait(10)
+        with socket.create_connection((IP, 9618), 5) as asking:
+            asking.sendall(b"a question")
+            held.set()
+            try:
+                asking.recv(1)
+            except OSError as error:
+                return type(error).__name__
+            finally:
+                answered.set()
+            return "an answer"
+
+    serving = host.start(with_service, serve)
+    assert client.call(wait_for_an_answer) == "ConnectionResetError"
+    serving.result(20)

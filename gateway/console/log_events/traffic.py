@@ -7,6 +7,10 @@ from gateway.console.log_events.event import LogEvent as E
 EVENTS: Final = (
     E("address.held", "info", "term", "This node holds the address, and announces it."),
     E("address.dropped", "info", "term cause", "This node holds the address no more."),
+    E("address.connections-ended", "info", "connections left", "The address is handed over: what ended on this host "
+      "was reset, so that nobody waits for an answer that can't come."),
+    E("address.connections-left", "warning", "reason", "Those could not be reset; who waits for an answer waits on.",
+      "The reason is the kernel's: CONFIG_INET_DIAG, and CAP_NET_ADMIN."),
     E("address.fitness", "info", "fit reason", "Whether this node could hold the address has changed.",
       "Where it is not fit the reason says what is missing: the interface, its link, the relay."),
     E("address.stale-removed", "warning", "", "The address was on the interface at start, from a time before; it was "
