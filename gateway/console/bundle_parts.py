@@ -36,7 +36,7 @@ def parts(facts: Facts, ask: Ask | None) -> tuple[Part, ...]:
     return (
         Part("doctor.txt", "what doctor found", lambda: _doctor_text(facts)),
         Part("doctor.json", "the same for programs", lambda: _doctor_json(facts)),
-        Part("gateway.cfg", "the configuration file", lambda: _file(facts.path)),
+        Part("gateway.cfg", "the configuration file, and those that it includes", lambda: _configuration(facts)),
         Part("status.json", "the node's status", lambda: _asked(ask, "status")),
         Part(
             "history.json",
@@ -65,9 +65,8 @@ def secrets(facts: Facts) -> Iterator[bytes]:
     places: list[Path] = []
     if facts.settings is not None:
         places.append(Path(facts.settings.key_file))
-        console = getattr(facts.settings, "console", None)
-        token_file = getattr(console, "token_file", "")
-        places += [Path(token_file)] if token_file else []
+        console = facts.settings.console
+        places += [Path(console.token_file)] if console is not None and console.token_file else []
     with contextlib.suppress(CondorSilent):
         places += [Path(knob.value) for knob in ask_condor(SECRET_PLACES).values() if knob.value.startswith("/")]
     count = 0
@@ -94,6 +93,11 @@ def _file(path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise Unavailable(f"{path}: {error.strerror}") from None
+
+
+def _configuration(facts: Facts) -> str:
+    others = [f"\n# ---- included: {name}\n{text}" for name, text in facts.included]
+    return "".join([_file(facts.path), *others])
 
 
 def _asked(ask: Ask | None, request: str | dict[str, Any]) -> str:

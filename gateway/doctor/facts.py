@@ -58,6 +58,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     program: str = ""  # version
     root: bool = True
     path: str = "gateway.cfg"
+    included: tuple[tuple[str, str], ...] = ()  # name and text of each file that it includes
     digest: str = ""  # of what the file says, whatever its comments and spelling
     running: str = ""  # the same of what the node runs by
     invalid: str = ""  # every error of the file, rendered

@@ -47,7 +47,14 @@ def gather(path: str, *, node: str | None, ask: Callable[[Settings], Ask], confi
         config_val: HTCondor's own tool.
     """
     text, invalid = _read(path)
-    loaded = load(text, path, os.environ, read_included)
+    included: list[tuple[str, str]] = []
+
+    def read(name: str) -> tuple[tuple[str, str], ...]:
+        found = read_included(name)
+        included.extend(found)
+        return found
+
+    loaded = load(text, path, os.environ, read)
     settings = loaded.settings
     if settings is None and not invalid:
         invalid = render_all(loaded.diagnostics)
@@ -59,6 +66,7 @@ def gather(path: str, *, node: str | None, ask: Callable[[Settings], Ask], confi
         program=__version__,
         root=root,
         path=path,
+        included=tuple(included),
         digest=settings_digest(settings) if settings is not None else "",
         invalid=invalid,
         advice=tuple(one.message for one in loaded.diagnostics if one.severity is Severity.WARNING),

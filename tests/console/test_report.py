@@ -137,8 +137,11 @@ def site(tmp_path, monkeypatch):
     text = cluster.gateway_config(Topology()).replace("/etc/condor-gateway/cluster.key", str(tmp_path / "cluster.key"))
     text = text.replace("/var/lib/condor-gateway", str(tmp_path / "state")).replace("dev eth0", "dev nothere0")
     file = tmp_path / "gateway.cfg"
-    file.write_text(f"{text}\n# once it was {key}\n")
-    return file, (key, token, "hunter22")
+    (tmp_path / "page.token").write_text("a-token-of-the-page\n")
+    page = f"console\n    admin token-file {tmp_path}/page.token\n# a-token-of-the-page\n"
+    (tmp_path / "more.cfg").write_text(page)
+    file.write_text(f"{text}\n# once it was {key}\ninclude {tmp_path}/more.cfg\n")
+    return file, (key, token, "hunter22", "a-token-of-the-page")
 
 
 def test_a_planted_secret_is_nowhere_in_the_bundle(site, tmp_path, capsys):
@@ -155,6 +158,7 @@ def test_a_planted_secret_is_nowhere_in_the_bundle(site, tmp_path, capsys):
     assert {"CONTENTS.txt", "doctor.txt", "doctor.json", "gateway.cfg", "condor.txt", "versions.txt"} <= set(members)
     assert f"key-file {tmp_path}/cluster.key".encode() in members["gateway.cfg"]
     assert b"# once it was [redacted]" in members["gateway.cfg"]
+    assert f"# ---- included: {tmp_path}/more.cfg\nconsole\n".encode() in members["gateway.cfg"]
     assert b"SOME_PASSWORD = [redacted]" in members["condor-summary.txt"]
     assert json.loads(members["doctor.json"])["node"] == "cm1"
     said = capsys.readouterr().out
