@@ -81,7 +81,7 @@ def test_every_answer_forbids_what_no_page_of_ours_does(page, path):
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
 
 
 def test_health_is_said_by_status_codes_whatever_the_host_header(page):
