@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import pwd
+import signal
 import socket
 import stat
 import sys
@@ -201,8 +202,19 @@ def events_of(node: socket.socket, after: int) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
+def end_with_the_node_alone() -> None:
+    """Let no signal but SIGKILL end this process.
+
+    A service manager that ends everything at once ends the node as well, whose last events are still to be told.
+    Signals have handlers and are not ignored, so that a command begins with the default again (execve(2)).
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+
+
 def main(arguments: list[str]) -> int:
     """Run the herald: its charge as JSON, and the number of its end of the socket."""
+    end_with_the_node_alone()
     charge = msgspec.json.decode(arguments[0], type=Charge)
     with socket.socket(fileno=int(arguments[1])) as node:
         start_log(charge.log, charge.node)

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pwd
+import signal
 import socket
 import stat
 import subprocess
@@ -53,7 +54,10 @@ class Node:
         with theirs:
             argv = [sys.executable, "-m", "gateway.console.herald", msgspec.json.encode(charge).decode()]
             self.process = subprocess.Popen(
-                [*argv, str(theirs.fileno())], pass_fds=(theirs.fileno(),), stdout=subprocess.PIPE
+                [*argv, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdout=subprocess.PIPE,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as under control
             )
         ours.settimeout(20)
         self.end = ours
@@ -149,6 +153,14 @@ def test_two_heralds_never_tell_at_once(tmp_path, book):
     new.finish()
     old.process.communicate(timeout=20)
     assert book.read_text().splitlines() == ["old", "new"]
+
+
+def test_a_service_manager_that_ends_everything_at_once_does_not_silence_the_last_event(tmp_path, book):
+    node = Node(tmp_path, ("/bin/sh", "-c", f"sleep 0.3; grep SigIgn /proc/self/status >> {book}"))
+    node.tell(numbered(17))
+    node.process.send_signal(signal.SIGTERM)
+    node.finish()
+    assert book.read_text().split() == ["SigIgn:", "0" * 16], "a command begins with no signal ignored"
 
 
 def test_a_command_that_hangs_is_killed_with_its_children(tmp_path, book):

@@ -32,11 +32,12 @@ async def test_acts_before_the_mark_are_another_negotiators(tmp_path):
     async def write(seen):
         await trio.sleep(0.2)
         assert seen == []
+        seen.append("begun")
         async with await log.open("ab") as file:
             await file.write(MATCH)  # before any cycle: of the one that is being stopped
             await file.flush()
             await trio.sleep(0.05)
-            assert seen == []
+            assert seen == ["begun"]
             await file.write(CYCLE[:40])
             await file.flush()
             await trio.sleep(0.05)
@@ -45,7 +46,7 @@ async def test_acts_before_the_mark_are_another_negotiators(tmp_path):
             await trio.sleep(0.05)
             await file.write(MATCH)
 
-    assert await run(acts, write) == ["cycle", "match"]
+    assert await run(acts, write) == ["begun", "cycle", "match"]
 
 
 async def test_a_log_that_is_put_aside_is_followed(tmp_path):
