@@ -1,5 +1,6 @@
 """Warm standbys of a real pool: three managers, a gateway, eight slots that are busy, and what befalls the standbys."""
 
+import json
 import os
 import re
 
@@ -8,6 +9,7 @@ import trio
 
 from gateway.lab.topology import Topology
 from tests.support.labs import running
+from tests.support.pools import run
 from tests.support.standby_faults import COLLECTOR_LOG, leader_of, signal, trial, wait_warm, warmth
 
 pytestmark = pytest.mark.pool
@@ -151,3 +153,23 @@ async def test_restart_of_the_leaders_collector_takes_nothing_from_the_standbys(
             await trio.sleep(0.5)
     await wait_warm(lab, await leader_of(lab))
     assert await _all_back(lab)
+
+
+async def test_while_the_cluster_is_paused_htcondor_is_restarted_on_the_leader_and_nothing_moves(lab):
+    leader, *_ = await roles(lab)
+    before = json.loads(await run(lab, leader, "condor-gateway", "status", "--json"))
+    await run(lab, "gw1", "condor-gateway", "pause", "a new HTCondor")
+    try:
+        await run(lab, leader, "condor_restart", "-master")
+
+        async def runs_again():
+            found = json.loads(await run(lab, leader, "condor-gateway", "status", "--json"))
+            pid = found["matchmakers"]["managers"]["negotiator_pid"]
+            fit = found["elections"]["managers"]["candidates"][leader]["fit"]
+            return fit and pid not in (None, before["matchmakers"]["managers"]["negotiator_pid"])
+
+        await eventually(runs_again)
+    finally:
+        await run(lab, "gw1", "condor-gateway", "resume")
+    after = json.loads(await run(lab, leader, "condor-gateway", "status", "--json"))["elections"]["managers"]
+    assert (after["leader"], after["term"]) == (leader, before["elections"]["managers"]["term"])
