@@ -19,7 +19,7 @@ from gateway.core.events import Event, OrdersGiven, OrdersPersisted
 from gateway.core.node import Node
 from gateway.core.voter import Role
 from gateway.kernel.clock import boot_ms
-from gateway.wire.heartbeat import REASON_CHARACTERS_MAX
+from gateway.wire.heartbeat import REASON_CHARACTERS_MAX, orders_fault
 from gateway.wire.messages import Orders
 
 DISK_S_MAX: Final = 5.0  # for this node's own disk; one that takes longer is broken
@@ -169,6 +169,8 @@ class Ordering:
             before = book.newest()
             given = change(before, self._node.me, int(time.time()))
             if given != before:
+                if fault := orders_fault(given):
+                    raise CommandRefused(f"no more orders can be kept: {fault}", "too-many")
                 self._post(OrdersGiven(given))
                 await self._until(lambda: book.orders.version >= given.version or book.writing is None, DISK_S_MAX)
                 self._require_kept(given)

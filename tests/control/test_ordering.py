@@ -20,11 +20,18 @@ from gateway.core.node import ElectionPlan, Node
 from gateway.core.orders import NO_ORDERS, drained, paused
 from gateway.core.timing import Timing
 from gateway.kernel.clock import boot_ms
+from gateway.wire.heartbeat import DRAINS_MAX
 from gateway.wire.messages import Drain, Orders, Pause
 
 NAMES = ("cm1", "gw1", "gw2")
 TIMING = Timing(heartbeat_ms=20, lease_ms=300)
 PAUSED = Orders(7, "gw1", Pause("a new switch", "gw1", 11), (Drain("cm1", "gw2", 12), Drain("gw2", "gw1", 13)), 13)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not heard is waited for in vain, and there is no need to wait long."""
+    monkeypatch.setattr("gateway.control.ordering.CONFIRM_S_MAX", 0.5)
 
 
 class Place:
@@ -227,3 +234,15 @@ def test_a_broken_file_is_set_aside_and_named(tmp_path: Path, data: bytes) -> No
     assert file.read() == (NO_ORDERS, ""), "the next start finds nothing to complain of"
     file.write(PAUSED)
     assert file.read()[0] == PAUSED
+
+
+async def test_orders_beyond_their_bounds_are_refused_and_end_no_node(tmp_path: Path) -> None:
+    """Nodes that were taken out of the file while they were drained are remembered until they are undrained."""
+    gone = tuple(Drain(f"old{number}", "gw1", 1) for number in range(DRAINS_MAX))
+    (tmp_path / "gw1").mkdir()
+    OrdersFile(tmp_path / "gw1").write(Orders(9, "gw1", None, gone, 1))
+    async with cluster(tmp_path, ("gw1",)) as places:
+        with pytest.raises(CommandRefused, match="10 nodes drained"):
+            await places["gw1"].ask("drain", node="cm1")
+        assert (await places["gw1"].ask("undrain", node="old3"))["changed"]
+        assert (await places["gw1"].ask("drain", node="cm1"))["changed"]

@@ -13,6 +13,7 @@ import msgspec
 from . import mutants
 from .calm import settle, stay_calm
 from .faults import Faults
+from .order_mutants import ORDER_MUTANTS
 from .report import write_failure
 from .shapes import SHAPES
 from .world import SECOND_US, World
@@ -75,6 +76,8 @@ def simulate(
     ordered: bool | None = None,
 ) -> Result:
     """Run one seed; an `AssertionError` of the audit or of the core goes through."""
+    if ordered is None and mutant in ORDER_MUTANTS:
+        ordered = True  # or there would be nothing to see of it
     with mutants.applied(mutant):
         return _simulate(World(SHAPES[shape], seed, trace, ordered=ordered), seed, shape, minutes)
 
