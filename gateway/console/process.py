@@ -45,7 +45,8 @@ DESCRIPTORS_MAX: Final = 512  # HTTP, stats sockets and what Python needs: a cro
 MEMORY_BYTES_MAX: Final = 1 << 30  # of data; it uses 60 MB
 BIND_S_MAX: Final = 3.0  # a console that is being replaced closes its socket within 0.1 s
 BIND_AGAIN_S: Final = 10.0  # the address may come later
-IDLE_S: Final = 5.0  # a connection without a request
+IDLE_S: Final = 5.0  # a connection without a request, or one whose head has not come to its end
+UNREAD_MS_MAX: Final = 30_000  # of what was sent; whoever does not take it has gone
 LATE_IMPORTS: Final = ("anyio._backends._trio", "encodings.idna", "stringprep", "traceback", "http.cookies")
 PR_SET_NO_NEW_PRIVS: Final = 38  # linux/prctl.h
 
@@ -93,6 +94,8 @@ def listen(at: Endpoint, within_s: float) -> socket.socket | None:
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Handed down to every connection.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
             listening.bind((at.host, at.port))
             listening.listen(BACKLOG)
         except OSError as error:
@@ -176,7 +179,8 @@ async def _serve_http(guarded: WebGuard, console: Console, listening: socket.soc
     config.backlog = BACKLOG
     config.h11_max_incomplete_size = HEADER_BYTES_MAX  # of a request whose head has not come to its end
     config.h11_pass_raw_headers = False
-    config.keep_alive_timeout = config.read_timeout = IDLE_S  # type: ignore[assignment]
+    config.keep_alive_timeout = IDLE_S
+    config.read_timeout = None  # it would end streams, whose readers have nothing to say
     config.alpn_protocols = ["http/1.1"]
     config.include_server_header = False
     config.accesslog = config.errorlog = None

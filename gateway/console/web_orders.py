@@ -84,9 +84,9 @@ class WebOrders:
         try:
             if self._doorkeeper.admits(source, form.get("token", ""), now_s()):
                 self._log.info("console.login", source=source)
-                answer = RedirectResponse("/", 303)
-                answer.set_cookie(COOKIE, self._doorkeeper.begin(now_s()), httponly=True, samesite="strict", path="/")
-                return answer
+                inside = RedirectResponse("/", 303)
+                inside.set_cookie(COOKIE, self._doorkeeper.begin(now_s()), httponly=True, samesite="strict", path="/")
+                return inside
         except TooSoon as refusal:
             message = Message("warn", f"{refusal}.".capitalize())
             answer = await self._web.render(Operator(True), message, 429)

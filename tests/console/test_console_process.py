@@ -1,5 +1,6 @@
 """The console process over real HTTP: what it answers, to whom, and what it refuses."""
 
+import contextlib
 import os
 import re
 import socket
@@ -206,10 +207,20 @@ def test_body_that_is_too_large_is_refused_whether_it_says_so_or_not(operated):
         assert stream.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_connection_that_says_nothing_is_closed(page):
-    with socket.create_connection(("127.0.0.1", page.port), 30) as stream:
-        stream.sendall(b"GET / HT")
-        assert stream.recv(100) == b"" or b"408" in stream.recv(100)
+def test_connection_without_a_whole_request_is_closed_and_a_stream_is_not(page):
+    with page.stream("/page/stream") as stream, socket.create_connection(("127.0.0.1", page.port), 30) as slow:
+        slow.settimeout(1)
+        until = time.monotonic() + 30
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while True:  # ends with the connection
+                slow.sendall(b"GET /" if time.monotonic() > until - 29.5 else b"x")  # one letter a second
+                with contextlib.suppress(TimeoutError):
+                    if slow.recv(100) == b"":
+                        break
+                assert time.monotonic() < until
+        before = page.node.asked
+        while page.node.asked < before + 2:  # it goes on, or ends here
+            stream.next("fragments")
 
 
 def test_process_has_no_rights_left(page):

@@ -18,6 +18,7 @@ Document = Mapping[str, Any]
 
 ITEMS_MAX: Final = 8  # on the page; a broken site has more to say than anybody reads
 KINDS: Final = {"address": "Address", "matchmaker": "Matchmaker"}
+HELD: Final = {"address": "held", "matchmaker": "elected"}
 
 
 class Item(NamedTuple):
@@ -224,7 +225,7 @@ def _election(
 ) -> ElectionView:
     leader = election["leader"]
     own = known.get(leader or "", {}).get("elections", {}).get(name, {})  # the leader's own view of its leadership
-    state, word = ("ok", "led") if leader else ("bad", "election under way")
+    state, word = ("ok", HELD.get(election["kind"], "led")) if leader else ("bad", "election under way")
     last = max(
         (one for one in changes if one["election"] == name and one["to"] == leader),
         key=lambda one: (one["at"], one["seq"]),
@@ -235,7 +236,7 @@ def _election(
     return ElectionView(
         name=name,
         kind=election["kind"],
-        kind_word=KINDS.get(election["kind"], election["kind"]),
+        kind_word=KINDS.get(election["kind"], str(election["kind"])),
         state=state,
         word=word,
         leader=leader,
