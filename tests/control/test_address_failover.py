@@ -2,6 +2,7 @@
 
 import signal
 import time
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +15,16 @@ def _start_all(cluster: Cluster) -> str:
     for name in NODES:
         cluster.start(name)
     return cluster.wait_holder("w1")
+
+
+def _last_change(cluster: Cluster, name: str) -> dict[str, Any]:
+    """Return the last change as a node has it, once its new leader has announced the address."""
+
+    def changed() -> Any:
+        change = cluster.status(name)["elections"]["vip"]["last_change"]
+        return change if change["gap_ms"] is not None or change["to"] != name else None
+
+    return cast("dict[str, Any]", cluster.wait(changed, "the change is whole", 10))
 
 
 def _holds(cluster: Cluster, name: str) -> bool:
@@ -37,6 +48,10 @@ def test_a_killed_holder_is_replaced_and_the_neighbours_learn_the_new_mac(cluste
     assert _holds(cluster, successor)
     assert client.ping(ADDRESS, 5)
     assert client.neighbour(ADDRESS) == cluster.segment.hosts[successor].mac
+    change = _last_change(cluster, successor)
+    assert (change["from"], change["to"], change["cause"]) == (holder, successor, "lease-expired")
+    assert 0 < change["phases"]["noticed_ms"] <= change["phases"]["elected_ms"] <= change["gap_ms"] < 5_000
+    assert "announced_ms" not in _last_change(cluster, "w1")["phases"], "only the new holder knows that"
 
 
 def test_a_stopped_holder_drops_the_address_before_another_takes_it(cluster: Cluster) -> None:
@@ -47,6 +62,9 @@ def test_a_stopped_holder_drops_the_address_before_another_takes_it(cluster: Clu
     (dropped,) = cluster.events(holder, "address.dropped")
     (held,) = cluster.events(successor, "address.held")
     assert dropped["at"] <= held["at"]
+    for name in (successor, "w1"):
+        change = _last_change(cluster, name)
+        assert (change["from"], change["cause"], change["detail"]) == (holder, "requested", "the node is stopping")
 
 
 def test_a_holder_that_was_killed_removes_its_stale_address_when_it_starts_again(cluster: Cluster) -> None:
