@@ -4,6 +4,7 @@ Rule: the node is asked for its status at most once in `STATUS_S`; whoever asks 
 """
 
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -19,8 +20,10 @@ from gateway.control.commands import CommandRefused, Level
 STATUS_S: Final = 0.5
 STATUS_WAIT_S: Final = 1.5  # control answers in milliseconds, or is in trouble
 LOOK_S: Final = 1.0  # between two looks while nothing happens; an event brings the next one forward, not below STATUS_S
-PEERS_S: Final = 0.9  # each look asks the other nodes too
-HISTORY_S: Final = 5.0  # the others' phases come later than the change; this node's own come with an event
+PEERS_S: Final = 1.5  # between two questions to the other nodes
+FIRST_S: Final = 0.7  # how long a page that is loaded waits for them
+STALE_S: Final = 6.0  # what they said longer ago is not shown any more
+HISTORY_S: Final = 5.0  # an event brings the next one forward
 HISTORY_MAX: Final = 50
 UNABLE_S: Final = 60.0  # until a command that the node does not know is tried again: it may have been replaced
 EVENTS_KEPT: Final = 256  # for readers that were away for a moment
@@ -64,6 +67,47 @@ class Kept(Generic[T]):
         self._until_s = 0.0
 
 
+class Background(Generic[T]):
+    """What takes long to fetch, and is never waited for once there is something; `run` must run while it is asked for.
+
+    Another node that is dead costs whoever asks it a second: the page must not wait for that, least of all then.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[T]], nothing: T, keep_s: float) -> None:
+        self._fetch = fetch
+        self._nothing = nothing
+        self._keep_s = keep_s
+        self._found: T = nothing
+        self._found_s = -math.inf
+        self._wanted = trio.Event()
+        self._came = trio.Event()
+
+    async def get(self) -> T:
+        """Return what is known, after `FIRST_S` at most, and have it fetched anew."""
+        self._wanted.set()
+        if trio.current_time() - self._found_s > self._keep_s + STALE_S:
+            self._found = self._nothing
+            with trio.move_on_after(FIRST_S):
+                await self._came.wait()
+        return self._found
+
+    def forget(self) -> None:
+        """Fetch anew as soon as may be: something has happened."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Fetch while it is asked for; ends by cancellation."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            began_s = trio.current_time()
+            self._found = await self._fetch()
+            self._found_s = trio.current_time()
+            self._came.set()
+            self._came = trio.Event()
+            await trio.sleep_until(began_s + self._keep_s)
+
+
 class Observer:
     """What one console knows. `run` must run.
 
@@ -75,8 +119,8 @@ class Observer:
         self._asker = asker
         self._status = Kept(self._ask_status, STATUS_S)
         self._history = Kept(self._ask_history, HISTORY_S)
-        self._changes = Kept(self._ask_changes, HISTORY_S)
-        self._peers = Kept(self._ask_peers, PEERS_S)
+        self._others = Background[Document](self._ask_histories, {}, PEERS_S)
+        self._peers = Background[Mapping[str, Document]](self._ask_peers, {}, PEERS_S)
         self._unable_until_s: dict[str, float] = {}
         self._looked = Look(0, 0.0, None, "nobody has looked yet", {}, {})
         self._new_look = trio.Event()
@@ -107,17 +151,13 @@ class Observer:
 
     async def look(self) -> Look:
         """Return everything at one moment: for a page that is loaded, and for those that watch."""
-        found: dict[str, Any] = {}
-
-        async def keep(name: str, kept: Kept[Any]) -> None:
-            found[name] = await kept.get()
-
-        async with trio.open_nursery() as nursery:
-            for name, kept in (("status", self._status), ("changes", self._changes), ("peers", self._peers)):
-                nursery.start_soon(keep, name, kept)
-        document, refusal = found["status"]
+        peers = await self._peers.get()
+        histories = await self._others.get()
+        history = await self._history.get()
+        document, refusal = await self._status.get()  # last: it is what changes fastest
+        changes = {"changes": merged(history["changes"], histories)}
         failure = "" if refusal is None else f"{refusal}."
-        return Look(self._looked.serial + 1, time.time(), document, failure, found["changes"], found["peers"])
+        return Look(self._looked.serial + 1, time.time(), document, failure, changes, peers)
 
     async def _ask_status(self) -> tuple[Document | None, CommandRefused | None]:
         try:
@@ -129,10 +169,8 @@ class Observer:
         answer: Document = await self._ask_if_able({"command": "history", "limit": HISTORY_MAX})
         return answer if "changes" in answer else {"changes": []}
 
-    async def _ask_changes(self) -> Document:
-        own = await self._history.get()
-        others = await self._ask_if_able({"command": "peers", "request": {"command": "history", "limit": HISTORY_MAX}})
-        return {"changes": merged(own["changes"], others)}
+    async def _ask_histories(self) -> Document:
+        return await self._ask_if_able({"command": "peers", "request": {"command": "history", "limit": HISTORY_MAX}})
 
     async def _ask_peers(self) -> Mapping[str, Document]:
         return await self._ask_if_able({"command": "peers", "request": {"command": "status"}})
@@ -185,6 +223,8 @@ class Observer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_regularly)
             nursery.start_soon(self._follow_events)
+            nursery.start_soon(self._peers.run)
+            nursery.start_soon(self._others.run)
 
     async def _look_regularly(self) -> None:
         while True:
@@ -214,7 +254,7 @@ class Observer:
     def _take(self, event: Document) -> None:
         self._events.append(event)
         self._history.forget()
-        self._changes.forget()
+        self._others.forget()
         self._hurry.set()
         self._new_event.set()
         self._new_event = trio.Event()

@@ -45,6 +45,7 @@ class ScriptedNode:
     ) -> None:
         self.document: dict[str, Any] | None = document
         self.peers = peers or {}
+        self.peers_hang = False
         self.changes = changes
         self.asked = 0
         self.orders: list[dict[str, Any]] = []
@@ -63,7 +64,7 @@ class ScriptedNode:
         commands = Commands()
         commands.add("status", self._status, Level.USER)
         commands.add("history", lambda request: {"changes": self.changes}, Level.USER)
-        commands.add("peers", lambda request: self.peers, Level.USER)
+        commands.add("peers", self._peers, Level.USER)
         commands.add("events", self._events, Level.USER)
         for name in ("switchover", "pause", "resume", "drain", "undrain"):
             commands.add(name, self._obey)
@@ -77,6 +78,11 @@ class ScriptedNode:
         if self.document is None:
             await trio.sleep_forever()
         return self.document or {}
+
+    async def _peers(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.peers_hang:
+            await trio.sleep_forever()
+        return self.peers if request["request"]["command"] == "status" else {}
 
     async def _events(self, request: dict[str, Any]) -> Any:
         sending, receiving = trio.open_memory_channel[dict[str, Any]](100)

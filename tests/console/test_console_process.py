@@ -245,6 +245,19 @@ def test_page_says_so_when_its_node_does_not_answer(tmp_path):
         assert process.get("/api/v1/status").status == 503
 
 
+def test_other_node_that_hangs_holds_no_page_up(page):
+    page.node.peers_hang = True
+    try:
+        time.sleep(1.6)  # the next question to the others is the one that hangs
+        page.get("/")
+        began = time.monotonic()
+        for _ in range(3):
+            assert page.get("/").status == 200
+        assert time.monotonic() - began < 4  # one answer alone would take 5 s
+    finally:
+        page.node.peers_hang = False
+
+
 def test_process_ends_with_its_node(tmp_path):
     node = ScriptedNode(saved("gateway"), [])
     with ConsoleProcess(node, tmp_path, Console(bind=ANYWHERE)) as process:

@@ -72,6 +72,12 @@ def test_who_cannot_see_the_picture_is_told_all_of_it():
     )
 
 
+def test_failover_whose_end_is_not_known_yet_is_called_under_way():
+    assert only_row(gap_ms=None, at=NOW_S - 1).under_way
+    assert not only_row(gap_ms=None, at=NOW_S - 60).under_way
+    assert not only_row(gap_ms=None, at=NOW_S - 1, cause="first").under_way
+
+
 def test_first_leader_of_all_came_from_nobody():
     row = timeline([change(**{"from": None, "cause": "first", "gap_ms": None, "phases": {}})], NOW_S).rows[0]
     assert row.old is None

@@ -93,8 +93,8 @@ def _pool(
         )
     # That a silent manager gets nothing needs no second word.
     attention += _faults([one for one in managers if one.name not in silent], elected)
-    looked = "" if looked_ms is None else f"ads counted {words.duration(1_000 * (looked_ms // 1_000))} ago"
-    return PoolView(name, kinds, looked.replace(".00", ""), tuple(managers))
+    looked = "" if looked_ms is None else f"ads counted {words.ago(0, looked_ms / 1_000)}"
+    return PoolView(name, kinds, looked, tuple(managers))
 
 
 def _own(known: Mapping[str, Document], node: str | None, name: str) -> Document:

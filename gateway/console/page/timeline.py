@@ -51,6 +51,8 @@ CAUSES: Final[Mapping[str, str]] = {
     "first": "first leader",
     "unseen": "not seen here",
 }
+UNDER_WAY_S: Final = 5.0
+UNKNOWN_GAP: Final = frozenset({"first", "unseen"})
 PLANNED: Final = frozenset({"requested", "first"})
 _SERVED: Final = {"address": ("announced_ms", "serving_ms"), "matchmaker": ("first_cycle_ms", "negotiator_ms")}
 
@@ -81,6 +83,7 @@ class Row(NamedTuple):
     when_machine: str
     ago: str
     gap_time: str
+    under_way: bool  # it may well be that more comes to be known
     gap: tuple[float, float] | None
     after: tuple[float, float] | None  # from the service's return to the last phase
     torn: bool  # it goes on beyond the right edge
@@ -185,6 +188,7 @@ def _row(change: Mapping[str, Any], scale_ms: float, now_s: float) -> Row:
         when_machine=machine_moment(change["at"]),
         ago=ago(change["at"], now_s),
         gap_time=duration(gap_ms),
+        under_way=gap_ms is None and cause not in UNKNOWN_GAP and now_s - change["at"] < UNDER_WAY_S,
         gap=gap,
         after=_span(back_ms, end_ms, scale_ms) if back_ms is not None and end_ms > back_ms else None,
         torn=any(ms > scale_ms for ms in phases.values()),
