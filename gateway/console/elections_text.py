@@ -149,6 +149,7 @@ def _candidates(name: str, document: Document, others: Mapping[str, Document], p
         mark = "*" if candidate == election["leader"] else " "
         rows.append([f"{mark} {candidate}", *cells])
     heads = ["  manager", "collector", "negotiator", "ads", "accounting"] if election["kind"] == "matchmaker" else []
+    heads = [head if any(row[at] for row in rows) else "" for at, head in enumerate(heads)]  # of what anybody knows
     lines = table([heads, *rows] if heads else rows, indent=2)
     if heads:
         lines[0] = paint("dim", lines[0])
@@ -193,7 +194,7 @@ def _manager(
         negotiator = "running" if own["negotiator_running"] else ("NOT RUNNING" if leads else "-")
     else:
         collector = ("up" if standing["fit"] else f"not fit{_because(standing)}") + warm
-        negotiator = "" if leads else "-"
+        negotiator = ""
     return (
         collector,
         negotiator,
