@@ -23,7 +23,7 @@ from gateway.wire.heartbeat import REASON_CHARACTERS_MAX, orders_fault
 from gateway.wire.messages import Orders
 
 DISK_S_MAX: Final = 5.0  # for this node's own disk; one that takes longer is broken
-CONFIRM_S_MAX: Final = 2.0  # for the peers: a node that runs and is heard shows its orders within a heartbeat
+CONFIRM_S_MAX: Final = 2.0  # for the peers that are heard: one that is well shows its orders within a heartbeat
 CATCH_UP_S_MAX: Final = 1.0  # for newer orders of a peer, which this node has seen the number of
 LOOK_S: Final = 0.01
 
@@ -174,7 +174,7 @@ class Ordering:
                 self._post(OrdersGiven(given))
                 await self._until(lambda: book.orders.version >= given.version or book.writing is None, DISK_S_MAX)
                 self._require_kept(given)
-            await self._until(lambda: not self._missing(), CONFIRM_S_MAX)
+            await self._until(lambda: not self._awaited(), CONFIRM_S_MAX)
             if book.orders != given and book.orders.version == given.version:
                 raise CommandRefused(
                     f"another order was given at '{book.orders.origin}' at the same time and has replaced this one: "
@@ -207,6 +207,11 @@ class Ordering:
         """Return the peers that do not act by the same orders as this node, as far as it has heard."""
         node = self._node
         return [name for name in node.voters if name != node.me and not node.book.confirmed(name)]
+
+    def _awaited(self) -> list[str]:
+        """Return those of the missing that are heard: who is dead is named at once, and not waited for."""
+        heard_ms, since_ms = self._node.heard_ms, boot_ms() - self._node.timing.promise_ms
+        return [name for name in self._missing() if heard_ms.get(name, since_ms) > since_ms]
 
     # -- what is told --------------------------------------------------------------------------------------------
 

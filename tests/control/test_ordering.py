@@ -28,12 +28,6 @@ TIMING = Timing(heartbeat_ms=20, lease_ms=300)
 PAUSED = Orders(7, "gw1", Pause("a new switch", "gw1", 11), (Drain("cm1", "gw2", 12), Drain("gw2", "gw1", 13)), 13)
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is not heard is waited for in vain, and there is no need to wait long."""
-    monkeypatch.setattr("gateway.control.ordering.CONFIRM_S_MAX", 0.5)
-
-
 class Place:
     """One node: the real core, commands and file; messages are handed over as they are."""
 
@@ -130,6 +124,9 @@ async def test_orders_survive_a_restart_of_all(tmp_path: Path) -> None:
 
 async def test_of_two_orders_on_two_sides_one_is_refused_as_replaced(tmp_path: Path) -> None:
     async with cluster(tmp_path) as places:
+        await places["gw1"].ask("resume")
+        while len(places["gw1"].node.heard_ms) < 2:  # noqa: ASYNC110 (the core has no events)
+            await trio.sleep(0.01)
         places["gw1"].deaf = True
         refused: list[CommandRefused] = []
 
@@ -142,7 +139,7 @@ async def test_of_two_orders_on_two_sides_one_is_refused_as_replaced(tmp_path: P
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pause)
             nursery.start_soon(lambda: places["gw2"].ask("drain", node="cm1"))
-            await trio.sleep(0.3)
+            await trio.sleep(0.1)  # while it is still waited for
             places["gw1"].deaf = False
         assert [refusal.reason for refusal in refused] == ["replaced"], "gw2 is the later in the alphabet"
         assert all(place.node.book.orders.drained == ("cm1",) for place in places.values())
