@@ -27,6 +27,7 @@ from gateway.core.events import Event, PrimedChanged, ResignationRequested, Serv
 from gateway.core.node import Node
 from gateway.core.timeline import Position
 from gateway.kernel.clock import boot_ms
+from gateway.kernel.inotify import FileWatch
 from gateway.matchmaker.bystander import Bystander
 from gateway.matchmaker.condor import CondorHost, discover
 from gateway.matchmaker.first_acts import FirstActs
@@ -79,7 +80,7 @@ class MatchmakerService:
         self.node: Node | None = None
         self.pump: Pump | None = None
         self.on_phase: Callable[[int | None, str], None] = lambda term, phase: None  # how far a leadership has come
-        self._first_acts = FirstActs(host.negotiator_log)
+        self._first_acts = FirstActs(host.negotiator_log, FileWatch)
         self._prober: Prober | None = None
         # what the election wants
         self._term: int | None = None

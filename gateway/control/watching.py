@@ -56,11 +56,14 @@ class Watching:
         """Look until cancelled."""
         task_status.started()
         self._notifier.ready()
-        every_s = min(LOOK_S, self._notifier.watchdog_s or LOOK_S)
+        every_s = self._notifier.watchdog_s
+        alive_at_s = trio.current_time()
         while True:  # ends by cancellation
             self.look()
-            self._notifier.alive()
-            await trio.sleep(every_s)
+            if every_s is not None and trio.current_time() >= alive_at_s:
+                self._notifier.alive()
+                alive_at_s = trio.current_time() + max(every_s - LOOK_S, 0.0)
+            await trio.sleep(min(LOOK_S, every_s or LOOK_S))
 
     def look(self) -> None:
         """Tell what is different from the last look."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from gateway.kernel.inotify import FileWatch
+from gateway.matchmaker.follow import Writes
 
 CYCLE: Final = b"Started Negotiation Cycle"  # src/condor_negotiator.V6/matchmaker.cpp, negotiationTime
 MATCH: Final = re.compile(rb"\bMatched \d+\.\d+ ")  # the same, matchmakingProtocol
@@ -26,10 +26,12 @@ class FirstActs:
 
     Args:
         path: HTCondor's NEGOTIATOR_LOG; "": nowhere, and nothing comes to be known.
+        watch_writes: as `gateway.kernel.inotify.FileWatch`; without it the file is looked at all the time.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, watch_writes: Callable[[str], Writes] | None = None) -> None:
         self._path = path
+        self._watch_writes = watch_writes
         self._file = -1
         self._tail = b""
 
@@ -40,7 +42,7 @@ class FirstActs:
     async def run(self, cycle: Callable[[], None], match: Callable[[], None]) -> None:
         """Call `cycle` at the first one, `match` at the first one; return after both, or when it is too late."""
         awaited = {"cycle": cycle, "match": match} if self._path else {}
-        watch = _watch(self._path) if awaited else None
+        watch = self._watch() if awaited else None
         try:
             with trio.move_on_after(WAIT_S_MAX):
                 while awaited:
@@ -56,6 +58,12 @@ class FirstActs:
             if watch is not None:
                 watch.close()
             self.close()
+
+    def _watch(self) -> Writes | None:
+        try:
+            return None if self._watch_writes is None else self._watch_writes(self._path)
+        except OSError:  # no such folder, or no inotify left
+            return None
 
     def close(self) -> None:
         """Let the file go."""
@@ -94,18 +102,11 @@ class FirstActs:
         return new
 
 
-async def _pause(watch: FileWatch | None) -> None:
+async def _pause(watch: Writes | None) -> None:
     if watch is not None and not watch.lost:
         with trio.move_on_after(LOOK_MS_MAX / 1000):
             await watch.changed()
     await trio.sleep(LOOK_MS / 1000)
-
-
-def _watch(path: str) -> FileWatch | None:
-    try:
-        return FileWatch(path)
-    except OSError:  # no such folder, or no inotify left
-        return None
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

@@ -1,8 +1,10 @@
 """What changes on a node without a task that says so. Fakes for what is watched: each is a value."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+import trio
 
 from gateway.control import watching as module
 from gateway.control.history import History
@@ -104,3 +106,15 @@ def test_systemd_is_told_what_the_node_does(bench):
     assert sentence_of(bench.node) == "holds pool-vip; pool is at cm2; nobody leads other"
     bench.node.book.put_in_force(paused(Orders(), by="me", at_s=0, reason=""))
     assert sentence_of(bench.node).startswith("paused; holds")
+
+
+async def test_the_watchdog_hears_in_time_and_no_more_often_than_it_needs(bench, nursery, autojump_clock):
+    alive = []
+    bench.watching._notifier = SimpleNamespace(
+        watchdog_s=15.0, ready=lambda: None, status=lambda text: None, alive=lambda: alive.append(trio.current_time())
+    )
+    await nursery.start(bench.watching.run)
+    await trio.sleep(100)
+    gaps = [later - earlier for earlier, later in pairwise(alive)]
+    assert all(13 <= gap <= 15 for gap in gaps)
+    assert len(alive) >= 7

@@ -2,6 +2,7 @@
 
 import trio
 
+from gateway.kernel.inotify import FileWatch
 from gateway.matchmaker.first_acts import FirstActs
 
 CYCLE = b"11/23/26 12:14:26.087 ---------- Started Negotiation Cycle ----------\n"
@@ -26,7 +27,7 @@ async def run(acts, write):
 async def test_acts_before_the_mark_are_another_negotiators(tmp_path):
     log = trio.Path(tmp_path / "NegotiatorLog")
     await log.write_bytes(CYCLE + MATCH)
-    acts = FirstActs(str(log))
+    acts = FirstActs(str(log), FileWatch)
     await acts.mark()
 
     async def write(seen):
@@ -52,7 +53,7 @@ async def test_acts_before_the_mark_are_another_negotiators(tmp_path):
 async def test_a_log_that_is_put_aside_is_followed(tmp_path):
     log = trio.Path(tmp_path / "NegotiatorLog")
     await log.write_bytes(b"old\n")
-    acts = FirstActs(str(log))
+    acts = FirstActs(str(log), FileWatch)
     await acts.mark()
 
     async def write(seen):
