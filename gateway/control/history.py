@@ -27,7 +27,7 @@ from gateway.wire.messages import Resignation
 CHANGES_AT_HAND: Final = 200  # in memory, and at most so many in one answer; the file has more
 EVENTS_AT_HAND: Final = 1_000  # for a reader that was away, or is slow
 WRITE_EVERY_S: Final = 0.5  # what comes to be known of a change in that time is written with one line
-WRITE_S_MAX: Final = 1.0  # for the last lines of a process that ends; a hung disk is not waited for
+WRITE_S_MAX: Final = 0.1  # for the last lines of a process that ends: a lease may wait for that
 
 
 class History:

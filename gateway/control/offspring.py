@@ -21,7 +21,7 @@ from gateway.kernel.clock import boot_ms
 BACK_OFF_MS_MIN = 200
 BACK_OFF_MS_MAX = 30_000  # what can't start (a port that is taken) is tried twice a minute, and costs nothing else
 STEADY_MS = 60_000  # one that lived this long begins the back-off anew
-END_MS = 100  # from the end of its socket to SIGKILL: control's own end waits for this
+END_MS = 1_000  # from the end of its socket to SIGKILL, where it goes on by itself
 NICE = 5  # the relay, and whatever else the host is for, come first
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
@@ -43,8 +43,8 @@ class Offspring:
         name: for the log and the status.
         argv: the command, as `python_module` makes it.
         serve: answers on our end for as long as it lives.
-        end_ms: what is not over so long after its socket is killed; None: it is left to end by itself, as one that has
-            something to finish does.
+        end_ms: what lives so long after it has closed its socket is killed, and at control's end it is killed at once;
+            None: it is left to end by itself, as one that has something to finish does.
     """
 
     def __init__(self, name: str, argv: Sequence[str], serve: Serve, *, end_ms: int | None = END_MS) -> None:
@@ -108,23 +108,16 @@ class Offspring:
                 nursery.start_soon(serve)
                 await trio.lowlevel.wait_readable(pidfd)
                 nursery.cancel_scope.cancel()
+            await trio.aclose_forcefully(stream)
+            if self._end_ms is not None:
+                with trio.move_on_after(self._end_ms / 1000):
+                    await trio.lowlevel.wait_readable(pidfd)
         finally:
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(stream)
-                await self._end(process, pidfd)
+            # At control's own end without a look back: where another process takes over, its lease waits for this one.
+            if self._end_ms is not None and process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         return _said(process.poll())
-
-    async def _end(self, process: "subprocess.Popen[bytes]", pidfd: int) -> None:
-        if self._end_ms is None:
-            return  # the next start of any child collects it
-        with trio.move_on_after(self._end_ms / 1000):
-            await trio.lowlevel.wait_readable(pidfd)
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            with trio.move_on_after(self._end_ms / 1000):  # a hung disk may hold it for ever
-                await trio.lowlevel.wait_readable(pidfd)
-            process.poll()
 
 
 def _spawn(argv: tuple[str, ...], end: socket.socket) -> "subprocess.Popen[bytes]":

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import trio
 
@@ -32,11 +33,11 @@ class Heard:
 
 
 def lives(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and is not collected yet does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
         return False
-    return True
 
 
 async def test_a_child_that_dies_is_replaced(monkeypatch, nursery):
@@ -66,14 +67,28 @@ async def test_a_child_gets_one_descriptor_and_the_ordinary_scheduler():
     assert len(descriptors) == 5, "standard ones, its own, and the folder that it looks at"
 
 
-async def test_a_child_that_does_not_end_with_its_socket_is_killed():
+async def test_a_child_ends_with_control_which_does_not_wait_for_it():
     heard = Heard()
     async with trio.open_nursery() as nursery:
         await nursery.start(Offspring("test", [sys.executable, "-c", DEAF], heard.serve).run)
         with trio.fail_after(20):
             pid = int((await heard.lines.receive()).split()[0])
         nursery.cancel_scope.cancel()
-    assert not lives(pid)
+    with trio.fail_after(20):
+        while lives(pid):  # noqa: ASYNC110 (somebody else's process)
+            await trio.sleep(0.01)
+
+
+async def test_a_child_that_has_closed_its_socket_and_goes_on_is_killed_and_replaced(monkeypatch, nursery):
+    monkeypatch.setattr(offspring, "BACK_OFF_MS_MIN", 10)
+    heard = Heard()
+    closing = DEAF.replace("import time;", "end.close(); import time;")
+    child = Offspring("test", [sys.executable, "-c", closing], heard.serve, end_ms=50)
+    await nursery.start(child.run)
+    with trio.fail_after(20):
+        first = int((await heard.lines.receive()).split()[0])
+        await heard.lines.receive()
+    assert not lives(first)
 
 
 async def test_a_child_that_has_something_to_finish_is_left_to_it():
