@@ -15,12 +15,13 @@ import trio
 
 from gateway.console.multiplex import Asker
 from gateway.console.page.changes import merged
-from gateway.control.commands import CommandRefused, Level
+from gateway.control.commands import CommandRefused, Level, Request
 
 STATUS_S: Final = 0.5
 STATUS_WAIT_S: Final = 1.5  # control answers in milliseconds, or is in trouble
 LOOK_S: Final = 1.0  # between two looks while nothing happens; an event brings the next one forward, not below STATUS_S
-PEERS_S: Final = 1.5  # between two questions to the other nodes
+PEERS_S: Final = 1.0  # between two questions to the other nodes
+PEERS_WAIT_S: Final = 0.5  # for their answers, which take milliseconds from a node that lives
 FIRST_S: Final = 0.7  # how long a page that is loaded waits for them
 STALE_S: Final = 6.0  # what they said longer ago is not shown any more
 HISTORY_S: Final = 5.0  # an event brings the next one forward
@@ -79,6 +80,7 @@ class Background(Generic[T]):
         self._keep_s = keep_s
         self._found: T = nothing
         self._found_s = -math.inf
+        self._patient = True
         self._wanted = trio.Event()
         self._came = trio.Event()
 
@@ -87,8 +89,10 @@ class Background(Generic[T]):
         self._wanted.set()
         if trio.current_time() - self._found_s > self._keep_s + STALE_S:
             self._found = self._nothing
-            with trio.move_on_after(FIRST_S):
-                await self._came.wait()
+            if self._patient:
+                with trio.move_on_after(FIRST_S):
+                    await self._came.wait()
+                self._patient = False  # once: what does not come does not come sooner by waiting for it
         return self._found
 
     def forget(self) -> None:
@@ -103,6 +107,7 @@ class Background(Generic[T]):
             began_s = trio.current_time()
             self._found = await self._fetch()
             self._found_s = trio.current_time()
+            self._patient = True
             self._came.set()
             self._came = trio.Event()
             await trio.sleep_until(began_s + self._keep_s)
@@ -119,8 +124,9 @@ class Observer:
         self._asker = asker
         self._status = Kept(self._ask_status, STATUS_S)
         self._history = Kept(self._ask_history, HISTORY_S)
-        self._others = Background[Document](self._ask_histories, {}, PEERS_S)
+        self._others = Background[Mapping[str, Document]](self._ask_histories, {}, PEERS_S)
         self._peers = Background[Mapping[str, Document]](self._ask_peers, {}, PEERS_S)
+        self._histories: dict[str, Document] = {}  # what a node that has died knew is still true
         self._unable_until_s: dict[str, float] = {}
         self._looked = Look(0, 0.0, None, "nobody has looked yet", {}, {})
         self._new_look = trio.Event()
@@ -169,13 +175,18 @@ class Observer:
         answer: Document = await self._ask_if_able({"command": "history", "limit": HISTORY_MAX})
         return answer if "changes" in answer else {"changes": []}
 
-    async def _ask_histories(self) -> Document:
-        return await self._ask_if_able({"command": "peers", "request": {"command": "history", "limit": HISTORY_MAX}})
+    async def _ask_histories(self) -> Mapping[str, Document]:
+        answers = await self._ask_others({"command": "history", "limit": HISTORY_MAX})
+        self._histories |= {node: answer for node, answer in answers.items() if "changes" in answer}
+        return dict(self._histories)
 
     async def _ask_peers(self) -> Mapping[str, Document]:
-        return await self._ask_if_able({"command": "peers", "request": {"command": "status"}})
+        return await self._ask_others({"command": "status"})
 
-    async def _ask_if_able(self, request: dict[str, Any]) -> Document:
+    async def _ask_others(self, request: Request) -> Mapping[str, Document]:
+        return await self._ask_if_able({"command": "peers", "request": request, "wait_s": PEERS_WAIT_S})
+
+    async def _ask_if_able(self, request: Request) -> Document:
         """Ask for what a node may not know how to answer; return nothing where it can't."""
         command = request["command"]
         if trio.current_time() < self._unable_until_s.get(command, 0.0):

@@ -124,6 +124,34 @@ def test_replica_that_is_late_is_worth_attention(document, peers):
     assert f"The replica of {standby} is late: 240 records, 4.20 s behind." in said["verdict"]
 
 
+def test_failover_in_its_first_second_is_shown_as_what_it_is(document):
+    """The others were asked just before: what they said then is not held against them."""
+    after, before = saved("after"), saved("peers")
+    leader = after["elections"]["managers"]["leader"]
+    before[leader]["matchmakers"]["managers"]["negotiator_running"] = False
+    before["cm2"]["elections"]["managers"]["leader"] = "cm2"
+    before["cm2"]["matchmakers"]["managers"]["negotiator_running"] = True
+    said = parts(after, peers=before)
+    assert f"The negotiator of {leader} does not run yet: nothing is matched." in said["verdict"]
+    assert "led until now" in said["managers"]
+    assert "still running" not in said["verdict"]
+
+
+def test_second_negotiator_is_a_fault(document, peers):
+    standby = next(name for name in ("cm1", "cm2") if name != document["elections"]["managers"]["leader"])
+    peers[standby]["matchmakers"]["managers"]["negotiator_running"] = True
+    said = parts(document, peers=peers)
+    assert f"The negotiator of {standby} is still running, and it is not the elected manager." in said["verdict"]
+    assert "Fault" in said["verdict"]
+
+
+def test_leader_is_said_to_lead_since_its_own_term(document, peers):
+    leader, term = (document["elections"]["managers"][name] for name in ("leader", "term"))
+    older = matchmaker_change(to=leader, term=term - 1)
+    assert "since" not in parts(document, [older], peers)["elections"]
+    assert "since 2025-11-23 15:48:00 UTC" in parts(document, [older | {"term": term}], peers)["elections"]
+
+
 def test_traffic_is_that_of_the_holder_first(document, peers):
     said = parts(document, peers=peers)["traffic"]
     holder = document["elections"]["pool-vip"]["leader"]

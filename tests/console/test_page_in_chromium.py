@@ -176,6 +176,17 @@ def test_quiet_page_does_not_jump_while_it_is_updated(pool, opened):
     assert browser.complaints() == []
 
 
+def test_moment_without_a_leader_is_seen_from_afar(tmp_path, browser):
+    """What a real gateway said 310 ms after the death of the elected manager."""
+    node = ScriptedNode(saved("electing"), history_at(time.time()))
+    with ConsoleProcess(node, tmp_path, Console(bind=Endpoint("127.0.0.1", 0))) as process:
+        browser.look()
+        browser.open(f"http://127.0.0.1:{process.port}/")
+        assert browser.text("h1") == "Interrupted Nobody leads managers"
+        assert browser.driver.title == "Interrupted · campus"
+        browser.screenshot(PICTURES / "electing.png")
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_page_fits_a_phone(opened, dark):
     browser = opened(PHONE, dark=dark)

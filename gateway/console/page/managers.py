@@ -85,7 +85,9 @@ def _pool(
                 name=candidate,
                 elected=leads,
                 collector=_collector(own),
-                negotiator=_negotiator(own, leads),
+                negotiator=_negotiator(
+                    own, leads, words.found(known, candidate, "elections", name, "leader") == candidate
+                ),
                 ads=tuple(words.number(ads.get(kind)) for kind in kinds),
                 standby=Said("", "elected") if leads else _standby(standby),
                 replica=Said("", "original") if leads and elected.get("accounting") else _replica(shipped),
@@ -110,13 +112,16 @@ def _collector(own: Document) -> Said:
     return Said("ok", "up") if collector == "up" else Said("bad", collector)
 
 
-def _negotiator(own: Document, leads: bool) -> Said:
+def _negotiator(own: Document, leads: bool, said_to_lead: bool) -> Said:
+    """Return the state of a manager's negotiator; what it said while it led, or before it did, is of the past."""
     running = own.get("negotiator_running")
     if running is None:
         return Said("idle", "not known")
-    if running:
-        return Said("ok", "running") if leads else Said("warn", "still running")
-    return Said("warn", "not running yet") if leads else Said("idle", "stands by")
+    if leads:
+        return Said("ok", "running") if running else Said("warn", "not running yet")
+    if said_to_lead:
+        return Said("idle", "led until now")
+    return Said("warn", "still running") if running else Said("idle", "stands by")
 
 
 def _standby(standby: Document | None) -> Said:
@@ -148,6 +153,10 @@ def _replica(shipped: Document | None) -> Said:
 def _faults(managers: list[ManagerView], elected: Document) -> list[tuple[str, str]]:
     found = [("bad", f"The collector of {one.name} is {one.collector.word}.") for one in managers
              if one.collector.state == "bad"]  # fmt: skip
+    found += [("bad", f"The negotiator of {one.name} is still running, and it is not the elected manager.")
+              for one in managers if not one.elected and one.negotiator.state == "warn"]  # fmt: skip
+    found += [("warn", f"The negotiator of {one.name} does not run yet: nothing is matched.")
+              for one in managers if one.elected and one.negotiator.state == "warn"]  # fmt: skip
     found += [("warn", f"{one.name} is not warm: {one.standby.word}.") for one in managers
               if one.standby.state == "warn"]  # fmt: skip
     found += [("warn", f"The replica of {one.name} is late: {one.replica.word}.") for one in managers

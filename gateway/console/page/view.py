@@ -227,7 +227,7 @@ def _election(
     own = known.get(leader or "", {}).get("elections", {}).get(name, {})  # the leader's own view of its leadership
     state, word = ("ok", HELD.get(election["kind"], "led")) if leader else ("bad", "election under way")
     last = max(
-        (one for one in changes if one["election"] == name and one["to"] == leader),
+        (one for one in changes if (one["election"], one["to"], one["term"]) == (name, leader, _leader_term(election))),
         key=lambda one: (one["at"], one["seq"]),
         default=None,
     )
@@ -240,7 +240,7 @@ def _election(
         state=state,
         word=word,
         leader=leader,
-        term=election["term"],
+        term=_leader_term(election),
         since=words.moment(last["at"]) if last else "",
         since_machine=words.machine_moment(last["at"]) if last else "",
         lease=_lease(leader, own, said),
@@ -248,6 +248,12 @@ def _election(
         votes_text=f"{follow} of {len(votes)} nodes follow" if leader else "no votes yet",
         candidates=tuple(_candidate(one, standing, election, said) for one, standing in election["candidates"].items()),
     )
+
+
+def _leader_term(election: Document) -> int:
+    """Return the term of the leader: a round that came to nothing raises the election's own."""
+    found: int | None = election.get("leader_term")
+    return election["term"] if found is None else found
 
 
 def _lease(leader: str | None, own: Document, said: Document) -> LeaseView:
