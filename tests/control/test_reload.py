@@ -200,8 +200,8 @@ def test_a_reload_takes_new_periods_over(cluster: Cluster) -> None:
     assert all(not cluster.events(name, "election.lost") for name in NODES)
 
 
-def _command(cluster: Cluster, name: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "gateway", "reload", "-f", str(cluster.config(name))]
+def _command(cluster: Cluster, name: str, *options: str, file: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "gateway", "reload", "-f", str(file or cluster.config(name)), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
@@ -211,7 +211,23 @@ def test_the_command_says_who_took_over_and_what_it_goes_on_with(cluster: Cluste
     done = _command(cluster, holder)
     assert done.returncode == 0, done.stderr
     new = cluster.control(holder)
-    assert done.stdout == f"process {new} has taken over from {old}; it goes on serving vip\n"
+    taken = f"process {new} has taken over from {old}; it goes on serving vip\n"
+    assert done.stdout == f"the file changes nothing\n{taken}"
+
+
+def test_the_command_shows_what_it_is_about_to_change(cluster: Cluster) -> None:
+    _start_all(cluster)
+    old = cluster.control("w1")
+    path = cluster.config("w1")
+    path.write_text(path.read_text().replace("lease 300ms", "lease 400ms"))
+    assert _command(cluster, "w1", "--dry-run").stdout == "~ peers lan lease: 300ms -> 400ms\n"
+    assert cluster.control("w1") == old
+    assert _command(cluster, "w1").stdout.startswith("~ peers lan lease: 300ms -> 400ms\nprocess ")
+    other = path.with_name("other.cfg")
+    other.write_text(path.read_text())
+    done = _command(cluster, "w1", file=other)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"condor-gateway: the node reads '{path}': change that file")
 
 
 def test_the_command_says_why_nothing_was_changed(cluster: Cluster) -> None:
@@ -220,7 +236,8 @@ def test_the_command_says_why_nothing_was_changed(cluster: Cluster) -> None:
     good = path.read_text()
     path.write_text(good.replace("    peer w1", "    peer w2 10.77.9.7:9619 witness\n    peer w1"))
     done = _command(cluster, "w1")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    assert done.stdout == "+ peers lan peer w2: 10.77.9.7:9619 witness  [restart of every node]\n"
     assert "nothing was changed: the peers have changed" in done.stderr
     path.write_text(good.replace("heartbeat 50ms", "hartbeat 50ms"))
     done = _command(cluster, "w1")
