@@ -67,10 +67,20 @@ def gateway_config(topology: Topology) -> str:
         bits=32 if topology.ip_version == 4 else 128,
         holders=" ".join(host.name for host in gateways),
         port=CONDOR_PORT,
-        limits=f"    maxconn-per-source {topology.maxconn_source}\n" if topology.maxconn_source else "",
+        limits=_limits(topology),
         forward=f"{topology.forward} transparent" if topology.transparent else topology.forward,
         servers="\n".join(servers),
     )
+
+
+def _limits(topology: Topology) -> str:
+    """Return the lines of the frontend that say what each client may."""
+    lines = ""
+    if topology.maxconn_source:
+        lines += f"    maxconn-per-source {topology.maxconn_source}\n"
+    if topology.rate_source is not None:
+        lines += f"    rate-per-source {topology.rate_source}\n"
+    return lines
 
 
 def key_file(key: bytes) -> str:

@@ -86,7 +86,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     `managers`, `gateways` and `submit` count hosts; `slots` is the number of job slots of each of the `execute` hosts.
     The gateways of a system other than ours are not built. `on_partition` is what the gateway's file says; None:
     nothing. `ip_version` is 4 or 6, of everything. `transparent` is the word of `forward` of that name,
-    `maxconn_source` what the frontend allows each client (0: as many as all). Limits are checked by `checked`.
+    `maxconn_source` and `rate_source` what the frontend allows each client (0: as many as all; None: what is usual).
+    Limits are checked by `checked`.
     """
 
     name: str = "lab"
@@ -103,6 +104,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     updates: Updates = Updates.TCP
     transparent: bool = False
     maxconn_source: int = 0
+    rate_source: int | None = None
 
     def checked(self) -> "Topology":
         """Return itself.

@@ -29,7 +29,7 @@ APART_MS_MAX = 100  # likewise 10
 @pytest.fixture(scope="module")
 def lab():
     with labs.running(
-        Topology(name=f"sw{os.getpid()}", managers=2, execute=1, slots=4, forward=Forward.DIRECT)
+        Topology(name=f"sw{os.getpid()}", managers=2, execute=1, slots=4, forward=Forward.DIRECT, rate_source=0)
     ) as made:
         yield made
 
