@@ -3,6 +3,7 @@
 Screenshots are kept in build/screenshots.
 """
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -79,8 +80,9 @@ def config(name: str, folder: Path) -> str:
     )
 
 
-@pytest.fixture
-def cluster(tmp_path):
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("cluster")
     with segment_for_nodes("cgpage", tmp_path) as segment, Nodes(segment, tmp_path) as nodes:
         for name, ip in PEERS.items():
             segment.host(name, f"{ip}/24")
@@ -135,6 +137,20 @@ def test_failover_appears_on_the_open_page_without_reload(cluster, browser):
         assert browser.complaints() == []
 
 
+@pytest.mark.kernel
+def test_page_comes_back_by_itself_after_a_reload(cluster, browser):
+    with forwarded(cluster.host("w1"), PORT) as port:
+        cluster.wait(lambda: "console.listening" in cluster.log("w1"), "the console listens", START_S_MAX)
+        browser.look(WIDE)
+        browser.open(f"http://127.0.0.1:{port}/")
+        browser.wait(lambda: browser.text("#live-word") == "live", "the page is live")
+        os.kill(cluster.guard("w1"), signal.SIGHUP)
+        browser.wait(lambda: browser.text("#live-word") != "live", "the old console has ended", START_S_MAX)
+        browser.wait(lambda: browser.text("#live-word") == "live", "the page is live again", START_S_MAX)
+        assert len(cluster.events("w1", "console.listening")) == 2, "it is another console"
+        browser.complaints()  # of the connection that was lost
+
+
 # -- the page of a whole pool, as real nodes have described it ---------------------------------------------------------
 
 
@@ -178,7 +194,7 @@ def test_quiet_page_does_not_jump_while_it_is_updated(pool, opened):
 
 def test_moment_without_a_leader_is_seen_from_afar(tmp_path, browser):
     """What a real gateway said 310 ms after the death of the elected manager."""
-    node = ScriptedNode(saved("electing"), history_at(time.time()))
+    node = ScriptedNode(saved("electing"), history_at(time.time())[:-1])
     with ConsoleProcess(node, tmp_path, Console(bind=Endpoint("127.0.0.1", 0))) as process:
         browser.look()
         browser.open(f"http://127.0.0.1:{process.port}/")
