@@ -16,6 +16,7 @@ _REFUSALS: Final = frozenset(
     {
         "maxconn",
         "maxconn-per-source",
+        "source rate",
         "too many held",
         "transparent: address not usable",
         "transparent: no free port",

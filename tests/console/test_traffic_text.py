@@ -100,14 +100,15 @@ def test_proxy_names_refusals_and_errors_by_their_cause():
             held_total=2,
             bytes_to_server_total=1,
             maxconn_refused_total=3,
-            refused_total=3,
+            source_rate_refused_total=4,
+            refused_total=7,
             connect_failed_total=7,
             reset_by_client_total=90,
         ),
     )
     assert "  connections  0/s, 9 in all, 4 now (1 held)\n" in said
     assert "  of these     2 held until there was a server\n" in said
-    assert said.endswith("  refused      3 maxconn\n  errors       7 times no server accepted")
+    assert said.endswith("  refused      3 maxconn, 4 source rate\n  errors       7 times no server accepted")
 
 
 def test_a_server_that_direct_cannot_reach_is_named_with_the_reason():

@@ -42,13 +42,13 @@ def net(request):
 class Relaying:
     """A relay on the gateway."""
 
-    def __init__(self, net, *command):
+    def __init__(self, net, *command, protocol="tcp"):
         inside = ("ip", "netns", "exec", net.hosts["gateway"].namespace)
         self._relay = RelayByHand(*inside, *command)
         front = Listener(
             name="front",
             route="pool",
-            protocol="tcp",
+            protocol=protocol,
             host=GATEWAY[net.version],
             port=PORT,
             transparent=True,
@@ -74,6 +74,29 @@ def serve(host):
             if os.fork() == 0:  # keep the connection, serve the next
                 time.sleep(DEADLINE_S)
                 os._exit(0)
+
+
+def serve_datagrams(host):
+    """Tell each client its address as the server sees it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as serving:
+        serving.bind((host, PORT))
+        while True:
+            _datagram, address = serving.recvfrom(100)
+            serving.sendto(address[0].encode(), address)
+
+
+def ask_by_datagram(host):
+    """What the server says, sooner or later: it may not serve yet."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(0.2)
+        asking.connect((host, PORT))
+        for _ in range(5 * DEADLINE_S):
+            try:
+                asking.send(b"!")
+                return asking.recv(100)
+            except (TimeoutError, ConnectionRefusedError):
+                pass
+    return b""
 
 
 def ask(host, count=1):
@@ -107,6 +130,15 @@ def test_client_on_the_servers_own_host_is_served_from_the_gateways_address(net)
         assert net.hosts["client"].call(ask, GATEWAY[net.version]) == [b"!" + CLIENT[net.version].encode()]
         stats = relaying.stats_when(lambda stats: stats.connections_total == 2)
         assert (stats.transparent_own_total, stats.refused_total) == (1, 0)
+
+
+def test_datagrams_from_the_servers_own_host_come_from_the_gateways_address(net):
+    server = net.hosts["server"]
+    server.start(serve_datagrams, SERVER[net.version])
+    with Relaying(net, protocol="udp") as relaying:
+        assert server.call(ask_by_datagram, GATEWAY[net.version]) == GATEWAY[net.version].encode()
+        assert net.hosts["client"].call(ask_by_datagram, GATEWAY[net.version]) == CLIENT[net.version].encode()
+        assert relaying.stats_when(lambda stats: stats.flows_total >= 2).transparent_own_total >= 1
 
 
 def test_client_without_a_free_port_is_refused_under_its_own_name(net):

@@ -80,7 +80,7 @@ def _frontend(document: Document, settings: Settings | None, name: str) -> dict[
         "rate_lim": 0,
         "conn_rate": _whole(figures["rates"]["connections"]),
         "conn_tot": figures["connections"]["total"],
-        "dcon": _sum(errors, ("maxconn-per-source",)),
+        "dcon": _sum(errors, ("maxconn-per-source", "source rate")),
         "dses": 0,
         "wrew": 0,
         "eint": _sum(errors, ("no descriptors for clients", "no descriptors for servers")),
