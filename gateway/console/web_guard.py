@@ -4,6 +4,7 @@ Rule: what is refused here never reaches a handler. A plain ASGI application aro
 """
 
 import ipaddress
+import math
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ TARGET_BYTES_MAX: Final = 2_048
 HEADER_BYTES_MAX: Final = 16_384
 REQUEST_S_MAX: Final = 75.0  # a switchover waits for the replica; nothing else takes a second
 BODY_S_MAX: Final = 10.0
+NOTE_S: Final = 5.0  # between two refusals in the log
 
 # No script, style, picture or connection but this server's own; nobody frames the page; nothing of it is kept.
 HEADERS: Final = (
@@ -69,6 +71,7 @@ class WebGuard:
         self._open_to_all = open_to_all
         self._streams = frozenset(streams)
         self._now = 0
+        self._noted_s = -math.inf
         self._log = structlog.get_logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,9 +106,16 @@ class WebGuard:
             finally:
                 self._now -= 1
         except Refusal as refusal:
-            self._log.info("console.refused", path=scope["path"][:100], status=refusal.status, reason=str(refusal))
+            self._note(scope, refusal)
             if scope["type"] == "http" and not begun:
                 await _refuse(send_guarded, refusal)
+
+    def _note(self, scope: Scope, refusal: Refusal) -> None:
+        """Log a refusal, unless one was logged just now: whoever reaches this port must not fill the disk."""
+        if trio.current_time() >= self._noted_s + NOTE_S:
+            self._noted_s = trio.current_time()
+            path = str(scope.get("path", ""))[:100]
+            self._log.info("console.refused", path=path, status=refusal.status, reason=str(refusal))
 
     def _check(self, scope: Scope) -> None:
         if len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > TARGET_BYTES_MAX:

@@ -173,6 +173,12 @@ def test_page_asked_for_by_a_foreign_name_is_refused(page):
     assert page.get("/", Host="gw1:9620").status == 200
 
 
+def test_refusals_do_not_fill_the_log(page):
+    for _ in range(30):
+        page.get("/", Host="evil.example")
+    assert page.log.read_text().count("console.refused") < 5
+
+
 def test_name_of_the_configuration_is_allowed(operated):
     assert operated.get("/", Host="status.example.org").status == 200
 
