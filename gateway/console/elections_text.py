@@ -192,6 +192,8 @@ def _manager(
     if own is not None:
         collector = f"{own['collector']}{warm}"
         negotiator = "running" if own["negotiator_running"] else ("NOT RUNNING" if leads else "-")
+        if own.get("negotiator_left_alone"):
+            negotiator = "left alone"  # HTCondor's own affair: no 'negotiator on-elected'
     else:
         collector = ("up" if standing["fit"] else f"not fit{_because(standing)}") + warm
         negotiator = ""

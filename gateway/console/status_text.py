@@ -75,6 +75,8 @@ def _heard(ago_ms: int | None) -> bool:
 
 def _matchmaker(name: str, matchmaker: dict[str, Any]) -> list[str]:
     negotiator = f"running (pid {matchmaker['negotiator_pid']})" if matchmaker["negotiator_running"] else "not running"
+    if matchmaker.get("negotiator_left_alone"):
+        negotiator = "left alone (the file does not say 'negotiator on-elected')"
     lines = ["", f"this manager ({name}): negotiator {negotiator}, collector {matchmaker['collector']}"]
     return lines + render_accounting(matchmaker.get("accounting", {})) + _warmth(matchmaker)
 

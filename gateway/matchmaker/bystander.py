@@ -36,7 +36,7 @@ class Bystander(Negotiator):
 
     async def reset_at_start(self) -> None:
         """Bring the node's files to standby. Raises as `Negotiator`."""
-        log.warning("negotiator.left-alone", reason="the file does not say 'negotiator on-elected'")
+        _say()
         await self._write(negotiator=False, view_hosts=())
         await self._write_standing()
         await self._check_configuration()
@@ -49,6 +49,11 @@ class Bystander(Negotiator):
         master = await self._hold_master()
         await self._write(negotiator=True, view_hosts=view_hosts)
         master.reconfigure()
+
+    async def resume_standby(self) -> None:
+        """Go on where a process before this one was not elected. Raises as `Negotiator`."""
+        _say()
+        await super().resume_standby()
 
     async def resume(self, view_hosts: tuple[str, ...], *, start: bool) -> None:
         """Go on where a process before this one was elected. Raises as `Negotiator`."""
@@ -70,3 +75,7 @@ class Bystander(Negotiator):
 
     def _render(self, *, negotiator: bool, view_hosts: tuple[str, ...]) -> str:
         return nodefile.render_left_alone(elected=negotiator, view_hosts=view_hosts)
+
+
+def _say() -> None:
+    log.warning("negotiator.left-alone", reason="the file does not say 'negotiator on-elected'")

@@ -84,6 +84,13 @@ def test_what_other_nodes_say_of_themselves_fills_the_table():
     assert "down (deaf), warm" in line
 
 
+def test_a_negotiator_that_is_left_alone_is_not_said_to_be_missing():
+    own = {"collector": "up", "negotiator_running": False, "negotiator_left_alone": True}
+    others = {"cm2": {"matchmakers": {"pool": own}}}
+    lines = render_election("pool", document(), NOW_S, others=others)
+    assert "left alone" in next(line for line in lines if line.startswith("    cm2 "))
+
+
 def test_where_nobody_leads_it_is_said_since_when_why_and_what_is_lacking():
     lost = {"from": "cm1", "ms_ago": 5_000, "cause": "died", "detail": "its control process has ended"}
     alone = document(leader=None, leader_term=None, lost=lost)

@@ -86,3 +86,8 @@ def test_a_relay_with_a_process_that_does_not_listen_says_why():
     text = render_status(document() | {"relay": relay})
     assert "relay (pid 71, restarted 3 times): up to 800 connections" in text
     assert "only 1 of 2 processes listen: the relay process died" in text
+
+
+def test_a_negotiator_that_is_left_alone_is_not_said_to_be_missing():
+    text = render_status(document(negotiator_running=False, negotiator_pid=None, negotiator_left_alone=True))
+    assert "negotiator left alone (the file does not say 'negotiator on-elected'), collector up" in text

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from gateway.matchmaker import negotiator as negotiator_module
 from gateway.matchmaker import nodefile
@@ -76,6 +77,17 @@ async def test_the_elected_collector_forwards_and_the_list_of_daemons_stays(byst
     await bystander.stop(0)
     assert "CONDOR_VIEW_HOST" not in role.read_text()
     assert master.hangups == 2
+
+
+async def test_a_reload_goes_on_with_the_forwarding_that_there_is_and_says_that_negotiators_are_left_alone(
+    bystander, master, role, tmp_path
+):
+    await bystander.start(VIEWS)
+    after = Bystander(Host(tmp_path), None, str(role))
+    with capture_logs() as said:
+        await after.resume(VIEWS, start=True)
+    assert [event["event"] for event in said] == ["negotiator.left-alone"]
+    assert master.hangups == 1, "nothing has changed"
 
 
 async def test_nothing_is_held_killed_or_missed(bystander, autojump_clock):

@@ -117,6 +117,8 @@ def _negotiator(own: Document, leads: bool, said_to_lead: bool) -> Said:
     running = own.get("negotiator_running")
     if running is None:
         return Said("idle", "not known")
+    if own.get("negotiator_left_alone"):
+        return Said("idle", "left alone")
     if leads:
         return Said("ok", "running") if running else Said("warn", "not running yet")
     if said_to_lead:
