@@ -35,7 +35,7 @@ rootfs: .venv/ready
 # The status page is tested in a real browser; its screenshots are kept in build/screenshots.
 test: PACKAGES += chromium chromium-driver fonts-inter debootstrap
 test: setup
-	.venv/bin/pytest
+	.venv/bin/python -m tests.side_by_side
 
 # What the control process costs in a real pool, what the data plane carries beside others, and heartbeats beside a
 # saturated relay: some twenty minutes in all, most of them the data plane's. Tables are printed, and the data plane's

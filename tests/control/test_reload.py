@@ -227,7 +227,7 @@ def test_the_command_shows_what_it_is_about_to_change(cluster: Cluster) -> None:
     other.write_text(path.read_text())
     done = _command(cluster, "w1", file=other)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"condor-gateway: the node reads '{path}': change that file")
+    assert f"condor-gateway: the node reads '{path}': change that file" in done.stderr
 
 
 def test_the_command_says_why_nothing_was_changed(cluster: Cluster) -> None:
