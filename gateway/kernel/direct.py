@@ -136,10 +136,14 @@ class Direct:
         Raises:
             KernelRefused: the rules are gone, or belong to another process.
         """
-        self.revoke()
         if lease_ms < LEASE_MS_MIN:
+            self.revoke()
             return False
         refusal = self._transact(self._first, lease_ms)
+        if refusal is not None and refusal.errno == errno.EEXIST:
+            # Only then: to take a lease away that is not there is refused after 11 ms, in which nobody announces.
+            self.revoke()
+            refusal = self._transact(self._first, lease_ms)
         if refusal is not None:
             raise self._refused("grant the lease", refusal)
         return True

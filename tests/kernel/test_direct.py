@@ -145,6 +145,24 @@ def test_a_lease_can_be_taken_again_while_the_former_lingers(pool4: Pool) -> Non
     assert pool4.ask() != ""
 
 
+def test_a_gateway_that_takes_the_address_over_asks_the_kernel_for_nothing_that_it_refuses(pool4: Pool) -> None:
+    """A refused transaction takes 11 ms, in which nobody announces the address."""
+
+    def take_over(direct: Direct) -> list[bool]:
+        transact, refused = direct._nftables.transact, []
+
+        def note(batch):
+            refusal = transact(batch)
+            refused.append(refusal is not None)
+            return refusal
+
+        direct._nftables.transact = note
+        direct.grant(60_000)
+        return refused
+
+    assert pool4.direct(pool4.gw1, take_over) == [False]
+
+
 def test_lingering_ends_by_itself(pool4: Pool) -> None:
     pool4.hold(pool4.gw1, pool4.m1)
     assert pool4.direct(pool4.gw1, lambda direct: direct.linger(60_000))
