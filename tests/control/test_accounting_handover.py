@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import msgspec
+
 from tests.control.managers import caught_up, running, until
 
 
@@ -14,6 +16,8 @@ async def test_a_standby_lacks_nothing_once_it_has_acknowledged_what_was_written
         accounting = leader.accounting
         position = accounting.position
         assert accounting.lacking("cm2", position) == ""
+        further = msgspec.structs.replace(position, offset=position.offset + 1)
+        assert accounting.lacking("cm2", further) == "it lacks 1 record of the accounting"
         assert accounting.lacking("cm3", position).startswith("it is not supplied with the accounting")
         managers["cm2"].die()
         leader.writer.charge("alice@lab", 10)
