@@ -125,6 +125,13 @@ async def test_a_node_that_hangs_costs_the_deadline_and_what_it_did_for_us_is_ab
         await pair[1].abandoned.wait()
 
 
+async def test_what_is_done_for_a_node_that_goes_away_is_abandoned_at_once(pair: tuple[Place, Place]) -> None:
+    with trio.move_on_after(0.1):
+        await _ask(pair[0], "slow", 600)
+    with trio.fail_after(SOON_S):
+        await pair[1].abandoned.wait()
+
+
 async def test_all_others_are_asked_at_once_and_who_is_silent_is_said_so(pair: tuple[Place, Place]) -> None:
     answers = await pair[0].link.answer_peers({"request": "status"})
     assert list(answers) == ["b", "c"]
