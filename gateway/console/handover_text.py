@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-# In the words of an operator; a phase without one here is left to the JSON.
+# In the words of an operator, in the order in which they come; a phase without one here is left to the JSON.
 WORDS = {
     "resigned_ms": "resigned",
     "elected_ms": "elected",
@@ -18,8 +18,8 @@ def outcome(answer: Mapping[str, Any]) -> str:
     what = f"{answer['kind']} {answer['election']}: {answer['from']} -> {answer['to']}"
     gap_ms = answer.get("gap_ms")
     gap = "in a time that is not known" if gap_ms is None else f"in {gap_ms} ms"
-    phases = sorted((at_ms, WORDS[name]) for name, at_ms in answer.get("phases", {}).items() if name in WORDS)
-    told = ", ".join(f"{word} {at_ms}" for at_ms, word in phases)
+    at = answer.get("phases", {})
+    told = ", ".join(f"{WORDS[name]} {at[name]}" for name in sorted((name for name in WORDS if name in at), key=at.get))
     line = f"{what} {gap} (term {answer['term']}){f': {told}' if told else ''}"
     wanted = answer.get("wanted")
     return line if wanted in (None, answer["to"]) else f"{line}; '{wanted}' was to follow, and did not"

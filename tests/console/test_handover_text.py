@@ -53,3 +53,9 @@ def test_wrong_usage_is_told_apart_from_a_refusal(argv: list[str], capsys: pytes
         run_command_line(argv)
     assert ended.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_phases_of_one_millisecond_are_told_in_the_order_in_which_they_come():
+    phases = {"announced_ms": 4, "elected_ms": 4, "resigned_ms": 0}
+    answer = {"kind": "address", "election": "vip", "from": "gw1", "to": "gw2", "term": 2, "gap_ms": 4}
+    assert outcome(answer | {"phases": phases}).endswith(": resigned 0, elected 4, announced 4")
