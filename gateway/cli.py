@@ -5,10 +5,13 @@ Exit status: 0 done; 1 refused, with the reason; 2 the command line itself is wr
 
 import argparse
 import os
+import re
 import signal
 import socket
 import sys
+from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 from gateway import __version__
 from gateway.config import ConfigError, identify, render_all
@@ -37,9 +40,22 @@ def run_command_line(arguments: list[str]) -> int:
     return status
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistyped command with the one that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line, and exit."""
+        mistyped = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
+        if mistyped is not None:
+            near = get_close_matches(mistyped[1], [*(module.NAME for module in command_modules()), "run", "lab"], n=1)
+            guess = f"; did you mean '{near[0]}'?" if near else ""
+            message = f"unknown command '{mistyped[1]}'{guess}; '{self.prog} --help' lists them"
+        super().error(message)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; man pages and completion are made from it too."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="condor-gateway", description="A highly available HTCondor matchmaker behind one virtual address."
     )
     parser.add_argument("--version", action="version", version=f"condor-gateway {__version__}")

@@ -57,3 +57,10 @@ def test_nothing_is_coloured_that_goes_into_a_pipe():
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=environment, check=False)
     assert "checks are fine" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as left:
+        cli.run_command_line(["statsu"])
+    assert left.value.code == 2
+    assert "unknown command 'statsu'; did you mean 'status'?" in capsys.readouterr().err
