@@ -177,7 +177,8 @@ def revoke_all(world: World) -> None:
         if host.core is not None:
             newest = merge(newest, host.core.book.newest())
     if newest.version and (newest.pause is not None or newest.drains):
-        host = world.orders_rng.choice(world.hosts)
+        # A host may still wait to be started, for a promise of before to end.
+        host = world.orders_rng.choice([host for host in world.hosts if host.core is not None])
         world.note("revoke-all", host.name)
         host.take(OrdersGiven(Orders(newest.version + 1, host.name, None, (), 0)))
 
