@@ -121,6 +121,7 @@ def _lay_files(root: Path) -> None:
     unit = root / "usr/lib/systemd/system" / f"{PACKAGE}.service"
     unit.parent.mkdir(parents=True)
     shutil.copy(FILES / unit.name, unit)
+    shutil.copy(FILES / "under-condor-master", root / HOME / "under-condor-master")
     (root / "etc" / PACKAGE).mkdir(parents=True)
 
 
@@ -186,7 +187,8 @@ def _even_out(root: Path) -> None:
         if path.is_symlink():
             continue
         executable = path.is_dir() or (path.parent.name == "DEBIAN" and path.name != "control")
-        path.chmod(0o755 if executable or path.parent == root / "usr/bin" else 0o644)
+        executable = executable or path.parent == root / "usr/bin" or path.name == "under-condor-master"
+        path.chmod(0o755 if executable else 0o644)
 
 
 def _run(argv: list[str], what: str) -> str:

@@ -101,10 +101,19 @@ def test_the_words_of_all_nodes_are_one_history(tmp_path, file):
     assert (change["gap_ms"], change["seen_by"]) == (143, ["cm1", "gw1"])
 
 
+def interruptible(*words: str) -> list[str]:
+    """A command that Ctrl-C ends, also where these tests run in the background of a shell that keeps it from them."""
+    return ["env", "--default-signal=INT", *command(*words)]
+
+
 def test_a_pipe_gets_one_block_after_the_other_and_no_colours(tmp_path, file):
     Node(tmp_path, {"status": document()})
     watching = subprocess.Popen(
-        command("status", "--watch", "-f", file), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        interruptible("status", "--watch", "-f", file),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     seen = []
     while sum(line.startswith("cluster campus") for line in seen) < 2:
@@ -120,7 +129,7 @@ def test_a_terminal_is_drawn_in_place_and_left_as_it_was(tmp_path, file):
     node = Node(tmp_path, {"status": document()})
     ours, theirs = pty.openpty()
     watching = subprocess.Popen(
-        command("status", "--watch", "-f", file),
+        interruptible("status", "--watch", "-f", file),
         cwd=ROOT,
         stdin=theirs,
         stdout=theirs,
@@ -149,7 +158,7 @@ def test_a_terminal_is_drawn_in_place_and_left_as_it_was(tmp_path, file):
 def test_a_node_that_is_restarted_is_watched_on(tmp_path, file):
     Node(tmp_path, {"status": document()})
     watching = subprocess.Popen(
-        command("status", "--watch", "--json", "-f", file), cwd=ROOT, stdout=subprocess.PIPE, text=True
+        interruptible("status", "--watch", "--json", "-f", file), cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert json.loads(watching.stdout.readline())["cluster"] == "campus"
     (tmp_path / "admin.sock").unlink()

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from gateway.debian.build import FILES
 from gateway.lab.cluster import CONFIG_FILE
 from gateway.lab.pool import Lab
 from gateway.lab.topology import Topology
 from tests.support import labs
-from tests.support.pools import status, wait_healthy
+from tests.support.pools import RECOVERY_S_MAX, run, status, wait_healthy
 
 pytestmark = [
     pytest.mark.pool,
@@ -95,6 +96,35 @@ def test_a_session_is_as_its_transcript_shows_it(lab: Lab, name: str, host: str,
         path.write_text(said)
     assert done.returncode == exit_status, said
     assert fits(said.splitlines(), path.read_text().splitlines()), f"{path.name} shows something else than\n{said}"
+
+
+async def test_condor_master_runs_a_node_reloads_and_stops_it(lab: Lab):
+    """As the package's example says; in the place of the node that the lab itself has started."""
+    launcher, settings = (FILES / "under-condor-master").read_text(), (FILES / "condor-master.conf").read_text()
+    settings = settings.replace("/usr/lib/condor-gateway", "/usr/bin")
+    here = "CONDOR_HOST = 10.77.0.100\nENABLE_KERNEL_TUNING = False\n"  # else it would write this machine's sysctls
+    place = (
+        f"cat >/usr/bin/under-condor-master <<'END'\n{launcher}END\nchmod 755 /usr/bin/under-condor-master\n"
+        f"cat >/etc/condor/config.d/90-gateway.config <<'END'\n{here}{settings}END\n"
+    )
+    await run(lab, "gw2", "sh", "-c", f"{place} kill -TERM $(pgrep -of gateway/guard)")
+    await wait_said(lab, "pgrep -cf [g]ateway/guard || true", "0")
+    await run(lab, "gw2", "sh", "-c", "/usr/sbin/condor_master")
+    await wait_said(lab, "condor-gateway status | head -1", "seen from gw2")
+    before = await run(lab, "gw2", "pgrep", "-f", "guarded")
+    await run(lab, "gw2", "sh", "-c", "kill -HUP $(pgrep -o condor_master)")
+    await wait_said(lab, "grep -c node.taken-over /var/log/condor/GatewayLog", "1")
+    assert await run(lab, "gw2", "pgrep", "-f", "guarded") != before
+    await run(lab, "gw2", "sh", "-c", "kill -TERM $(pgrep -o condor_master)")
+    await wait_said(lab, "tail -n 1 /var/log/condor/GatewayLog", "node.ended")
+
+
+async def wait_said(lab: Lab, line: str, word: str) -> None:
+    """Wait until a command on gw2 says a word."""
+    with trio.fail_after(RECOVERY_S_MAX):
+        while word not in (said := (await lab.exec("gw2", ["sh", "-c", line])).stdout):  # noqa: ASYNC110 (of others)
+            await trio.sleep(0.3)
+    assert word in said
 
 
 def normalised(text: str, lab_name: str) -> str:
