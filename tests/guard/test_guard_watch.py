@@ -179,6 +179,15 @@ def test_signal_to_end_is_handed_on_and_the_node_ends_in_order(guard: Start, num
     assert int(running.says("term")) == control
 
 
+def test_signals_that_whoever_started_it_had_blocked_are_heard(guard: Start) -> None:
+    """As condor_master has, and its children keep."""
+    running = guard(prefix=["env", "--block-signal=TERM,HUP,CHLD"])
+    control = running.ready()
+    running.process.terminate()
+    assert running.process.wait(20) == 0
+    assert int(running.says("term")) == control
+
+
 def test_control_that_does_not_end_is_killed_and_its_letter_sent(guard: Start, peer: Peer) -> None:
     running = guard(wills={"vip": {"letters": [peer.letter()]}}, deaf=True)
     running.ready()
