@@ -180,7 +180,17 @@ def open_pipe(path: str, owner: pwd.struct_passwd | None) -> int:
         os.mkfifo(path, 0o600)
         if owner is not None:
             os.chown(path, owner.pw_uid, owner.pw_gid)
-    pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        pipe = os.open(path, flags)
+    except PermissionError:  # root without CAP_DAC_OVERRIDE, and the pipe is its owner's alone
+        if owner is None:
+            raise
+        os.seteuid(owner.pw_uid)
+        try:
+            pipe = os.open(path, flags)
+        finally:
+            os.seteuid(0)
     if not stat.S_ISFIFO(os.fstat(pipe).st_mode):
         os.close(pipe)
         raise ValueError(f"'{path}' is there and is no named pipe: remove it, or name another one")

@@ -115,7 +115,8 @@ class Offspring:
         finally:
             # At control's own end without a look back: where another process takes over, its lease waits for this one.
             if self._end_ms is not None and process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
+                # Without CAP_KILL another user's child ends by its socket alone.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         return _said(process.poll())
 
