@@ -88,18 +88,18 @@ GLOBAL = table(
     ),
     Keyword(
         name="notify command",
-        help="run this program at every change, with its arguments and then those of the change; no shell",
+        help="run this program at every change; the change is in its environment, and as JSON on its standard input",
         arguments=(Argument(name="word", kind=Kind.TEXT, many=True),),
         once=False,
     ),
     Keyword(
         name="notify fifo",
-        help="write every change into this named pipe, one JSON object a line",
+        help="write every change into this named pipe, a line in keepalived's style each",
         arguments=(Argument(name="path", kind=Kind.PATH),),
     ),
     Keyword(
         name="notify user",
-        help="the user whose rights the notify commands have",
+        help="the user whose rights the notify commands have, and to whom the named pipe belongs",
         arguments=(Argument(name="name", kind=Kind.ACCOUNT, default="nobody"),),
     ),
     Keyword(
