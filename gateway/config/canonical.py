@@ -101,7 +101,8 @@ def _global(settings: Settings) -> Part:
     told = (
         *(_keyed("notify command", command) for command in commands),
         _maybe("notify fifo", notify.fifo),
-        *((_line("notify user", notify.user), _time("notify timeout", notify.timeout_ms)) if notify.commands else ()),
+        *((_line("notify user", notify.user),) if notify else ()),
+        *((_time("notify timeout", notify.timeout_ms),) if notify.commands else ()),
     )
     workers = str(settings.relay_workers or "auto")
     return Part(

@@ -71,11 +71,11 @@ def notification_is_possible(tree: Tree, report: Reporter) -> None:
 
 
 def notification_has_a_reader(tree: Tree, report: Reporter) -> None:
-    """A word about commands stands where there is a command."""
+    """A word about commands stands where there is a command; a named pipe has an owner too."""
     section = tree.first("global")
     if section is None or section.first("notify command") is not None:
         return
-    for word in ("notify user", "notify timeout"):
+    for word in ("notify timeout",) if section.first("notify fifo") is not None else ("notify user", "notify timeout"):
         statement = section.first(word)
         if statement is not None:
             report.warning(statement.word, f"{word}: there is no 'notify command' that it could be about")
