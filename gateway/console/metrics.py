@@ -40,8 +40,12 @@ class Metrics:
         return generate_latest(registry).decode()
 
     def _count(self, changes: Iterable[Mapping[str, Any]]) -> None:
-        new = sorted((one for one in changes if one["seq"] > self._seq), key=lambda one: one["seq"])
-        for change in new:
+        for change in sorted(changes, key=lambda one: one["seq"]):
+            last = self._last.get(change["election"])
+            if last is not None and change["seq"] == last["seq"]:
+                self._last[change["election"]] = change  # its gap and phases come to be known while it goes on
+            if change["seq"] <= self._seq:
+                continue
             self._seq = change["seq"]
             key = (str(change["election"]), str(change["cause"]))
             if key in self._counted or len(self._counted) < CHANGES_MAX:
