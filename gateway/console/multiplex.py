@@ -94,7 +94,7 @@ def _asked_untrusted(line: bytes) -> tuple[int, Level, Request | None] | None:
         if not isinstance(said["request"], dict):
             return None
         return int(said["id"]), Level.of(said["level"]), said["request"]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return None
 
 
