@@ -15,6 +15,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import Any
 
+import structlog
 import trio
 
 from gateway.console.admin import ANSWER_BYTES_MAX, LINE_BYTES_MAX
@@ -66,6 +67,9 @@ async def serve_multiplexed(stream: trio.SocketStream, commands: Commands, level
                 await say({"id": number, "error": str(refusal), "reason": refusal.reason})
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 nursery.cancel_scope.cancel()
+            except Exception as error:  # noqa: BLE001 (what a console asks must not end its node)
+                structlog.get_logger().exception("command.failed", command=request.get("command"))
+                await say({"id": number, "error": f"the command failed: {error!r}", "reason": "failed"})
         del asked[number]
 
     async with stream, trio.open_nursery() as nursery:
