@@ -80,8 +80,10 @@ async def _answer_line(stream: trio.SocketStream, commands: Commands, level: Lev
     if isinstance(answer, AsyncIterable):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_with_reader, stream, nursery.cancel_scope)
-            async for document in answer:
-                await stream.send_all(_line(document))
+            # Here, for around the nursery it would be a group of exceptions, which `suppress` lets through.
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                async for document in answer:
+                    await stream.send_all(_line(document))
             nursery.cancel_scope.cancel()
     else:
         await stream.send_all(_line(answer))

@@ -43,7 +43,10 @@ async def serve_multiplexed(stream: trio.SocketStream, commands: Commands, level
 
     async def say(document: dict[str, Any]) -> None:
         async with sending:
-            await stream.send_all(json.dumps(document).encode() + b"\n")
+            try:
+                await stream.send_all(json.dumps(document).encode() + b"\n")
+            except (trio.BrokenResourceError, trio.ClosedResourceError):  # it has gone, whatever it was to be told
+                nursery.cancel_scope.cancel()
 
     async def stream_out(number: int, found: AsyncIterable[dict[str, Any]]) -> None:
         try:
@@ -65,8 +68,6 @@ async def serve_multiplexed(stream: trio.SocketStream, commands: Commands, level
                     await say({"id": number, "answer": found})
             except CommandRefused as refusal:
                 await say({"id": number, "error": str(refusal), "reason": refusal.reason})
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                nursery.cancel_scope.cancel()
             except Exception as error:  # noqa: BLE001 (what a console asks must not end its node)
                 structlog.get_logger().exception("command.failed", command=request.get("command"))
                 await say({"id": number, "error": f"the command failed: {error!r}", "reason": "failed"})
