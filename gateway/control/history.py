@@ -107,7 +107,7 @@ class History:
     def answer_history(self, request: Request) -> dict[str, Any]:
         """Answer the command `history`: {"limit": 20, "election": "pool"}, both optional."""
         election = request.get("election")
-        if election is not None and election not in self._courses:
+        if election is not None and not (isinstance(election, str) and election in self._courses):
             known = ", ".join(sorted(self._courses))
             raise CommandRefused(f"there is no election {election!r} in this cluster: {known}", "unknown-election")
         return {"changes": self.changes(_count(request, "limit", CHANGES_AT_HAND), election)}

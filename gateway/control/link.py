@@ -92,7 +92,10 @@ class ClusterLink:
         return answer
 
     async def _ask(self, node: str, request: Request, wait_s: float, level: Level) -> bytes:
-        text = msgspec.json.encode(request)
+        try:
+            text = msgspec.json.encode(request)
+        except (ValueError, RecursionError) as error:  # half a character, as "\ud800", is JSON, and no text
+            raise CommandRefused(f"this can't be asked of another node: {error}", "malformed") from None
         if len(text) > wire.REQUEST_BYTES_MAX:
             raise CommandRefused(f"a request of {len(text)} bytes; at most {wire.REQUEST_BYTES_MAX}", "too-long")
         stream = await self._connect(node)
@@ -164,6 +167,8 @@ class ClusterLink:
             asked = {"command": asked}
         if not isinstance(asked, dict) or not isinstance(asked.get("command"), str):
             raise CommandRefused("'peers' takes a \"request\": a command's name, or a request", "malformed")
+        if asked["command"] == "peers":  # each of them would ask all others again, and so on
+            raise CommandRefused("'peers' asks each node for what it knows itself: not for 'peers'", "malformed")
         wait_s = request.get("wait_s", PEERS_WAIT_S)
         if not isinstance(wait_s, int | float) or not 0 < wait_s <= PEERS_WAIT_S_MAX:
             raise CommandRefused(
