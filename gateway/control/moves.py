@@ -105,8 +105,8 @@ class Moves:
     def _election_of(self, request: Request) -> str:
         """Return the election that is meant: by its name, or by its kind where there is one of that kind."""
         word = request.get("election")
-        if word in self._kinds:
-            return str(word)
+        if isinstance(word, str) and word in self._kinds:
+            return word
         named = [name for name, kind in self._kinds.items() if kind == word]
         if len(named) == 1:
             return named[0]
@@ -165,6 +165,8 @@ class Moves:
         await self._await_successor(name, successor, wait_s)
         waited_ms = boot_ms() - began_ms
         self._require(name, successor)  # it may have changed meanwhile
+        if (leader := self._node.elections[name].leader) != self._node.me:
+            raise CommandRefused(f"'{leader}' leads '{name}' by now, and not this node: try again", "not-leader")
         return await self._hand_over(name, successor) | {"waited_ms": waited_ms}
 
     async def _await_successor(self, name: str, successor: str, wait_s: float) -> None:
