@@ -68,7 +68,10 @@ class Offspring:
         back_off_ms = BACK_OFF_MS_MIN
         while True:  # ends by cancellation
             self._began_ms = boot_ms()
-            self.failure = await self._run_once()
+            try:
+                self.failure = await self._run_once()
+            except OSError as error:  # no descriptor is left for its socket, or to watch it by
+                self.failure = f"could not be started: {error.strerror or error}"
             if boot_ms() - self._began_ms >= STEADY_MS:
                 back_off_ms = BACK_OFF_MS_MIN
             self._log.warning("child.ended", reason=self.failure, restart_ms=back_off_ms)

@@ -3,6 +3,7 @@
 Rule: it reads what HTCondor writes for people (NegotiatorLog), for a figure that people read: nothing depends on it.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -44,7 +45,8 @@ class FirstActs:
         awaited = {"cycle": cycle, "match": match} if self._path else {}
         watch = self._watch() if awaited else None
         try:
-            with trio.move_on_after(WAIT_S_MAX):
+            # A log that can't be read (a folder, a stale file of NFS) says nothing; nobody's work ends for that.
+            with contextlib.suppress(OSError), trio.move_on_after(WAIT_S_MAX):
                 while awaited:
                     text = self._tail + await trio.to_thread.run_sync(self._read)
                     self._tail = text[-OVERLAP_BYTES:]
@@ -76,7 +78,8 @@ class FirstActs:
         self._tail = b""
         self._open()
         if self._file >= 0:
-            os.lseek(self._file, 0, os.SEEK_END)
+            with contextlib.suppress(OSError):  # a pipe has no end
+                os.lseek(self._file, 0, os.SEEK_END)
 
     def _open(self) -> None:
         try:
