@@ -40,6 +40,8 @@ class HistoryFile:
         """
         try:
             with open(self.path, "rb") as file:
+                if os.fstat(file.fileno()).st_size < self._read_to:
+                    self._read_to = self._lines = 0  # whoever has been writing it until now has trimmed it
                 file.seek(self._read_to)
                 data = file.read()
         except FileNotFoundError:
