@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from gateway.config.diagnostics import Reporter, quote
 from gateway.config.keywords import SECTIONS
 from gateway.config.limits import COMMAND_WORDS_MAX, CONSOLE_HOSTS_MAX, NOTIFY_COMMANDS_MAX, STATS_SOCKETS_MAX
-from gateway.config.settings import Endpoint, Level
+from gateway.config.settings import Endpoint, Level, Protocol
 from gateway.config.tree import Given, Section, Statement, Tree
+from gateway.config.values import BindPoint, Prefix
 
 SOCKET_PATH_MAX = 107  # sun_path of Linux, less the final zero
 FORGOTTEN = ("/run/", "/var/run/", "/dev/shm/", "/tmp/")
+EVERYWHERE = frozenset({"0.0.0.0", "::"})
 WORLD_WRITES = 0o002  # whoever may write to a UNIX socket may connect to it
 
 
@@ -139,8 +141,19 @@ def console_ports_are_free(tree: Tree, report: Reporter) -> None:
             at = peer.argument("address:port")
             if at is None or not isinstance(at.value, Endpoint) or at.value.port != given.value.port:
                 continue
-            if at.value.host == given.value.host or given.value.host in {"0.0.0.0", "::"}:
+            if at.value.host == given.value.host or given.value.host in EVERYWHERE:
                 told = f"port {given.value.port} is that of {peer.subject()} on {peer.word.where}: write another"
+                report.error(given.word, f"bind: {told}")
+                return
+    for frontend in tree.all("frontend"):
+        for bound in frontend.all("bind"):
+            point, proto = bound.argument("address:port"), bound.options.get("proto")
+            if point is None or not isinstance(point.value, BindPoint) or point.value.port != given.value.port:
+                continue
+            if proto is not None and proto.value == frozenset({Protocol.UDP}):
+                continue
+            if given.value.host in {*EVERYWHERE, *_hosts_of(tree, point.value.address)}:
+                told = f"port {given.value.port} is that of {frontend.subject()} on {bound.word.where}: write another"
                 report.error(given.word, f"bind: {told}")
                 return
 
@@ -161,6 +174,15 @@ _MAY = {
     Level.OPERATOR.value: "look at everything",
     Level.ADMIN.value: "change everything: move the matchmaker, end connections",
 }
+
+
+def _hosts_of(tree: Tree, address: str) -> set[str]:
+    """Return the address that a section of this name gives."""
+    sections = [
+        section for section in tree.all("address") if section.name is not None and section.name.value == address
+    ]
+    given = [one.argument("address/prefix") for section in sections if (one := section.first("ip")) is not None]
+    return {one.value.host for one in given if one is not None and isinstance(one.value, Prefix)}
 
 
 def _sockets(tree: Tree) -> Iterator[tuple[Statement, Given, str]]:

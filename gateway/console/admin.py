@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import structlog
 import trio
 
 from gateway.control.commands import CommandRefused, Commands, Level, Request
@@ -82,11 +83,21 @@ async def _answer_line(stream: trio.SocketStream, commands: Commands, level: Lev
             nursery.start_soon(_end_with_reader, stream, nursery.cancel_scope)
             # Here, for around the nursery it would be a group of exceptions, which `suppress` lets through.
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                async for document in answer:
-                    await stream.send_all(_line(document))
+                await _stream_out(stream, answer)
             nursery.cancel_scope.cancel()
     else:
         await stream.send_all(_line(answer))
+
+
+async def _stream_out(stream: trio.SocketStream, answer: AsyncIterable[Any]) -> None:
+    try:
+        async for document in answer:
+            await stream.send_all(_line(document))
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        raise
+    except Exception as error:  # noqa: BLE001 (what somebody asks must not end the node)
+        structlog.get_logger().exception("command.failed", command="a stream")
+        await stream.send_all(_line({"error": f"the command failed: {error!r}", "reason": "failed"}))
 
 
 async def _end_with_reader(stream: trio.SocketStream, streaming: trio.CancelScope) -> None:

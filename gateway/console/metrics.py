@@ -40,6 +40,9 @@ class Metrics:
         return generate_latest(registry).decode()
 
     def _count(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        # What was before this process is zero: it may see less of it than the one before it did, and a counter that
+        # falls is one that has counted everything anew.
+        first = self._seq == 0
         for change in sorted(changes, key=lambda one: one["seq"]):
             last = self._last.get(change["election"])
             if last is not None and change["seq"] == last["seq"]:
@@ -49,7 +52,7 @@ class Metrics:
             self._seq = change["seq"]
             key = (str(change["election"]), str(change["cause"]))
             if key in self._counted or len(self._counted) < CHANGES_MAX:
-                self._counted[key] += 1
+                self._counted[key] += not first
                 self._last[change["election"]] = change
 
 

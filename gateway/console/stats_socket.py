@@ -137,8 +137,15 @@ async def _serve_one(opened: OpenSocket, answers: StatsAnswers, limit: trio.Capa
     level = Level.of(opened.settings.level)
 
     async def serve(stream: trio.SocketStream) -> None:
-        async with limit:
+        try:
+            limit.acquire_nowait()
+        except trio.WouldBlock:  # one more would keep its descriptor from others
+            await trio.aclose_forcefully(stream)
+            return
+        try:
             await serve_stats_client(stream, answers, level)
+        finally:
+            limit.release()
 
     await trio.serve_listeners(serve, [trio.SocketListener(trio.socket.from_stdlib_socket(opened.listening))])
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from difflib import get_close_matches
 from typing import Any
 
+import structlog
+
 Request = dict[str, Any]  # `command`, and what that command takes
 Answer = dict[str, Any] | AsyncIterable[dict[str, Any]]  # one document, or documents for as long as somebody reads
 Handler = Callable[[Request], Answer | Awaitable[Answer]]
@@ -63,8 +65,14 @@ class Commands:
         if level < least:
             raise CommandRefused(f"'{name}' needs the level {least.name.lower()}, and this is {level.name.lower()}",
                                  "permission-denied")  # fmt: skip
-        answer = handler(request)
-        return await answer if inspect.isawaitable(answer) else answer
+        try:
+            answer = handler(request)
+            return await answer if inspect.isawaitable(answer) else answer
+        except CommandRefused:
+            raise
+        except Exception as error:  # noqa: BLE001 (what somebody asks, with whatever types, must not end the node)
+            structlog.get_logger().exception("command.failed", command=name)
+            raise CommandRefused(f"the command failed: {error!r}", "failed") from error
 
     def _unknown(self, name: object, level: Level) -> str:
         known = self.names(level)

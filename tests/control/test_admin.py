@@ -33,6 +33,7 @@ async def _serve(nursery: trio.Nursery, path: Path) -> None:
     commands.add("echo", lambda request: request)
     commands.add("refuse", _refuse)
     commands.add("events", _count)
+    commands.add("fail", lambda request: {"node": request["node"]})
     await nursery.start(serve_admin, path, commands)
 
 
@@ -45,7 +46,7 @@ async def test_an_unknown_command_is_told_the_known_ones(tmp_path: Path, nursery
     await _serve(nursery, tmp_path / "admin.sock")
     answer = await trio.to_thread.run_sync(ask_admin, tmp_path / "admin.sock", "stats")
     assert answer == {
-        "error": "unknown command 'stats'; did you mean 'status'?; known: echo, events, refuse, status",
+        "error": "unknown command 'stats'; did you mean 'status'?; known: echo, events, fail, refuse, status",
         "reason": "unknown-command",
     }
 
@@ -60,6 +61,15 @@ async def test_a_refusal_has_a_sentence_and_a_name(tmp_path: Path, nursery: trio
     await _serve(nursery, tmp_path / "admin.sock")
     answer = await trio.to_thread.run_sync(ask_admin, tmp_path / "admin.sock", "refuse")
     assert answer == {"error": "the moon is full", "reason": "moon"}
+
+
+async def test_a_command_that_fails_on_what_it_is_given_harms_nobody(tmp_path: Path, nursery: trio.Nursery) -> None:
+    path = tmp_path / "admin.sock"
+    await _serve(nursery, path)
+    for name, lacks in (("fail", "node"), ("events", "after")):
+        answer = await trio.to_thread.run_sync(ask_admin, path, name)
+        assert answer == {"error": f"the command failed: KeyError('{lacks}')", "reason": "failed"}
+    assert await trio.to_thread.run_sync(ask_admin, path, "status") == {"schema": 1}
 
 
 async def test_events_come_until_their_reader_goes(tmp_path: Path, nursery: trio.Nursery) -> None:
