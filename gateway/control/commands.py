@@ -70,7 +70,7 @@ class Commands:
             return await answer if inspect.isawaitable(answer) else answer
         except CommandRefused:
             raise
-        except Exception as error:  # noqa: BLE001 (what somebody asks, with whatever types, must not end the node)
+        except Exception as error:
             structlog.get_logger().exception("command.failed", command=name)
             raise CommandRefused(f"the command failed: {error!r}", "failed") from error
 
