@@ -106,6 +106,8 @@ class Shell:
         self.late_ms_max = 0  # worst lateness of the timer: how loaded this host is
         self._rung = False  # the first one was due while the process was being made ready
         self._closed = False
+        self._fault: Exception | None = None  # with which a step has ended before all of it was begun
+        self._broken = trio.Event()
         self._asleep_ms = asleep_ms()
         self.suspensions_total = 0
 
@@ -131,6 +133,10 @@ class Shell:
                     self._watcher.took(event)
                 for action in self.node.step(event, boot_ms()):
                     self._perform(action)
+        except Exception as fault:
+            self._fault = fault
+            self._broken.set()
+            raise
         finally:
             self._stepping = False
 
@@ -195,11 +201,18 @@ class Shell:
             self._watcher.did(action)
 
     async def run_timer(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Post `DeadlineReached` whenever the core's deadline comes; ends by cancellation."""
+        """Post `DeadlineReached` whenever the core's deadline comes; ends by cancellation.
+
+        Raises:
+            Exception: what a step has ended with, whoever has posted its event: nobody may go on with half a step, and
+                a command's fault is only told to whoever gave it.
+        """
         self._heartbeats.pump.add(self._timer, self._ring)
         self._set_timer()
         task_status.started()
-        await trio.sleep_forever()
+        await self._broken.wait()
+        assert self._fault is not None, "what is broken has a reason"
+        raise self._fault
 
     def _ring(self) -> None:
         if self._closed:
