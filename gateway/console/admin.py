@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import trio
 
@@ -127,7 +128,15 @@ def read_request_untrusted(line: bytes) -> Request:
 
 
 def _line(document: Any) -> bytes:
-    return json.dumps(document).encode() + b"\n"
+    return encoded(document) + b"\n"
+
+
+def encoded(document: Any) -> bytes:
+    """Return a document as JSON, a tenth as long on its way as by `json`: control does it, and may answer megabytes."""
+    try:
+        return msgspec.json.encode(document)
+    except (TypeError, ValueError):  # half a character in a name that somebody has sent
+        return json.dumps(document).encode()
 
 
 def ask_admin(path: Path, request: str | Request, *, wait_s: float = 5.0) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 import trio
 
-from gateway.console.admin import ANSWER_BYTES_MAX, LINE_BYTES_MAX
+from gateway.console.admin import ANSWER_BYTES_MAX, LINE_BYTES_MAX, encoded
 from gateway.control.commands import CommandRefused, Commands, Level, Request
 
 ASKED_MAX = 64  # at the same time: every reader of the page and of the stats sockets shares what is asked
@@ -44,7 +44,7 @@ async def serve_multiplexed(stream: trio.SocketStream, commands: Commands, level
     async def say(document: dict[str, Any]) -> None:
         async with sending:
             try:
-                await stream.send_all(json.dumps(document).encode() + b"\n")
+                await stream.send_all(encoded(document) + b"\n")
             except (trio.BrokenResourceError, trio.ClosedResourceError):  # it has gone, whatever it was to be told
                 nursery.cancel_scope.cancel()
 

@@ -18,6 +18,7 @@ from gateway.wire.errors import Reason
 # Between two connections. A flood costs this process, which may be a real-time one, 16 % of a core then, and not 91 %.
 ACCEPT_MS: Final = 2
 BACKLOG: Final = 128  # a quarter of a second of these; who finds it full tries again
+NOTE_S: Final = 5.0  # between two refusals in the log
 CONNECTIONS_MAX: Final = 64  # at once, strangers included; each of those is closed after HANDSHAKE_MS
 
 
@@ -35,6 +36,7 @@ class Door:
         self.accepted_total = 0
         self._handlers: dict[bytes, Handler] = {}
         self._connections = 0
+        self._note_at = 0.0
         self._log = structlog.get_logger()
 
     def open_to(self, magic: bytes, handler: Handler) -> None:
@@ -98,7 +100,9 @@ class Door:
 
     def _refuse(self, reason: str, detail: str) -> None:
         self.refused[str(reason)] += 1
-        self._log.info("door.refused", reason=str(reason), detail=detail)
+        if trio.current_time() >= self._note_at:  # whoever reaches this port must not fill the disk
+            self._note_at = trio.current_time() + NOTE_S
+            self._log.info("door.refused", reason=str(reason), detail=detail)
 
 
 class _Paced(trio.abc.Listener[trio.SocketStream]):

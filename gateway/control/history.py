@@ -26,6 +26,7 @@ from gateway.wire.messages import Resignation
 
 CHANGES_AT_HAND: Final = 200  # in memory, and at most so many in one answer; the file has more
 EVENTS_AT_HAND: Final = 1_000  # for a reader that was away, or is slow
+UNWRITTEN_MAX: Final = 5_000  # as many as the file keeps
 WRITE_EVERY_S: Final = 0.5  # what comes to be known of a change in that time is written with one line
 WRITE_S_MAX: Final = 0.1  # for the last lines of a process that ends: a lease may wait for that
 
@@ -171,6 +172,9 @@ class History:
         self._keep(fact)
         if fact["event"] not in ("phase", "leader-changed"):  # these are written with their change
             self._unwritten[self.seq] = fact
+        if len(self._unwritten) > UNWRITTEN_MAX:  # a disk that hangs
+            del self._unwritten[next(iter(self._unwritten))]
+            self.unwritten_total += 1
         news, self._news = self._news, trio.Event()
         news.set()
 

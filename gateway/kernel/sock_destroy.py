@@ -59,9 +59,10 @@ def destroy_connections(
     families = (socket.AF_INET, socket.AF_INET6) if address.version == 4 else (socket.AF_INET6,)
     wanted = frozenset(ipaddress.ip_address(peer).packed for peer in peers)
     total = Destroyed(0, 0, 0)
-    with _open() as opened:
-        for family in families:
-            found = _connections(opened, family, address.packed, port, wanted, sockets_max)
+    for family in families:
+        with _open() as listing:  # closed with what it would still list
+            found = _connections(listing, family, address.packed, port, wanted, sockets_max)
+        with _open() as opened:
             for start in range(0, len(found), _AT_ONCE):
                 done = _destroy(opened, found[start : start + _AT_ONCE])
                 total = Destroyed(*(one + other for one, other in zip(total, done, strict=True)))
@@ -92,10 +93,11 @@ def _connections(
             (code,) = struct.unpack_from("=i", part.body)
             remedy = "the kernel needs CONFIG_INET_TCP_DIAG (module tcp_diag)"
             raise KernelRefused("list this host's connections", -code, remedy)
-        if len(found) < sockets_max:
-            of_family, _, _, _, identity = _MESSAGE.unpack_from(part.body)
-            if not peers or _peer_of(of_family, identity) in peers:
-                found.append((of_family, identity))
+        if len(found) >= sockets_max:
+            return found  # who has thousands of connections is not held up by those that are not wanted
+        of_family, _, _, _, identity = _MESSAGE.unpack_from(part.body)
+        if not peers or _peer_of(of_family, identity) in peers:
+            found.append((of_family, identity))
     return found  # cut short: the next call sees the rest
 
 
