@@ -82,6 +82,17 @@ async def test_events_come_until_their_reader_goes(tmp_path: Path, nursery: trio
     assert await trio.to_thread.run_sync(read_three) == [5, 6, 7]
 
 
+async def test_a_reader_of_events_that_goes_away_amid_one_ends_nobody(tmp_path: Path, nursery: trio.Nursery) -> None:
+    path = tmp_path / "admin.sock"
+    await _serve(nursery, path)
+    reader = await trio.open_unix_socket(path)
+    await reader.send_all(b'{"command": "events", "after": 0}\n')
+    await trio.sleep(0.1)  # more has been sent than its socket takes
+    await reader.aclose()
+    await trio.sleep(0.1)
+    assert await trio.to_thread.run_sync(ask_admin, path, "status") == {"schema": 1}
+
+
 async def test_a_level_may_look_and_not_change() -> None:
     commands = Commands()
     commands.add("status", lambda request: {"schema": 1}, Level.USER)

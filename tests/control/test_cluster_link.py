@@ -145,6 +145,14 @@ async def test_all_others_are_asked_at_once_and_who_is_silent_is_said_so(pair: t
         await pair[0].link.answer_peers({"request": "status", "wait_s": 1e9})
 
 
+async def test_peers_are_not_asked_for_peers_nor_for_what_is_no_text(pair: tuple[Place, Place]) -> None:
+    for asked in ("peers", {"command": "peers", "request": "status"}):
+        with pytest.raises(CommandRefused, match="not for 'peers'"):
+            await pair[0].link.answer_peers({"request": asked})
+    answers = await pair[0].link.answer_peers({"request": {"command": "\ud800"}})
+    assert answers["b"]["reason"] == "malformed"
+
+
 async def test_answers_that_are_too_much_together_are_left_out_by_name(
     pair: tuple[Place, Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
