@@ -160,7 +160,9 @@ def test_a_service_manager_that_ends_everything_at_once_does_not_silence_the_las
     node.tell(numbered(17))
     node.process.send_signal(signal.SIGTERM)
     node.finish()
-    assert book.read_text().split() == ["SigIgn:", "0" * 16], "a command begins with no signal ignored"
+    label, mask = book.read_text().split()
+    named = int(mask, 16) & 0x7FFF_FFFF  # 32 and above are the C library's and the machine's own
+    assert (label, named) == ("SigIgn:", 0), "a command begins with no signal ignored"
 
 
 def test_a_command_that_hangs_is_killed_with_its_children(tmp_path, book):

@@ -20,7 +20,7 @@ async def test_demo_measures_both_faults_loses_no_job_and_leaves_nothing_behind(
     name, file = f"m{os.getpid()}", tmp_path / "figures.jsonl"
     parser = argparse.ArgumentParser()
     command.add_arguments(parser.add_subparsers())
-    arguments = ["measure", "demo", "--name", name, "--json", str(file), "--window", "8", "--slots", "3"]
+    arguments = ["measure", "demo", "--name", name, "--json", str(file), "--window", "14", "--slots", "3"]
     status = await command.measure(parser.parse_args(arguments))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert (status, [line["refused"] for line in lines]) == (command.OK, [None, None])

@@ -67,6 +67,13 @@ async def factor(lab, host):
     return next((float(line.split()[1]) for line in said.splitlines() if line.startswith(USER)), None)
 
 
+async def wait_located(lab, host):
+    """Wait until the negotiator that has just started has told the collector of itself."""
+    with trio.fail_after(15):
+        while not (await run(lab, host, "condor_status", "-negotiator", "-af", "Name")).strip():
+            await trio.sleep(0.1)
+
+
 async def test_the_managers_own_addresses_are_out_of_reach(lab):
     """The ground of all that follows."""
     for host in ENTITIES:
@@ -88,6 +95,7 @@ async def test_a_priority_factor_set_on_any_host_of_the_pool_holds_after_failove
         killed = time.monotonic()
         while await leader(lab) != other:
             await trio.sleep(0.1)
+        await wait_located(lab, "submit1")
         assert await factor(lab, "submit1") == wanted
         assert time.monotonic() - killed < 15
         await lab.revive(here)
