@@ -188,7 +188,7 @@ async def _run_node(
         )
     )
     if estate is not None:
-        await history.load()  # the last of what that process has written
+        await history.take_up(estate.history_seq)
     node = _make_node(settings, me, votes, orders)
     ordering = Ordering(orders_file, node, post, history.tell)
     peers = {peer.name: peer.endpoint for peer in settings.peers if peer.name != me.name}
@@ -351,7 +351,7 @@ async def _run_node(
             await _resign(shell)
         nursery.cancel_scope.cancel()
     if heir is not None:
-        await bequeath(*heir)
+        await bequeath(*heir, history.seq)
 
 
 async def _start(nursery: trio.Nursery, name: str, task: Callable[..., Awaitable[None]], *args: Any) -> None:

@@ -28,6 +28,7 @@ CHANGES_AT_HAND: Final = 200  # in memory, and at most so many in one answer; th
 EVENTS_AT_HAND: Final = 1_000  # for a reader that was away, or is slow
 UNWRITTEN_MAX: Final = 5_000  # as many as the file keeps
 WRITE_EVERY_S: Final = 0.5  # what comes to be known of a change in that time is written with one line
+TAKE_UP_S_MAX: Final = 0.2  # for those lines to be read by the next process: nobody acts meanwhile
 WRITE_S_MAX: Final = 0.1  # for the last lines of a process that ends: a lease may wait for that
 
 
@@ -63,13 +64,26 @@ class History:
     async def load(self) -> None:
         """Take what the file has; again: what has been added by whoever ran this node until now."""
         try:
-            for line in await trio.to_thread.run_sync(self._file.read):
+            for line in await trio.to_thread.run_sync(self._file.read, abandon_on_cancel=True):
                 self._take_line(line)
         except OSError as error:
             self._log.error("history.unread", reason=error.strerror or str(error))
         for name, change in self._last.items():
             if name in self._courses and (course := self._courses[name]).change is None:
                 self._courses[name] = Course(name, course.kind, self._me, change.to, change.term)
+
+    async def take_up(self, seq: int) -> None:
+        """Take what the process before this one has added at its end, as far as the disk gives it in time.
+
+        Numbers go on after `seq`, the last that it gave: its readers are this one's, and know no number twice.
+        """
+        with trio.move_on_after(TAKE_UP_S_MAX) as late:
+            await self.load()
+        if late.cancelled_caught:
+            self._log.error("history.unread", reason=f"the disk has not answered within {TAKE_UP_S_MAX:g} s")
+        elif self.seq < seq:
+            self._log.error("history.unread", reason=f"the last {seq - self.seq} events were not written in time")
+        self.seq = max(self.seq, seq)
 
     def _take_line(self, line: Line) -> None:
         self.seq = max(self.seq, line["seq"], line.pop("through", 0))

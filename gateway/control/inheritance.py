@@ -78,6 +78,7 @@ class Estate(msgspec.Struct, frozen=True, tag="estate", kw_only=True):
     seal: SealState
     relay: RelayState
     matchmakers: dict[str, MatchmakerState]
+    history_seq: int = 0  # number of the last event that was told
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

@@ -71,6 +71,7 @@ class Inherited(msgspec.Struct, frozen=True):
     seal: SealState
     relay: RelayState
     matchmakers: dict[str, MatchmakerState]
+    history_seq: int
     heartbeats: tuple[socket.socket, ...]
     relay_ends: tuple[socket.socket, ...]  # one for each of `relay.workers`
 
@@ -148,14 +149,16 @@ def _let_relays_go(parts: Parts) -> dict[RelayWorker, int]:
     return found
 
 
-async def bequeath(heir: Channel, legacy: Legacy) -> None:
+async def bequeath(heir: Channel, legacy: Legacy, history_seq: int) -> None:
     """Hand over, once every task of this process has ended, and wait until the successor acts.
+
+    `history_seq`: number of the last event that was told, at the end of all tasks.
 
     When it does not, the guard does this process' will, as at any other death.
     """
     log = structlog.get_logger()
     try:
-        heir.send(legacy.estate, legacy.descriptors)
+        heir.send(msgspec.structs.replace(legacy.estate, history_seq=history_seq), legacy.descriptors)
         await heir.receive(DONE_S_MAX)
     except TakeOverFailed as failure:
         log.error("reload.lost", reason=str(failure))
@@ -209,6 +212,7 @@ async def take_over(
         seal=estate.seal,
         relay=estate.relay,
         matchmakers=estate.matchmakers,
+        history_seq=estate.history_seq,
         heartbeats=tuple(ends[: estate.lanes]),
         relay_ends=tuple(ends[estate.lanes :]),
     )

@@ -1,5 +1,6 @@
 """The history: kept over restarts, torn lines and full disks; a stream that says what it had to drop."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,32 @@ async def test_what_a_predecessor_adds_at_its_end_is_taken_up(tmp_path):
     assert new.seq == old.seq
 
 
+async def test_numbers_go_on_after_all_that_a_predecessor_has_told_also_what_its_disk_refused(tmp_path):
+    old, new = await loaded(tmp_path), await loaded(tmp_path)
+    old.tell("paused")
+    await new.take_up(old.seq)
+    new.tell("resumed")
+    assert new.seq == old.seq + 1, "who has read the first must not miss the second for its number"
+
+
+async def test_a_disk_that_hangs_at_a_reload_holds_up_nobody(monkeypatch, tmp_path):
+    history, goes_on = await loaded(tmp_path), threading.Event()
+    read = HistoryFile.read
+
+    def hang(self):
+        goes_on.wait(20)
+        return read(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HistoryFile, "read", hang)
+        try:
+            with trio.fail_after(5):
+                await history.take_up(17)
+        finally:
+            goes_on.set()
+    assert history.seq == 17
+
+
 async def test_a_torn_line_costs_itself_alone(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_bytes(b'{"seq":1,"event":"fit","at":1}\n\x00\x00garbage\n[]\n{"seq":2,"event":"unfit","at"')
@@ -148,6 +175,20 @@ def test_a_file_that_has_grown_long_keeps_the_newest(monkeypatch, tmp_path):
     assert file.read() == [], "what this process knows is not read again"
     file.append([b'{"seq":2001,"event":"fit"}'])
     assert len(HistoryFile(tmp_path / "history.jsonl").read()) == 1_001
+
+
+@pytest.mark.parametrize("more", [1, 3_000])
+def test_what_another_process_has_trimmed_is_read_from_its_beginning(monkeypatch, tmp_path, more):
+    """Also where it has grown beyond its old length since."""
+    monkeypatch.setattr("gateway.control.history_file.LINES_MAX", 10)
+    path = tmp_path / "history.jsonl"
+    old, new = HistoryFile(path), HistoryFile(path)
+    old.append([b'{"seq":%d,"event":"fit"}' % seq for seq in range(1, 2_001)])
+    assert len(new.read()) == 2_000
+    old.trim()
+    old.append([b'{"seq":%d,"event":"unfit"}' % seq for seq in range(2_001, 2_001 + more)])
+    assert [line["seq"] for line in new.read()] == list(range(1_001, 2_001 + more))
+    assert new.read() == []
 
 
 def test_of_a_change_that_was_written_again_the_last_line_is_kept():

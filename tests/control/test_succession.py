@@ -16,15 +16,18 @@ from gateway.control.inheritance import (
     FORMAT,
     Answer,
     Channel,
+    Done,
+    Estate,
     Offer,
     RelayState,
     RelayWorker,
     TakeOverFailed,
 )
-from gateway.control.succession import Parts, await_heir, take_over
+from gateway.control.succession import Legacy, Parts, await_heir, bequeath, take_over
 from gateway.core.node import Node
 from gateway.core.snapshot import capture, unsettled
 from gateway.relay.workers import Workers
+from gateway.wire.seal import SealState
 from tests.core.playbook import Script
 
 
@@ -201,6 +204,27 @@ def test_relay_processes_that_are_too_many_now_are_told_the_end() -> None:
         kept.recv(1)
     for end in (kept, dismissed, *was.relay_ends):
         end.close()
+
+
+async def test_the_number_of_the_last_event_is_handed_over_as_it_was_at_the_end_of_all_tasks() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    old, new = Channel(ours), Channel(theirs)
+    state = capture(Script().awake().node)
+    estate = Estate(
+        lanes=0,
+        node=state,
+        seal=SealState(boot_id=b"", peers={}),
+        relay=RelayState(workers=(), routes={}),
+        matchmakers={},
+    )
+    async with trio.open_nursery() as nursery:
+        old.send(Offer("tests", {}, state, FORMAT))
+        nursery.start_soon(bequeath, old, Legacy(estate, ()), 17)
+        was = await take_over(new, lambda: Script().node, "tests", {})
+        new.send(Done())
+    assert was.history_seq == 17
+    old.close()
+    new.close()
 
 
 async def test_an_estate_with_as_many_relays_as_a_node_may_have_arrives_whole() -> None:

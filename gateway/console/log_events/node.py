@@ -54,7 +54,7 @@ EVENTS: Final = (
       "hear each other; these have lost.", "Give them again if they are still wanted."),
     E("orders.unwritten", "error", "version reason", "Orders could not be written to the disk; this node forgets them "
       "at its next start.", "Make room on the disk of state-dir."),
-    E("history.unread", "error", "reason", "The history of changes can't be read; it begins anew.",
+    E("history.unread", "error", "reason", "The history of changes, or its end, can't be read; it goes on without.",
       "Look at history.jsonl in state-dir; what is left of it may be moved away."),
     E("history.unwritten", "error", "path reason", "Changes of leader can't be written to the history.",
       "Make room on the disk of state-dir."),
