@@ -90,7 +90,7 @@ class NatDiversion(Diversion):
         self._servers[service] = server
 
         def turn() -> None:
-            if self._nat.switch(server, service, drain=drain_ms > 0):
+            if self._nat.switch(server, service):
                 self._due[service] = trio.current_time() + drain_ms / 1000
                 self._due_changed.set()
 

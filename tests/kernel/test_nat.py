@@ -134,7 +134,7 @@ def test_a_planned_switch_leaves_open_connections_until_they_are_expelled(net: N
     follow(net, 0)
 
     def drain(nat: Nat) -> tuple[bool, Roused, frozenset[str]]:
-        switched = nat.switch(net.endpoints[1], drain=True)
+        switched = nat.switch(net.endpoints[1])
         time.sleep(1)
         return switched, nat.expel(), nat.lingering
 
