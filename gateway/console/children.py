@@ -44,7 +44,8 @@ def _herald(settings: Settings, me: Peer, commands: Commands, since: int) -> Off
     # Left to end by itself: a command that it runs has begun to tell somebody of something.
     return Offspring(
         "herald",
-        python_module("gateway.console.herald", msgspec.json.encode(charge).decode()),
+        python_module("gateway.console.herald"),
         partial(serve_client, commands=commands, level=Level.USER),
+        charge=msgspec.json.encode(charge),  # the arguments of a command may be somebody's secret
         end_ms=None,
     )

@@ -223,10 +223,10 @@ def end_with_the_node_alone() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the herald: its charge as JSON, and the number of its end of the socket."""
+    """Run the herald: the number of its end of the socket, and its charge as JSON on standard input."""
     end_with_the_node_alone()
-    charge = msgspec.json.decode(arguments[0], type=Charge)
-    with socket.socket(fileno=int(arguments[1])) as node:
+    charge = msgspec.json.decode(sys.stdin.buffer.read(), type=Charge)
+    with socket.socket(fileno=int(arguments[0])) as node:
         start_log(charge.log, charge.node)
         try:
             return _run(charge, node)

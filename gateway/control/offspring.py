@@ -43,17 +43,21 @@ class Offspring:
         name: for the log and the status.
         argv: the command, as `python_module` makes it.
         serve: answers on our end for as long as it lives.
+        charge: what it finds on its standard input. Every user of a host sees command lines; nobody sees this.
         end_ms: what lives so long after it has closed its socket is killed, and at control's end it is killed at once;
             None: it is left to end by itself, as one that has something to finish does.
     """
 
-    def __init__(self, name: str, argv: Sequence[str], serve: Serve, *, end_ms: int | None = END_MS) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], serve: Serve, *, charge: bytes = b"", end_ms: int | None = END_MS
+    ) -> None:
         self.name = name
         self.pid: int | None = None
         self.starts_total = 0
         self.failure = ""  # how the last one ended, "" as long as none has
         self._argv = tuple(argv)
         self._serve = serve
+        self._charge = charge
         self._end_ms = end_ms
         self._began_ms = 0
         self._log = structlog.get_logger().bind(child=name)
@@ -85,7 +89,7 @@ class Offspring:
         async with stream:
             try:
                 # Not abandoned when cancelled: a child that nobody knows would be left. To start one takes 2 ms.
-                process = await trio.to_thread.run_sync(_spawn, self._argv, theirs)
+                process = await trio.to_thread.run_sync(_spawn, self._argv, self._charge, theirs)
             except OSError as error:  # EAGAIN, ENOMEM, or no such program
                 return f"could not be started: {error.strerror or error}"
             self.pid = process.pid
@@ -124,14 +128,17 @@ class Offspring:
         return _said(process.poll())
 
 
-def _spawn(argv: tuple[str, ...], end: socket.socket) -> "subprocess.Popen[bytes]":
-    """Start `argv` with `end`, which is closed here. In a thread.
+def _spawn(argv: tuple[str, ...], charge: bytes, end: socket.socket) -> "subprocess.Popen[bytes]":
+    """Start `argv` with `charge` to read and with `end`, which is closed here. In a thread.
 
     Raises:
         OSError: it could not be started.
     """
-    with end:
-        process = subprocess.Popen([*argv, str(end.fileno())], pass_fds=(end.fileno(),), stdin=subprocess.DEVNULL)
+    # A file in memory takes a charge of any size at once; a pipe would have to be written by whoever waits for it.
+    with end, open(os.memfd_create("charge"), "r+b", buffering=0) as given:
+        given.write(charge)
+        given.seek(0)
+        process = subprocess.Popen([*argv, str(end.fileno())], pass_fds=(end.fileno(),), stdin=given)
     with contextlib.suppress(OSError):  # it may have ended already
         os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
     return process

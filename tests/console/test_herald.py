@@ -14,8 +14,13 @@ import time
 import msgspec
 import pytest
 
+from gateway.config import load
+from gateway.console.children import make_children
 from gateway.console.herald import Charge, environment_of, line_of
 from gateway.console.herald_command import SAID_BYTES_MAX, run_command
+from gateway.control.commands import Commands
+from gateway.lab.cluster import gateway_config
+from gateway.lab.topology import Topology
 
 ROOT = os.geteuid() == 0
 ME = "nobody" if ROOT else pwd.getpwuid(os.geteuid()).pw_name
@@ -52,13 +57,16 @@ class Node:
             since=since,
         )
         with theirs:
-            argv = [sys.executable, "-m", "gateway.console.herald", msgspec.json.encode(charge).decode()]
             self.process = subprocess.Popen(
-                [*argv, str(theirs.fileno())],
+                [sys.executable, "-m", "gateway.console.herald", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as under control
             )
+        with self.process.stdin as given:
+            given.write(msgspec.json.encode(charge))
+        self.process.stdin = None
         ours.settimeout(20)
         self.end = ours
         self.asked = json.loads(ours.makefile("rb").readline())
@@ -115,6 +123,16 @@ def test_commands_are_told_every_event_in_its_turn(tmp_path, book):
     assert [lines[0], lines[2]] == ["one 17 an argument; no shell sees it", "one 19 an argument; no shell sees it"]
     assert [json.loads(lines[1]), json.loads(lines[3])] == [numbered(17), numbered(19)]
     assert [entry["event"] for entry in logged] == ["notify.told"] * 4
+
+
+def test_what_a_command_is_given_is_not_on_the_herald_s_command_line():
+    """Every user of the host sees that, for as long as the node runs."""
+    words = "cluster lab\n    notify command /usr/bin/curl -H 'Authorization: hunter2' https://pager.example/\n"
+    text = gateway_config(Topology()).replace("cluster lab\n", words)
+    settings = load(text, "gateway.cfg", {}).require()
+    (herald,) = make_children(settings, settings.peers[0], Commands(), 0)
+    assert b"hunter2" in herald._charge
+    assert not any("hunter2" in word for word in herald._argv)
 
 
 def test_a_herald_that_comes_back_goes_on_where_it_was(tmp_path, book):

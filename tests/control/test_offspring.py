@@ -67,6 +67,20 @@ async def test_a_child_gets_one_descriptor_and_the_ordinary_scheduler():
     assert len(descriptors) == 5, "standard ones, its own, and the folder that it looks at"
 
 
+async def test_a_child_that_is_started_again_finds_its_whole_charge_again(monkeypatch, nursery):
+    monkeypatch.setattr(offspring, "BACK_OFF_MS_MIN", 10)
+    counts = """
+import socket, sys
+end = socket.socket(fileno=int(sys.argv[-1]))
+end.sendall(f"{len(sys.stdin.buffer.read())}\\n".encode())
+"""
+    heard, charge = Heard(), b"x" * 300_000  # more than a pipe takes
+    await nursery.start(Offspring("test", [sys.executable, "-c", counts], heard.serve, charge=charge).run)
+    with trio.fail_after(20):
+        for _ in range(2):
+            assert int(await heard.lines.receive()) == len(charge)
+
+
 async def test_a_child_ends_with_control_which_does_not_wait_for_it():
     heard = Heard()
     async with trio.open_nursery() as nursery:
