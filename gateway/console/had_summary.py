@@ -51,6 +51,7 @@ in this order, and the pool stands still only from 3 to 4:
   1. the file to every host, the key too ('condor-gateway keygen' makes it), 'condor-gateway doctor' on each
   2. on submit and execute hosts: CONDOR_HOST = {address}; do not reconfigure yet
   3. on every manager: the new HTCondor configuration, condor_restart; HAD and negotiators end
+     within seconds 'ss -ltn' shows port 9618 at the manager's own address alone; not before is it free for us
      copy $(SPOOL)/Accountantnew.log of the manager that led to the others: the first elected one takes its own
   4. start condor-gateway on every host; 'condor-gateway status' shows who is elected
   5. condor_reconfig on submit and execute hosts
