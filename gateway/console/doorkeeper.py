@@ -1,6 +1,8 @@
 """The doorkeeper: who may act through the status page. It knows one token, and gives sessions to those who know it.
 
-Rule: nothing here waits. Whoever has guessed wrong is told how long not to ask again, and is not listened to before.
+Rule: nothing here waits. Whoever has guessed wrong is told how long not to ask again, and is not listened to before,
+right or wrong: a wait that the right token ended would bound nobody's guessing. But what strangers guess keeps nobody
+out whose address has known the token before, and one that shares it (a proxy's) keeps them out for seconds.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ import secrets
 import stat
 from collections import OrderedDict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 TOKEN_LENGTH_MIN: Final = 16
 TOKEN_BYTES_MAX: Final = 4_096
@@ -18,6 +20,9 @@ DELAY_S_FIRST, DELAY_S_MAX = 1.0, 60.0  # doubled with each wrong guess of one s
 SOURCES_MAX: Final = 1_024
 GUESSES_MAX: Final = 20  # wrong ones, of all sources together, in a minute: an attacker may have many addresses
 MINUTE_S: Final = 60.0
+KNOWN_DELAY_S_MAX: Final = (
+    MINUTE_S / GUESSES_MAX
+)  # of a source that has known the token: no more guesses than all others
 SESSIONS_MAX: Final = 64
 SESSION_S: Final = 8 * 3_600.0  # a shift
 IDLE_S: Final = 3_600.0
@@ -54,6 +59,7 @@ class Doorkeeper:
         self.possible = bool(token)
         self._token = _digest(token)
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()  # source -> guesses, not listened to before
+        self._known: OrderedDict[str, None] = OrderedDict()  # sources that have known the token, the latest last
         self._guesses_s: list[float] = []
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
@@ -64,20 +70,23 @@ class Doorkeeper:
             TooSoon: its source is not listened to now, right or wrong.
         """
         guesses, not_before_s = self._wrong.get(source, (0, 0.0))
+        known = source in self._known
         self._guesses_s = [one for one in self._guesses_s if one > now_s - MINUTE_S]
-        if len(self._guesses_s) >= GUESSES_MAX:
+        if len(self._guesses_s) >= GUESSES_MAX and not known:
             not_before_s = max(not_before_s, self._guesses_s[0] + MINUTE_S)
         if now_s < not_before_s:
             raise TooSoon(not_before_s - now_s)
         # Of digests, so that neither length nor beginning of the token shows in the time that this takes.
         if self.possible and hmac.compare_digest(_digest(token), self._token):
             self._wrong.pop(source, None)
+            self._known[source] = None
+            _forget_the_oldest(self._known, source)
             return True
-        self._guesses_s.append(now_s)
-        self._wrong[source] = guesses + 1, now_s + min(DELAY_S_FIRST * 2**guesses, DELAY_S_MAX)
-        self._wrong.move_to_end(source)
-        if len(self._wrong) > SOURCES_MAX:
-            self._wrong.popitem(last=False)
+        if not known:
+            self._guesses_s.append(now_s)
+        delay_s = min(DELAY_S_FIRST * 2 ** min(guesses, 10), KNOWN_DELAY_S_MAX if known else DELAY_S_MAX)
+        self._wrong[source] = guesses + 1, now_s + delay_s
+        _forget_the_oldest(self._wrong, source)
         return False
 
     def begin(self, now_s: float) -> str:
@@ -100,6 +109,12 @@ class Doorkeeper:
     def end(self, key: str) -> None:
         """End a session."""
         self._sessions.pop(_digest(key), None)
+
+
+def _forget_the_oldest(sources: OrderedDict[str, Any], newest: str) -> None:
+    sources.move_to_end(newest)
+    if len(sources) > SOURCES_MAX:
+        sources.popitem(last=False)
 
 
 def same_secret(one: str, other: str) -> bool:

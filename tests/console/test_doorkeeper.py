@@ -52,6 +52,26 @@ def test_guesses_from_many_addresses_are_bounded_together(door):
     assert door.admits("10.9.9.9", TOKEN, MINUTE_S + 1)
 
 
+def test_what_strangers_guess_keeps_nobody_out_who_has_known_the_token(door):
+    assert door.admits("10.0.0.200", TOKEN, 0)
+    for number in range(GUESSES_MAX):
+        assert not door.admits(f"10.0.0.{number}", "a guess", 1)
+    assert door.admits("10.0.0.200", TOKEN, 2)
+
+
+def test_who_shares_the_address_of_one_that_knows_the_token_keeps_it_out_for_seconds(door):
+    now, waits = 0.0, []
+    assert door.admits("10.0.0.1", TOKEN, now)
+    for _ in range(4 * GUESSES_MAX):
+        assert not door.admits("10.0.0.1", "a guess", now)
+        with pytest.raises(TooSoon) as refused:
+            door.admits("10.0.0.1", TOKEN, now)
+        waits.append(refused.value.wait_s)
+        now += waits[-1] + 0.001
+    assert max(waits) == pytest.approx(MINUTE_S / GUESSES_MAX)
+    assert door.admits("10.9.9.9", TOKEN, now), "and it uses up nobody else's guesses"
+
+
 def test_session_ends_by_itself(door):
     key = door.begin(0)
     assert door.session(key, IDLE_S - 1) is not None
