@@ -3,8 +3,10 @@
 It looks at the job event logs, which costs no process, and submits in batches: two cores run the whole pool.
 """
 
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -21,8 +23,9 @@ IDLE_PER_SLOT = 4  # a slot runs some eight jobs a minute: half a minute's work 
 LOOK_S = 1.0
 # A schedd that hears of new jobs tells the negotiator, and waits for its answer; the negotiator, once a second, begins
 # to negotiate and waits for the schedd. When the two meet, both stand still for 20 s (seen; whoever makes the pool
-# available). The queue is never empty here, so that the negotiator need not be told: only the first batch does.
-_QUIETLY = {"_CONDOR_SUBMIT_SEND_RESCHEDULE": "False"}
+# available). A hint that is on its way through a gateway in the moment in which that is frozen stops the schedd for
+# 60 s. The queue is never empty here, so that the negotiator need not be told: only the first batch does.
+QUIETLY = {"_CONDOR_SUBMIT_SEND_RESCHEDULE": "False"}
 SUBMIT_S_MAX = 60.0  # a schedd that waits for a dead manager may keep condor_submit waiting
 
 _JOBS = """\
@@ -31,10 +34,30 @@ executable = /usr/bin/sleep
 transfer_executable = False
 should_transfer_files = NO
 arguments = $(seconds)
+requirements = {requirements}
 notification = never
 log = {log}
 queue seconds in ({seconds})
 """
+
+
+class Submitting(Protocol):
+    """What is needed of a pool here: a namespace lab's, or one of virtual machines."""
+
+    async def exec(
+        self,
+        host: str,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = ...,
+        user: str | None = ...,
+        input: str | None = ...,
+        environment: Mapping[str, str] | None = ...,
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command on a host."""
+
+    def file(self, host: str, path: str) -> Path:
+        """Return where a host's file can be read on the machine."""
 
 
 class _Part:
@@ -50,24 +73,29 @@ class _Part:
 class Load:
     """The jobs of one measurement, of several users on one submit host; those of a lab's slots that it is to fill.
 
+    `slots` may be left out for a namespace lab alone. `requirements`: of the slots that they may run on.
     `feed` runs as a task; the other methods may be called at any time.
     """
 
     def __init__(
         self,
-        lab: Lab,
+        lab: Submitting,
         mark: str,
         *,
         host: str = SUBMIT_HOST,
         users: Sequence[str] = USERS_SUBMITTING,
         slots: int | None = None,
         seconds: Sequence[int] = JOB_SECONDS,
+        requirements: str = "True",
     ) -> None:
         self._lab = lab
         self.host = host
         self.ledger = Ledger()  # of all users
         self.failures: list[str] = []  # of condor_submit
-        slots = lab.topology.execute * lab.topology.slots if slots is None else slots
+        if slots is None:
+            assert isinstance(lab, Lab), "the slots of another pool must be said"
+            slots = lab.topology.execute * lab.topology.slots
+        self._requirements = requirements
         self._mark = mark
         self._parts = [_Part(user, mark) for user in users]
         batch = -(-IDLE_PER_SLOT * slots // len(users))
@@ -108,7 +136,7 @@ class Load:
             await trio.sleep(LOOK_S)
 
     async def _submit(self, part: _Part) -> None:
-        text = _JOBS.format(log=part.path, seconds=", ".join(self._batch))
+        text = _JOBS.format(log=part.path, seconds=", ".join(self._batch), requirements=self._requirements)
         try:
             done = await self._lab.exec(
                 self.host,
@@ -116,7 +144,7 @@ class Load:
                 user=part.user,
                 input=text,
                 timeout_s=SUBMIT_S_MAX,
-                environment=_QUIETLY if self.ledger.submitted else {},
+                environment=QUIETLY if self.ledger.submitted else {},
             )
         except LabError as error:
             self.failures.append(str(error))

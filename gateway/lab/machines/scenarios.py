@@ -1,0 +1,301 @@
+"""The scenarios: prove the pool well, break something while jobs flow, watch, mend, prove it well again, and judge.
+
+Each knows who plays which part and not where it runs. What is judged is in `evidence`; a scenario breaks, and mends
+also when it is being given up.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import trio
+
+from gateway.lab.errors import LabError
+from gateway.lab.machines import evidence, proof
+from gateway.lab.machines.contract import GATEWAY, MANAGER, SUBMIT, Pool, names_of
+from gateway.lab.machines.evidence import ADDRESS, MATCHMAKER, Check, Documents
+from gateway.lab.machines.jobs import Jobs
+from gateway.lab.machines.proof import Prover
+from gateway.lab.machines.records import Outcome
+from gateway.lab.machines.watch import Watch
+
+Progress = Callable[[str], None]
+
+FLOW_S_MAX = 60.0  # how long a timed job is waited for, whatever the bound
+FROZEN_LEASES = 1.5  # how long a host is suspended, at least; and two seconds
+AFTER_THAW_S = 6.0  # how long an old owner is watched
+SILENT_AFTER_S = 1.0  # after the end of its lease a leader that is cut off sends nothing more
+MEND_S_MAX = 240.0
+REPLIES, REPLIES_S_MAX = 6, 10.0
+COMMAND_S_MAX = 90.0
+
+
+class Run:
+    """One scenario while it runs: the pool, its parts, what was seen."""
+
+    def __init__(self, pool: Pool, prover: Prover, jobs: Jobs, say: Progress) -> None:
+        self.pool = pool
+        self.jobs = jobs
+        self.say = say
+        self.watch = Watch(pool)
+        self.before: Documents = {}
+        self.victim = ""
+        self.flow_s: float | None = 0.0
+        self.healthy_s: float | None = None
+        self.checks: list[Check] = []
+        self._prover = prover
+        self._later: list[Callable[[], Check]] = []
+
+    @property
+    def leader(self) -> str:
+        """Who was the elected manager before."""
+        return evidence.leaders(self.before, MATCHMAKER)[0]
+
+    @property
+    def holder(self) -> str:
+        """Who held the address before."""
+        return evidence.leaders(self.before, ADDRESS)[0]
+
+    async def flow(self, fault: float) -> None:
+        """Submit a job and wait until it runs; `fault` is when the fault was made."""
+        found = await self.jobs.timed(fault, FLOW_S_MAX)
+        self.say("no job ran" if found is None else f"a job that was submitted after it runs {found:.1f} s after it")
+        if found is None or self.flow_s is None:
+            self.flow_s = None
+        else:
+            self.flow_s = max(self.flow_s, found)
+
+    async def well_again(self) -> Documents:
+        """Prove the pool well.
+
+        Raises:
+            Unwell: it does not become so.
+        """
+        since = time.time()
+        said = await self._prover.prove(self.jobs, self.pool.limits.healthy_s_max)
+        took = time.time() - since
+        self.healthy_s = max(self.healthy_s or 0.0, took)
+        self.say(f"the pool is well again after {took:.0f} s")
+        return said
+
+    def judged_later(self, judge: Callable[[], Check]) -> None:
+        """Have a check made when everything that was captured can be read."""
+        self._later.append(judge)
+
+    def finish(self) -> None:
+        """Make the checks that had to wait."""
+        self.checks += [judge() for judge in self._later]
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """A name, what it shows, and what it does."""
+
+    name: str
+    text: str
+    play: Callable[[Run], Awaitable[None]]
+
+
+class Mended:
+    """What was broken is mended when the block is left, however it is left; `at` is when."""
+
+    def __init__(self, run: Run, repair: Callable[[], Awaitable[float]], what: str) -> None:
+        self._run, self._repair, self._what = run, repair, what
+        self.at: float | None = None
+
+    async def __aenter__(self) -> "Mended":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.now()
+
+    async def now(self) -> float:
+        """Mend it, once."""
+        if self.at is None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + MEND_S_MAX):
+                self.at = await self._repair()
+                self._run.say(self._what)
+        return time.time() if self.at is None else self.at
+
+
+async def _power_off(run: Run, victim: str) -> None:
+    """Take a host's power away, and give it back."""
+    run.victim = victim
+    async with Mended(run, lambda: run.pool.revive(victim), f"{victim} is switched on again"):
+        run.say(f"the power of {victim} is cut")
+        fault = await run.pool.kill(victim)
+        await run.flow(fault)
+        await run.watch.answered(REPLIES, REPLIES_S_MAX)
+    await run.watch.again()
+    if victim == run.holder:
+        until = time.time()
+        run.judged_later(lambda: evidence.left_it(run.watch.frames, victim, fault, until))
+
+
+async def _suspend(run: Run, victim: str) -> None:
+    """Suspend a host for longer than its lease, and let it go on."""
+    run.victim = victim
+    async with Mended(run, lambda: run.pool.thaw(victim), f"{victim} goes on") as mended:
+        run.say(f"{victim} is suspended")
+        fault = await run.pool.freeze(victim)
+        await run.flow(fault)
+        enough = fault + FROZEN_LEASES * run.pool.limits.lease_s + 2.0
+        await trio.sleep(max(0.0, enough - time.time()))
+        thawed = await mended.now()
+    await trio.sleep(AFTER_THAW_S)
+    until = time.time()
+    held = "suspended owner" if victim == run.holder else "suspended manager"
+    run.judged_later(
+        lambda: evidence.silent(run.watch.frames, victim, thawed, until, f"{held} silent after it goes on")
+    )
+
+
+async def _cut(run: Run, victim: str) -> None:
+    """Pull a host's cable, and plug it in."""
+    run.victim = victim
+    async with Mended(run, lambda: run.pool.link_up(victim), f"{victim} has its cable back"):
+        run.say(f"the cable of {victim} is pulled")
+        fault = await run.pool.link_down(victim)
+        await run.flow(fault)
+        await run.watch.answered(REPLIES, REPLIES_S_MAX)
+    if victim == run.holder:
+        until = time.time()
+        run.judged_later(lambda: evidence.left_it(run.watch.frames, victim, fault, until))
+
+
+async def _switchover(run: Run) -> None:
+    """Hand the matchmaker over, and then the address."""
+    asked = names_of(run.pool, GATEWAY)[0]
+    handed = []
+    for kind in (MATCHMAKER, ADDRESS):
+        at = time.time()
+        done = await run.pool.exec(asked, ["condor-gateway", "switchover", kind, "--json"], timeout_s=COMMAND_S_MAX)
+        try:
+            answer: dict[str, Any] = msgspec.json.decode(done.stdout)
+        except msgspec.DecodeError:
+            answer = {}
+        moved = done.returncode == 0 and answer.get("to") not in (None, answer.get("from"))
+        text = (
+            f"{answer.get('from')} -> {answer.get('to')}, a gap of {answer.get('gap_ms')} ms"
+            if moved
+            else (done.stderr or done.stdout).strip()[-200:]
+        )
+        run.say(f"{kind}: {text}")
+        run.checks.append(Check(name=f"{kind} is handed over", good=moved, text=text))
+        handed.append(f"{answer.get('from')} -> {answer.get('to')}")
+        # From the answer on: what the command takes to start is no fault.
+        await run.flow(time.time() if moved else at)
+        await run.well_again()
+    run.victim = ", ".join(handed)
+
+
+def minority(pool: Pool, leader: str, holder: str) -> tuple[str, ...]:
+    """Return the side that a partition takes away: who leads, as far as that is less than half of the votes."""
+    voters = sum(1 for node in pool.nodes if node.votes)
+    both = tuple(dict.fromkeys((holder, leader)))
+    side = both if 2 * len(both) < voters else (holder,)
+    assert not set(side) & set(names_of(pool, SUBMIT)), "who submits is on the side that goes on"
+    return side
+
+
+async def _partition(run: Run) -> None:
+    """Cut the leaders off from all others, and heal."""
+    side = minority(run.pool, run.leader, run.holder)
+    run.victim = " ".join(side)
+    async with Mended(run, run.pool.mend, "the network is whole again"):
+        run.say(f"the network is cut: {' '.join(side)} | all others")
+        fault = await run.pool.partition(side)
+        await run.flow(fault)
+        stopped = fault + run.pool.limits.lease_s + SILENT_AFTER_S
+        await trio.sleep(max(0.0, stopped - time.time()))
+        apart = await proof.documents(run.pool)
+        run.checks.append(evidence.nobody_leads(apart, side, "minority does not lead"))
+        await run.watch.answered(REPLIES, REPLIES_S_MAX)
+    for name in side:
+        until = time.time()
+        run.judged_later(
+            lambda name=name, until=until: evidence.silent(  # type: ignore[misc]
+                run.watch.frames, name, stopped, until, "minority silent after its lease"
+            )
+        )
+
+
+async def _rolling(run: Run) -> None:
+    """Reboot every gateway and manager, one after the other."""
+    names = tuple(dict.fromkeys((*names_of(run.pool, GATEWAY), *names_of(run.pool, MANAGER))))
+    run.victim = " ".join(names)
+    for name in names:
+        run.say(f"{name} is rebooted")
+        fault = time.time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.pool.reboot, name)
+            await run.flow(fault)
+        run.say(f"{name} is back")
+        await run.watch.again()
+        await run.well_again()
+
+
+def _leader(play: Callable[[Run, str], Awaitable[None]]) -> Callable[[Run], Awaitable[None]]:
+    return lambda run: play(run, run.leader)
+
+
+def _holder(play: Callable[[Run, str], Awaitable[None]]) -> Callable[[Run], Awaitable[None]]:
+    return lambda run: play(run, run.holder)
+
+
+# In the order in which they are run: what is mended soon comes first.
+SCENARIOS = {
+    one.name: one
+    for one in (
+        Scenario("manager-cut", "the elected manager's cable is pulled", _leader(_cut)),
+        Scenario("manager-suspend", "the elected manager is suspended, and goes on", _leader(_suspend)),
+        Scenario("owner-suspend", "the holder of the address is suspended, and goes on", _holder(_suspend)),
+        Scenario("partition-heal", "the leaders are cut off from all others, and the network heals", _partition),
+        Scenario("switchover", "matchmaker and address are handed over in good order", _switchover),
+        Scenario("manager-poweroff", "the elected manager's power is cut", _leader(_power_off)),
+        Scenario("gateway-poweroff", "the power of the holder of the address is cut", _holder(_power_off)),
+        Scenario("rolling-reboot", "every gateway and manager is rebooted, one after the other", _rolling),
+    )
+}
+
+
+async def play(scenario: Scenario, pool: Pool, prover: Prover, jobs: Jobs, say: Progress) -> Outcome:
+    """Run one scenario to its end and judge it. Never raises for what the pool does: then it is refused."""
+    began = time.time()
+    run = Run(pool, prover, jobs, say)
+    refused = ""
+    try:
+        run.before = await prover.prove(jobs, pool.limits.healthy_s_max)
+        async with run.watch.watching():
+            await run.watch.answered(2, REPLIES_S_MAX)
+            await scenario.play(run)
+            after = await run.well_again()
+            await _judge(run, after)
+        run.finish()
+    except LabError as error:
+        refused = str(error)
+        say(f"{scenario.name} was given up: {refused}")
+    return Outcome(
+        scenario=scenario.name,
+        victim=run.victim,
+        flow_s=run.flow_s,
+        healthy_s=run.healthy_s,
+        took_s=time.time() - began,
+        checks=tuple(run.checks),
+        refused=refused,
+    )
+
+
+async def _judge(run: Run, after: Documents) -> None:
+    """Make the checks that every scenario ends with."""
+    replies = await run.watch.answered(REPLIES, REPLIES_S_MAX)
+    holding = evidence.leaders(after, ADDRESS)
+    lost = await run.jobs.lost()
+    run.checks[:0] = [
+        evidence.flow(run.flow_s, run.pool.limits.flow_s_max),
+        evidence.lost(lost, run.jobs.load.ledger.submitted),
+        evidence.one_leader(after, ADDRESS, "one holder"),
+        evidence.one_leader(after, MATCHMAKER, "one elected manager"),
+        evidence.one_negotiator(after),
+        evidence.answered_by(replies, run.watch.macs, holding[0] if len(holding) == 1 else None),
+    ]
