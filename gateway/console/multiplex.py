@@ -33,20 +33,41 @@ class NodeSilent(CommandRefused):
         super().__init__(sentence, "unanswered")
 
 
+class _LineWriter:
+    """Documents on a stream, a line each, written by a task of its own.
+
+    Whoever says one may be cancelled at any moment: a line is not begun then, or it is written to its end all the same.
+    Half a line would make nonsense of it and of the next one.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._put, self._taken = trio.open_memory_channel[bytes](0)
+
+    async def run(self) -> None:
+        """Write what is said; return when the other side has gone."""
+        with self._taken, contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for line in self._taken:
+                await self._stream.send_all(line)
+
+    async def say(self, document: dict[str, Any]) -> None:
+        """Say a document, behind those that wait; nothing where the other side has gone, which who reads finds out."""
+        with contextlib.suppress(trio.BrokenResourceError):
+            await self._put.send(encoded(document) + b"\n")
+
+
 # -- the node's end ----------------------------------------------------------------------------------------------------
 
 
 async def serve_multiplexed(stream: trio.SocketStream, commands: Commands, level_max: Level) -> None:
     """Answer one console until it goes away or says something that is no request."""
-    sending = trio.Lock()  # a console that does not read holds up its own answers alone
+    writer = _LineWriter(stream)  # a console that does not read holds up its own answers alone
+    say = writer.say
     asked: dict[int, trio.CancelScope] = {}
 
-    async def say(document: dict[str, Any]) -> None:
-        async with sending:
-            try:
-                await stream.send_all(encoded(document) + b"\n")
-            except (trio.BrokenResourceError, trio.ClosedResourceError):  # it has gone, whatever it was to be told
-                nursery.cancel_scope.cancel()
+    async def write() -> None:
+        await writer.run()
+        nursery.cancel_scope.cancel()  # it has gone, whatever it was to be told
 
     async def stream_out(number: int, found: AsyncIterable[dict[str, Any]]) -> None:
         try:
@@ -74,6 +95,7 @@ async def serve_multiplexed(stream: trio.SocketStream, commands: Commands, level
         del asked[number]
 
     async with stream, trio.open_nursery() as nursery:
+        nursery.start_soon(write)
         async for line in _lines(stream, LINE_BYTES_MAX):
             said = _asked_untrusted(line)
             if said is None:
@@ -128,7 +150,7 @@ class Asker:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self._sending = trio.Lock()
+        self._writer = _LineWriter(stream)
         self._next = 1
         self._waiting: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
         self._gone = False
@@ -137,21 +159,26 @@ class Asker:
         """Take answers to where they are waited for, until the node closes the stream."""
         task_status.started()
         try:
-            async for line in _lines(self._stream, ANSWER_BYTES_MAX):
-                said = json.loads(line)
-                channel = self._waiting.get(said["id"])
-                if channel is None:
-                    continue  # whoever asked has given up
-                try:
-                    channel.send_nowait(said)
-                except (trio.WouldBlock, trio.ClosedResourceError):
-                    channel.close()  # its reader finds the end, and cancels it
-                if "item" not in said:
-                    self._forget(said["id"])  # that was its end
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._writer.run)
+                async for line in _lines(self._stream, ANSWER_BYTES_MAX):
+                    self._take(json.loads(line))
+                nursery.cancel_scope.cancel()
         finally:
             self._gone = True
             for number in list(self._waiting):
                 self._forget(number)
+
+    def _take(self, said: dict[str, Any]) -> None:
+        channel = self._waiting.get(said["id"])
+        if channel is None:
+            return  # whoever asked has given up
+        try:
+            channel.send_nowait(said)
+        except (trio.WouldBlock, trio.ClosedResourceError):
+            channel.close()  # its reader finds the end, and cancels it
+        if "item" not in said:
+            self._forget(said["id"])  # that was its end
 
     async def ask(self, request: Request, level: Level, *, wait_s: float = WAIT_S_MAX) -> Any:
         """Ask once and return the answer.
@@ -194,21 +221,14 @@ class Asker:
             sending.close()
         else:
             self._waiting[number] = sending
-            await self._say({"id": number, "level": level.name.lower(), "request": request})
+            await self._writer.say({"id": number, "level": level.name.lower(), "request": request})
         try:
             yield answers
         finally:
             if number in self._waiting:  # not answered to the end
                 self._forget(number)
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                    await self._say({"id": number, "cancel": True})
-
-    async def _say(self, document: dict[str, Any]) -> None:
-        async with self._sending:
-            try:
-                await self._stream.send_all(json.dumps(document).encode() + b"\n")
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # `run` sees it too, and ends whoever waits
+                    await self._writer.say({"id": number, "cancel": True})
 
     def _forget(self, number: int) -> None:
         channel = self._waiting.pop(number, None)

@@ -1,13 +1,17 @@
 """Many questions over one socket, between a console and its node."""
 
+import json
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
 
 from gateway.console.multiplex import ASKED_MAX, ITEMS_WAITING_MAX, Asker, NodeSilent, serve_multiplexed
 from gateway.control.commands import CommandRefused, Commands, Level
+
+LONG = 4_000_000  # characters: more than a socket takes at once
 
 
 class Node:
@@ -88,6 +92,50 @@ async def test_question_that_nobody_waits_for_any_more_is_ended_at_the_node(node
         with pytest.raises(NodeSilent):
             await asker.ask({"command": "slow"}, Level.USER, wait_s=0.05)
         await wait_until(lambda: node.cancelled == 1)
+
+
+async def read_lines(stream, count):
+    """Read so many lines, each of which must be one JSON document."""
+    data = b""
+    with trio.fail_after(20):
+        while data.count(b"\n") < count:
+            data += await stream.receive_some(65_536)
+    return [json.loads(line) for line in data.splitlines()]
+
+
+async def test_answer_that_is_not_wanted_any_more_tears_no_other(node):
+    """It is ended while a part of it is on its way, because the console does not read."""
+    node.commands.add("long", lambda request: {"text": "x" * LONG}, Level.USER)
+    one, other = socket.socketpair()
+    served, asks = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (one, other))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_multiplexed, served, node.commands, Level.USER)
+        for said in (
+            {"id": 1, "level": "user", "request": {"command": "long"}},
+            {"id": 1, "cancel": True},
+            {"id": 2, "level": "user", "request": {"command": "status"}},
+        ):
+            await asks.send_all(json.dumps(said).encode() + b"\n")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        answers = await read_lines(asks, 2)
+        assert answers[1] == {"id": 2, "answer": {"node": "gw1"}}
+        await asks.aclose()
+
+
+async def test_question_that_is_given_up_on_its_way_tears_no_other():
+    one, other = socket.socketpair()
+    served, asks = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (one, other))
+    async with served, asks, trio.open_nursery() as nursery:
+        asker = Asker(asks)
+        nursery.start_soon(asker.run)
+        with pytest.raises(NodeSilent):
+            await asker.ask({"command": "x" * LONG}, Level.USER, wait_s=0.05)
+        asked = partial(asker.ask, {"command": "status"}, Level.USER, wait_s=20)
+        nursery.start_soon(asked)
+        first, *_, last = await read_lines(served, 2)
+        assert first["request"] == {"command": "x" * LONG}
+        assert last.get("cancel") or last["request"] == {"command": "status"}
+        nursery.cancel_scope.cancel()
 
 
 async def test_stream_is_given_to_its_end(node):
