@@ -4,7 +4,6 @@ Rule: the look costs this process nothing but waiting; one at a time, and what w
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 import trio
 
 from gateway.control.commands import CommandRefused, Request
+from gateway.matchmaker.tool import run_printing
 
 LOOK_S_MAX: Final = 25.0  # a busy host's HTCondor takes ten seconds, and probes some more
 FRESH_S: Final = 3.0
@@ -50,9 +50,7 @@ class Examining:
     async def _look(self) -> dict[str, Any]:
         try:
             with trio.fail_after(LOOK_S_MAX):
-                done = await trio.run_process(
-                    self._argv, capture_stdout=True, capture_stderr=True, check=False, deliver_cancel=_kill
-                )
+                done = await run_printing(self._argv)
         except trio.TooSlowError:
             raise CommandRefused(f"looking this host over took longer than {LOOK_S_MAX:g} s", "too-slow") from None
         except OSError as error:
@@ -65,8 +63,3 @@ class Examining:
             said = " ".join(done.stderr.decode(errors="replace").split())[-200:] or f"exit status {done.returncode}"
             raise CommandRefused(f"this host can't be looked over: {said}", "failed")
         return report
-
-
-async def _kill(process: "trio.Process | subprocess.Popen[bytes]") -> None:
-    # Nothing is changed by a look, so that nothing need be put in order.
-    process.kill()

@@ -5,11 +5,12 @@ Rule: HTCondor is asked (condor_config_val), never guessed at; every tool has a 
 
 import os
 import pwd
-import subprocess
 from pathlib import Path
 
 import msgspec
 import trio
+
+from gateway.matchmaker.tool import run_printing
 
 DISCOVER_MS = (
     10_000  # condor_config_val takes 20 ms; a configuration that runs scripts (`include : ... |`) may take seconds
@@ -83,9 +84,7 @@ async def run_tool(*command: str, stdin: bytes = b"", timeout_ms: int) -> str:
     tool = os.path.basename(command[0])
     try:
         with trio.fail_after(timeout_ms / 1000):
-            done = await trio.run_process(
-                command, stdin=stdin, capture_stdout=True, capture_stderr=True, check=False, deliver_cancel=_kill
-            )
+            done = await run_printing(command, stdin)
     except trio.TooSlowError:
         raise ToolFailed(tool, f"no answer within {timeout_ms} ms") from None
     except OSError as error:
@@ -96,11 +95,6 @@ async def run_tool(*command: str, stdin: bytes = b"", timeout_ms: int) -> str:
         said = " ".join(done.stderr.decode(errors="replace").split()) or "it said nothing"
         raise ToolFailed(tool, f"exit status {done.returncode}: {said[:SAID_CHARACTERS_MAX]}")
     return done.stdout.decode(errors="replace")
-
-
-async def _kill(process: trio.Process | subprocess.Popen[bytes]) -> None:
-    # trio's own way is SIGTERM and 5 s of patience: too long behind a deadline.
-    process.kill()
 
 
 async def discover() -> CondorHost:
