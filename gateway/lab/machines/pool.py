@@ -53,7 +53,7 @@ class MachinePool:
             for machine in inventory.machines
         )
         self.limits = LIMITS[inventory.accelerator]
-        self.users = (USER,)
+        self.users: tuple[str, ...] = (USER,)
         self.virtual_address = VIRTUAL_ADDRESS
         self.entering = inventory.entering
         self.wire = inventory.bridge

@@ -101,10 +101,6 @@ class Shell:
         """
         return [*self._ssh(host), "--", remote(self._machine(host).ssh_user, argv, user, environment)]
 
-    def login(self, host: str) -> list[str]:
-        """Return the command line that logs in."""
-        return [*self._ssh(host), "-t", "--", "sudo -i"]
-
     def _machine(self, host: str) -> Machine:
         if host not in self._machines:
             raise LabError(f"no virtual machine {host!r}: there are {', '.join(self._machines)}")
@@ -114,22 +110,38 @@ class Shell:
         return self._folder / host
 
     def _ssh(self, host: str) -> list[str]:
-        machine = self._machine(host)
-        options = {
-            "StrictHostKeyChecking": "no",
-            "UserKnownHostsFile": "/dev/null",
-            "LogLevel": "ERROR",
-            "BatchMode": "yes",
-            "IdentitiesOnly": "yes",
-            "IdentityFile": machine.ssh_key,
-            "ConnectTimeout": CONNECT_S_MAX,
-            "ControlMaster": "auto",
-            "ControlPath": self._socket(host),
-            "ControlPersist": PERSIST_S,
-        }
-        settings = [text for name, value in options.items() for text in ("-o", f"{name}={value}")]
-        there = f"{machine.ssh_user}@{machine.ssh_address}"
-        return [*self._entering, "ssh", "-F", os.devnull, *settings, "-p", str(machine.ssh_port), there]
+        shared = {"ControlMaster": "auto", "ControlPath": self._socket(host), "ControlPersist": PERSIST_S}
+        return ssh(self._entering, self._machine(host), BatchMode="yes", **shared)
+
+
+def ssh(prefix: Sequence[str], machine: Machine, **more: object) -> list[str]:
+    """Return the ssh command line to a machine, options included, without a command. `prefix`: of the inventory."""
+    options = {
+        "StrictHostKeyChecking": "no",
+        "UserKnownHostsFile": "/dev/null",
+        "LogLevel": "ERROR",
+        "IdentitiesOnly": "yes",
+        "IdentityFile": machine.ssh_key,
+        "ConnectTimeout": CONNECT_S_MAX,
+        **more,
+    }
+    settings = [text for name, value in options.items() for text in ("-o", f"{name}={value}")]
+    there = f"{machine.ssh_user}@{machine.ssh_address}"
+    return [*prefix, "ssh", "-F", os.devnull, *settings, "-p", str(machine.ssh_port), there]
+
+
+def entering(inventory: Inventory, host: str, argv: Sequence[str]) -> list[str]:
+    """Return the command line that logs in as root with this terminal, or runs a command.
+
+    Raises:
+        LabError: no such host.
+    """
+    machine = next((one for one in inventory.machines if one.name == host), None)
+    if machine is None:
+        raise LabError(f"no virtual machine {host!r}: there are {', '.join(one.name for one in inventory.machines)}")
+    if argv:
+        return [*ssh(inventory.entering, machine), "--", remote(machine.ssh_user, argv)]
+    return [*ssh(inventory.entering, machine, RequestTTY="yes"), "--", "sudo -n -i"]
 
 
 def remote(
