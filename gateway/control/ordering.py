@@ -26,6 +26,7 @@ DISK_S_MAX: Final = 5.0  # for this node's own disk; one that takes longer is br
 CONFIRM_S_MAX: Final = 2.0  # for the peers that are heard: one that is well shows its orders within a heartbeat
 CATCH_UP_S_MAX: Final = 1.0  # for newer orders of a peer, which this node has seen the number of
 LOOK_S: Final = 0.01
+COMPLAIN_S: Final = 60.0  # between two lines about one failure: each peer tells the orders again every second
 
 
 class Ordering:
@@ -46,6 +47,8 @@ class Ordering:
         self._wanted: Orders | None = None  # the newest that is to be written
         self._wakes = trio.Event()
         self._failure = ""  # why the last write failed
+        self._complained: tuple[int, str] | None = None  # of which version and failure, since the last success
+        self._complained_s = 0.0
         self._giving = trio.Lock()
         self._log = structlog.get_logger()
 
@@ -79,13 +82,20 @@ class Ordering:
                 await trio.to_thread.run_sync(self._file.write, orders, abandon_on_cancel=True)
             except OSError as error:
                 self._failure = error.strerror or str(error)
-                self._log.error("orders.unwritten", version=orders.version, reason=self._failure)
+                self._complain(orders.version)
                 self._post(OrdersPersisted(orders, written=False))
             else:
-                self._failure = ""
+                self._failure, self._complained = "", None
                 before = self._node.book.orders
                 self._post(OrdersPersisted(orders))
                 self._changed(before, self._node.book.orders)
+
+    def _complain(self, version: int) -> None:
+        """Log a failure: the disk that has failed may be the log's own, and full."""
+        complaint = version, self._failure
+        if complaint != self._complained or trio.current_time() >= self._complained_s + COMPLAIN_S:
+            self._complained, self._complained_s = complaint, trio.current_time()
+            self._log.error("orders.unwritten", version=version, reason=self._failure)
 
     def _changed(self, before: Orders, after: Orders) -> None:
         """Say what is different now."""

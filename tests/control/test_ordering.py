@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from gateway.control.commands import CommandRefused, Commands
 from gateway.control.ordering import Ordering
@@ -156,6 +157,35 @@ async def test_a_disk_that_fails_takes_no_order_and_says_why(tmp_path: Path) -> 
         assert answer["missing"] == ["gw1"], "whose disk fails does not act by it, and is named"
         (tmp_path / "gw1" / "orders.json.new").rmdir()
         await places["gw1"].until_paused()
+
+
+async def test_a_disk_that_goes_on_failing_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers tell the orders again every second; the log may be on the same disk."""
+    tried, write = 0, OrdersFile.write
+
+    def fail(file: OrdersFile, orders: Orders) -> None:
+        nonlocal tried
+        tried += 1
+        raise OSError(28, "No space left on device")
+
+    async def keep(place: Place, times: int) -> None:
+        for count in range(tried + 1, tried + times + 1):
+            place.ordering.keep(PAUSED)
+            with trio.fail_after(5):
+                while tried < count:  # noqa: ASYNC110 (of a thread)
+                    await trio.sleep(0.005)
+
+    with capture_logs() as logs:
+        async with cluster(tmp_path, ("gw1",)) as places:
+            monkeypatch.setattr(OrdersFile, "write", fail)
+            await keep(places["gw1"], 5)
+            assert [log["event"] for log in logs] == ["orders.unwritten"]
+            monkeypatch.setattr(OrdersFile, "write", write)
+            places["gw1"].ordering.keep(PAUSED)
+            await places["gw1"].until_paused()
+            monkeypatch.setattr(OrdersFile, "write", fail)
+            await keep(places["gw1"], 2)
+    assert [log["event"] for log in logs].count("orders.unwritten") == 2, "a new failure is said"
 
 
 async def test_what_an_operator_should_know_is_said_with_the_answer(tmp_path: Path) -> None:
