@@ -209,9 +209,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gateway.debian.build", description=main.__doc__)
     parser.add_argument("--release", default="trixie", help=f"of Debian: {' or '.join(PYTHONS)} (default trixie)")
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "build", help="folder (default build)")
+    parser.add_argument("--compression", choices=("xz", "gzip"), default="xz", help="gzip is quick (default xz)")
     chosen = parser.parse_args()
     try:
-        print(build(chosen.release, chosen.out))
+        print(build(chosen.release, chosen.out, chosen.compression))
     except LabError as error:
         print(f"condor-gateway: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,160 @@
+"""From nothing to machines that are up and provisioned, and back to nothing.
+
+Down looks for what there is, not for what a file remembers: it works after a crash, on half a lab, and twice.
+"""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import trio
+
+from gateway.lab.errors import LabError
+from gateway.lab.machines import box, hypervisor, inventory, needs, payload, trial, vagrant
+from gateway.lab.machines.hypervisor import Hypervisor, virsh
+from gateway.lab.machines.inventory import FOLDER, PREFIX, Inventory
+from gateway.lab.machines.plan import Plan, plan
+from gateway.lab.machines.running import Progress
+
+IMAGES = hypervisor.STATE / "images"
+STORAGE_S_MAX = 120
+BUILD = "build"
+
+
+async def up(progress: Progress) -> Inventory:
+    """Bring the machines up as the environment says, provisioned, and leave them running.
+
+    What of it was there before is used. Raises:
+        LabError: something lacks, or did not work; what is up then stays up, to be looked at.
+    """
+    wanted = plan(os.environ)
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        progress(f"{time.monotonic() - started:5.0f} s  {text}")
+
+    if wanted.provider == "virtualbox":
+        raise LabError(
+            "with virtualbox run 'make vagrant-payload' and then 'vagrant up --provider virtualbox' in vagrant/: "
+            "this program knows libvirt alone"
+        )
+    await needs.install_missing(say)
+    running = await hypervisor.start(say)
+    async with (
+        trio.open_nursery() as nursery
+    ):  # packages and disks: one waits for the network, the other for the processor
+        nursery.start_soon(payload.make, wanted, say)
+        built = (
+            await trio.to_thread.run_sync(box.build, say, abandon_on_cancel=True) if _builds(wanted, running) else None
+        )
+    accelerator = wanted.accelerator or await _accelerator(built)
+    say(f"guests run under {accelerator}")
+    told = {**running.environment, "LAB_ACCELERATOR": accelerator, **await _box(wanted, running, built, say)}
+    vagrant.write_script(running.entering, vagrant.environment(wanted, told))
+    say(f"bringing up {', '.join(machine.name for machine in wanted.machines)}")
+    await vagrant.vagrant("up", timeout_s=vagrant.UP_S_MAX)
+    found = await vagrant.inventory(wanted, running, accelerator)
+    inventory.write(found)
+    say("the machines are up")
+    return found
+
+
+def _builds(wanted: Plan, running: Hypervisor) -> bool:
+    """Whether a box is built here: as is said, or where the machine that runs libvirtd is not one of people."""
+    return wanted.box == BUILD or (wanted.box == "" and running.own)
+
+
+async def _accelerator(built: box.Built | None) -> str:
+    if built is not None:
+        return await trial.accelerator(built)
+    return trial.KVM if needs.usable_kvm() else trial.TCG
+
+
+async def _box(wanted: Plan, running: Hypervisor, built: box.Built | None, say: Progress) -> dict[str, str]:
+    """Give libvirt and Vagrant the box; return what the Vagrantfile must know of it."""
+    if built is None:
+        return {"LAB_BOX": wanted.box} if wanted.box else {}
+    told = {"LAB_BOX": box.NAME, "LAB_BOX_VERSION": built.version}
+    if running.own:
+        told["VAGRANT_HOME"] = str(vagrant.HOME)
+    await _make_pool(running)
+    told["LAB_POOL"] = vagrant.POOL
+    for name, file in (("vmlinuz", built.kernel), ("initrd.img", built.initrd)):
+        told[f"LAB_{'KERNEL' if name == 'vmlinuz' else 'INITRD'}"] = await _upload(running, name, file)
+    say("giving the box to Vagrant")
+    vagrant.write_script(running.entering, vagrant.environment(wanted, told))
+    metadata = FOLDER / "box.json"
+    metadata.write_text(_metadata(built))
+    await vagrant.vagrant("box", "add", "--force", "--provider", "libvirt", str(metadata), timeout_s=STORAGE_S_MAX)
+    return told
+
+
+def _metadata(built: box.Built) -> str:
+    import json
+
+    provider = {"name": "libvirt", "url": f"file://{built.box}"}
+    return json.dumps({"name": box.NAME, "versions": [{"version": built.version, "providers": [provider]}]})
+
+
+async def _make_pool(running: Hypervisor) -> None:
+    """Make a storage pool of the lab's own, where libvirtd may read and write."""
+    if PREFIX in (await virsh(running, "pool-list", "--all", "--name")).split():
+        return
+    images = IMAGES if running.own else Path("/var/lib/libvirt/images") / PREFIX
+    await virsh(running, "pool-define-as", PREFIX, "dir", "--target", str(images))
+    await virsh(running, "pool-build", PREFIX)
+    await virsh(running, "pool-start", PREFIX)
+
+
+async def _upload(running: Hypervisor, name: str, file: Path) -> str:
+    """Put a file into the pool; return its path as libvirtd sees it."""
+    if name in (await virsh(running, "vol-list", PREFIX)).split():
+        await virsh(running, "vol-delete", "--pool", PREFIX, name)
+    await virsh(running, "vol-create-as", PREFIX, name, str(file.stat().st_size), "--format", "raw")
+    await virsh(running, "vol-upload", "--pool", PREFIX, name, str(file), timeout_s=STORAGE_S_MAX)
+    return (await virsh(running, "vol-path", "--pool", PREFIX, name)).strip()
+
+
+async def down(progress: Progress) -> bool:
+    """Take everything of the lab away; False: there was nothing.
+
+    Raises:
+        LabError: something would not go; running it again is safe.
+    """
+    existed = await hypervisor.stop()
+    if needs.has_systemd() and needs.libvirt_answers(hypervisor.SYSTEM_URI):
+        system = Hypervisor(uri=hypervisor.SYSTEM_URI, entering=(), own=False)
+        existed = await _remove_named(system) or existed
+    files = [inventory.FILE, payload.FILE, payload.SSH_KEY, Path(f"{payload.SSH_KEY}.pub"), *vagrant.leftovers()]
+    for path in files:
+        if path.is_dir():
+            await trio.to_thread.run_sync(shutil.rmtree, path)
+        elif path.exists():
+            path.unlink()
+    if existed:
+        progress("the machines are gone")
+    return existed
+
+
+async def _remove_named(running: Hypervisor) -> bool:
+    """Take what bears our name from a libvirtd that is not ours: machines, networks, disks."""
+    existed = False
+    for domain in (await virsh(running, "list", "--all", "--name")).split():
+        if domain.startswith(f"{PREFIX}_"):
+            existed = True
+            await virsh(running, "destroy", domain, check=False)
+            await virsh(running, "undefine", domain, "--remove-all-storage", "--snapshots-metadata", check=False)
+    for network in (await virsh(running, "net-list", "--all", "--name")).split():
+        if network in (PREFIX, f"{PREFIX}-ssh"):
+            existed = True
+            await virsh(running, "net-destroy", network, check=False)
+            await virsh(running, "net-undefine", network, check=False)
+    if PREFIX in (await virsh(running, "pool-list", "--all", "--name")).split():
+        existed = True
+        for volume in (await virsh(running, "vol-list", PREFIX)).splitlines():
+            await virsh(running, "vol-delete", "--pool", PREFIX, volume.split()[0], check=False)
+        await virsh(running, "pool-destroy", PREFIX, check=False)
+        await virsh(running, "pool-delete", PREFIX, check=False)
+        await virsh(running, "pool-undefine", PREFIX, check=False)
+    return existed
