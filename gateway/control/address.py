@@ -241,17 +241,29 @@ class AddressService:
         self._post(ServingStopped(self.name, term))
 
     def _end_connections(self) -> None:
-        """Reset what ends on this host at the address, as long as a reset can leave by it.
+        """Reset what ends on this host at the address, as long as a reset can leave by it, and let no more come.
 
         Who is waiting for an answer then sends nothing that the next holder could reset, and would wait until its own
-        patience ends: HTCondor's tools for 20 s.
+        patience ends: HTCondor's tools for 20 s. So would one who is let in after the others have been found.
+
+        Who comes now is dropped, not refused: its kernel tries again after a second (RFC 6298 §2) and finds the next
+        holder. A refusal would come at once, and end what it wanted.
         """
+        self._deafen()
         try:
             ended = destroy_connections(self.settings.ip, sockets_max=CONNECTIONS_MAX)
         except KernelRefused as error:
             self._log.warning("address.connections-left", reason=str(error))
         else:
             self._log.info("address.connections-ended", connections=ended.destroyed, left=ended.left)
+
+    def _deafen(self) -> None:
+        if self._fence is None or self._mending:
+            return
+        try:
+            self._fence.deafen()
+        except KernelRefused as error:
+            self._log.warning("fence.refused", reason=str(error))
 
     def _shut_fence(self) -> None:
         if self._fence is None or self._mending:  # a fence is built shut

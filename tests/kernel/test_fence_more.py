@@ -1,6 +1,7 @@
-"""The lease in the kernel, further: IPv6 by every protocol, several addresses on one device, answers kept in queues."""
+"""The lease in the kernel, further: IPv6 by every protocol, several addresses, answers kept in queues, a handover."""
 
 import contextlib
+import multiprocessing
 import select
 import signal
 import socket
@@ -8,7 +9,10 @@ import time
 
 import pytest
 
+from gateway.kernel import nftables
 from gateway.kernel.fence import Fence
+from gateway.kernel.nftables import Batch, Nftables, Refusal
+from gateway.kernel.sock_destroy import destroy_connections
 from tests.support.netns import DEVICE, Host, Segment
 
 pytestmark = pytest.mark.kernel
@@ -178,3 +182,93 @@ def test_a_frozen_holder_answers_nothing_that_was_queued_when_it_wakes(segment: 
     assert [frame for frame in capture.frames(outgoing=False) if frame.data[source] == packed] == []
     holder.call(fence, ip, "vip", 30_000)
     assert client.call(answers, ip)["udp"], "it had woken, and would have answered"
+
+
+@pytest.mark.parametrize("ip", [IPV4, IPV6])
+@pytest.mark.parametrize("egress", [True, False], ids=["strong", "weak"])
+def test_a_deaf_fence_lets_no_tcp_in_and_resets_out(segment: Segment, ip: str, egress: bool) -> None:
+    holder = segment.host("gw1", "10.77.0.91/24", "fd77::91/64", f"{ip}/{128 if ':' in ip else 32}", mac=MAC)
+    client = segment.host("client", "10.77.0.5/24", "fd77::5/64")
+    connected, deaf, tried = (multiprocessing.Event() for _ in range(3))
+
+    def hand_over() -> None:
+        if not egress:
+            nftables.HOOK_EGRESS = 7  # as before Linux 5.16
+        made = Fence(ip, DEVICE, "vip")
+        made.install()
+        made.grant(30_000)
+        connected.wait(10)
+        made.deafen()
+        deaf.set()
+        tried.wait(10)
+        destroy_connections(ip)
+        time.sleep(0.1)
+
+    def ask() -> tuple[dict[str, bool], str]:
+        until = time.monotonic() + 10
+        while True:  # until the address answers
+            try:
+                stream = socket.create_connection((ip, PORT), 0.3)
+                break
+            except OSError:
+                assert time.monotonic() < until, "the address never answered"
+                time.sleep(0.02)
+        connected.set()
+        deaf.wait(10)
+        found = answers(ip)
+        tried.set()
+        try:
+            stream.settimeout(5)
+            return found, repr(stream.recv(10))
+        except OSError as error:
+            return found, type(error).__name__
+
+    serving, handing = holder.start(echo, ip), holder.start(hand_over)
+    assert client.call(ask) == ({"udp": True, "tcp": False}, "ConnectionResetError")
+    handing.result(20)
+    serving.kill()
+
+
+def test_a_deaf_fence_is_not_renewed_ends_with_its_lease_and_may_be_opened_again(segment: Segment) -> None:
+    holder = segment.host("gw1", "10.77.0.91/24", f"{IPV4}/32", mac=MAC)
+    client = segment.host("client", "10.77.0.5/24")
+
+    def die_deaf(lease_ms: int) -> bool:
+        made = Fence(IPV4, DEVICE, "vip")
+        made.install()
+        made.grant(lease_ms)
+        made.deafen()
+        renewed = made.renew(30_000)
+        made.close()
+        return renewed
+
+    def hold_again() -> list[Refusal | None]:
+        done: list[Refusal | None] = []
+        transact = Nftables.transact
+
+        def noting(self: Nftables, batch: Batch) -> Refusal | None:
+            done.append(transact(self, batch))
+            return done[-1]
+
+        made = Fence(IPV4, DEVICE, "vip")
+        made.install()
+        Nftables.transact = noting  # type: ignore[method-assign]
+        made.grant(30_000)
+        made.deafen()
+        made.revoke()
+        made.grant(30_000)
+        made.revoke()
+        made.grant(30_000)
+        made.close()
+        return done
+
+    serving = holder.start(echo, IPV4)
+    time.sleep(0.2)
+    assert holder.call(die_deaf, 400) is False
+    assert client.ping(IPV4, 0.3)
+    time.sleep(0.4)
+    assert not client.ping(IPV4, 0.3)
+    # Nothing is asked for that the kernel must refuse: it takes 15 ms to abort a transaction, in control's own loop.
+    assert holder.call(hold_again) == [None] * 6
+    assert client.call(answers, IPV4) == {"udp": True, "tcp": True}
+    serving.kill()
