@@ -20,7 +20,6 @@ from functools import partial
 from typing import Final
 
 import hypercorn.config
-import hypercorn.trio
 import msgspec
 import structlog
 import trio
@@ -30,9 +29,11 @@ from gateway.config.settings import Console, Endpoint
 from gateway.console import page
 from gateway.console.child import Charge
 from gateway.console.doorkeeper import Doorkeeper, TokenUnusable, read_token
+from gateway.console.http_server import CONNECTIONS_MAX, CONNECTIONS_SOURCE_MAX, HttpServer
 from gateway.console.logs import start_log, stop_log
 from gateway.console.multiplex import Asker
 from gateway.console.observer import Observer
+from gateway.console.places import Places
 from gateway.console.stats_socket import OpenSocket, open_stats, serve_stats
 from gateway.console.web import STREAM_PATHS, Web
 from gateway.console.web_app import application
@@ -174,9 +175,14 @@ async def _serve_http(guarded: WebGuard, console: Console, listening: socket.soc
     while listening is None:
         await trio.sleep(BIND_AGAIN_S)
         listening = listen(console.bind, 0.0)
+    places = Places(CONNECTIONS_MAX, CONNECTIONS_SOURCE_MAX)
+    server = HttpServer(guarded, http_config(), places)
+    await server.run(trio.SocketListener(trio.socket.from_stdlib_socket(listening)))
+
+
+def http_config() -> hypercorn.config.Config:
+    """Return how hypercorn serves a connection."""
     config = hypercorn.config.Config()
-    config.bind = [f"fd://{listening.fileno()}"]
-    config.backlog = BACKLOG
     config.h11_max_incomplete_size = HEADER_BYTES_MAX  # of a request whose head has not come to its end
     config.h11_pass_raw_headers = False
     config.keep_alive_timeout = IDLE_S
@@ -184,7 +190,7 @@ async def _serve_http(guarded: WebGuard, console: Console, listening: socket.soc
     config.alpn_protocols = ["http/1.1"]
     config.include_server_header = False
     config.accesslog = config.errorlog = None
-    await hypercorn.trio.serve(guarded, config, shutdown_trigger=trio.sleep_forever)  # type: ignore[arg-type]
+    return config
 
 
 if __name__ == "__main__":

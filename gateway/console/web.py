@@ -6,6 +6,7 @@ Rule: every answer comes from the observer, so that a crowd of readers costs the
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -15,9 +16,11 @@ from starlette.routing import Route
 
 from gateway.console.observer import Look, Observer
 from gateway.console.page import ASSETS, Message, Operator, asset, render_fragments, render_page
+from gateway.console.places import Places
 from gateway.control.commands import CommandRefused
 
-STREAMS_MAX: Final = 32
+STREAMS_MAX: Final = 64
+STREAMS_SOURCE_MAX: Final = STREAMS_MAX // 2
 QUIET_S: Final = 15.0  # after which a comment keeps a stream, and finds out that its reader has gone
 STREAM_PATHS: Final = frozenset({"/page/stream", "/api/v1/events"})
 LOOKERS = tuple[Operator, Message | None]
@@ -36,7 +39,7 @@ class Web:
     def __init__(self, observer: Observer, who: Callable[[Request], LOOKERS]) -> None:
         self._observer = observer
         self._who = who
-        self._streams = 0
+        self._streams = Places(STREAMS_MAX, STREAMS_SOURCE_MAX)
         self._rendered: tuple[int, dict[str, str]] = (0, {})
 
     def routes(self) -> list[Route]:
@@ -73,7 +76,7 @@ class Web:
 
     async def page_stream(self, request: Request) -> Response:
         """The parts of the page that have changed, as they change."""
-        return self._stream(self._fragments())
+        return self._stream(request, self._fragments())
 
     async def _fragments(self) -> AsyncIterator[str]:
         serial, sent = 0, dict[str, str]()
@@ -112,7 +115,7 @@ class Web:
         """What happens, from now on or after the number that the reader had last."""
         last = request.headers.get("last-event-id", request.query_params.get("after", ""))
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
-        return self._stream(self._events(after))
+        return self._stream(request, self._events(after))
 
     async def _events(self, after: int | None) -> AsyncIterator[str]:
         async for event in self._observer.events(after):
@@ -120,16 +123,13 @@ class Web:
 
     # -- streams ---------------------------------------------------------------------------------------------------
 
-    def _stream(self, lines: AsyncIterator[str]) -> Response:
-        if self._streams >= STREAMS_MAX:
-            return PlainTextResponse(f"{STREAMS_MAX} readers follow already: try again\n", 503,
-                                     headers={"retry-after": "30"})  # fmt: skip
-        # Counted here: a reader that has been let in keeps its place until its answer ends.
-        self._streams += 1
-        return _Counted(_kept_alive(lines), self._stream_ended, media_type="text/event-stream")
-
-    def _stream_ended(self) -> None:
-        self._streams -= 1
+    def _stream(self, request: Request, lines: AsyncIterator[str]) -> Response:
+        source = request.client.host if request.client else ""
+        # Taken here: a reader that has been let in keeps its place until its answer ends.
+        if not self._streams.take(source):
+            said = f"{STREAMS_MAX} readers follow already, or {STREAMS_SOURCE_MAX} of your address: try again\n"
+            return PlainTextResponse(said, 503, headers={"retry-after": "30"})
+        return _Counted(_kept_alive(lines), partial(self._streams.leave, source), media_type="text/event-stream")
 
 
 class _Counted(StreamingResponse):

@@ -11,6 +11,8 @@ from typing import Any, Final
 import structlog
 import trio
 
+from gateway.console.places import Places
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -18,7 +20,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_BYTES_MAX: Final = 8_192  # a form of the page has some hundred bytes
-REQUESTS_MAX: Final = 96  # at the same time; streams are counted apart, and are among them
+REQUESTS_MAX: Final = 192  # at the same time; streams are counted apart, and are among them
+REQUESTS_SOURCE_MAX: Final = REQUESTS_MAX // 2
 TARGET_BYTES_MAX: Final = 2_048
 HEADER_BYTES_MAX: Final = 16_384
 REQUEST_S_MAX: Final = 75.0  # a switchover waits for the replica; nothing else takes a second
@@ -70,7 +73,7 @@ class WebGuard:
         self._hosts = frozenset(hosts)
         self._open_to_all = open_to_all
         self._streams = frozenset(streams)
-        self._now = 0
+        self._now = Places(REQUESTS_MAX, REQUESTS_SOURCE_MAX)
         self._noted_s = -math.inf
         self._log = structlog.get_logger()
 
@@ -94,17 +97,14 @@ class WebGuard:
             if scope["type"] != "http":
                 raise Refusal(400, "there are no web sockets here")
             self._check(scope)
-            if self._now >= REQUESTS_MAX:
-                raise Refusal(503, "too many requests at once: try again")
-            self._now += 1
-            try:
+            with self._now.held((scope.get("client") or ("",))[0]) as held:
+                if not held:
+                    raise Refusal(503, "too many requests at once: try again")
                 limit_s = float("inf") if scope["path"] in self._streams else REQUEST_S_MAX
                 with trio.move_on_after(limit_s) as timer:
                     await self._application(scope, await _with_body(receive), send_guarded)
                 if timer.cancelled_caught and not begun:
                     raise Refusal(504, f"this took longer than {REQUEST_S_MAX:g} s")
-            finally:
-                self._now -= 1
         except Refusal as refusal:
             self._note(scope, refusal)
             if scope["type"] == "http" and not begun:

@@ -1,6 +1,7 @@
 """The console process over real HTTP: what it answers, to whom, and what it refuses."""
 
 import contextlib
+import http.client
 import os
 import re
 import socket
@@ -13,7 +14,7 @@ from console_harness import FORM, ConsoleProcess, ScriptedNode
 from page_documents import NOW_S, change, saved
 
 from gateway.config.settings import Console, Endpoint
-from gateway.console.web import STREAMS_MAX
+from gateway.console.web import STREAMS_SOURCE_MAX
 from gateway.console.web_guard import BODY_BYTES_MAX
 
 TOKEN = "a token that nobody guesses"
@@ -145,12 +146,16 @@ def test_events_are_streamed_to_programs(page):
 def test_readers_of_streams_are_bounded_and_make_room_when_they_go(page):
     streams = []
     try:
-        for _ in range(STREAMS_MAX):
+        for _ in range(STREAMS_SOURCE_MAX):
             context = page.stream("/page/stream")
             streams.append(context)
             assert context.__enter__().status == 200
         assert page.get("/page/stream").status == 503
         assert page.get("/").status == 200
+        elsewhere = http.client.HTTPConnection("127.0.0.1", page.port, 30, source_address=("127.0.0.2", 0))
+        with contextlib.closing(elsewhere):
+            elsewhere.request("GET", "/page/stream")
+            assert elsewhere.getresponse().status == 200, "who is somewhere else finds a place"
     finally:
         for context in streams:
             context.__exit__(None, None, None)

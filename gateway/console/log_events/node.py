@@ -82,6 +82,8 @@ EVENTS: Final = (
       "If it goes on: who is it? Bind the console to 127.0.0.1."),
     E("console.refused", "info", "path status reason", "The status page refused a request.",
       "If it goes on: the reason says what the page is asked for that it does not do."),
+    E("console.crowded", "warning", "source", "The status page has closed a connection at once: this address has too "
+      "many, or all together have.", "If it goes on: what at that address connects so often?"),
     E("console.order", "info", "order", "An order was given on the status page."),
     E("console.fault", "error", "path reason exc_info", "A fault of this program in the status page.",
       "Report it, with this line."),
