@@ -10,6 +10,9 @@ import os
 import pytest
 import trio
 
+from gateway.lab.machines import series
+from gateway.lab.machines.namespaces import NamespacePool
+from gateway.lab.machines.records import Outcome
 from gateway.lab.pool import Lab
 from gateway.lab.topology import System, Topology
 from tests.support import labs, pools
@@ -184,3 +187,13 @@ async def test_a_collector_that_dies_takes_its_manager_out_of_office(lab: Lab) -
     await use_every_tool(lab)
     await run(lab, elected, "kill", "-CONT", *pids)
     await wait_healthy(lab)
+
+
+async def test_scenarios_of_the_virtual_machines_run_here_too_and_find_what_is_promised(lab: Lab) -> None:
+    await wait_healthy(lab)
+    outcomes: list[Outcome] = []
+    said: list[str] = []
+    good = await series.run(NamespacePool(lab), series.chosen(["manager-cut"]), said.append, outcomes.extend)
+    assert good, said
+    assert [one.victim for one in outcomes] != [""]
+    assert {check.name for one in outcomes for check in one.checks} > {"no job lost", "one MAC answers for the address"}
