@@ -80,7 +80,7 @@ async def serve_multiplexed(stream: trio.SocketStream, commands: Commands, level
         await say({"id": number, "end": True})
 
     async def answer(number: int, level: Level, request: Request) -> None:
-        with trio.CancelScope() as asked[number]:
+        with asked[number]:
             try:
                 found = await commands.answer(request, min(level, level_max))
                 if isinstance(found, AsyncIterable):
@@ -107,8 +107,8 @@ async def serve_multiplexed(stream: trio.SocketStream, commands: Commands, level
             elif number in asked or len(asked) >= ASKED_MAX:
                 await say({"id": number, "error": f"more than {ASKED_MAX} questions at once", "reason": "busy"})
             else:
+                asked[number] = trio.CancelScope()  # here: the next line may be read before the task has begun
                 nursery.start_soon(answer, number, level, request)
-                await trio.lowlevel.checkpoint()  # it is registered before the next line is read
         nursery.cancel_scope.cancel()
 
 

@@ -175,6 +175,39 @@ async def test_whoever_asks_a_node_that_goes_away_is_told(node):
         await served.aclose()
 
 
+async def test_console_that_asks_twice_by_one_number_is_refused_and_ends_nobody(node):
+    """In one packet: the second line is read before the first one's task has had its turn."""
+    one, other = socket.socketpair()
+    served, asks = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (one, other))
+    line = json.dumps({"id": 1, "level": "user", "request": {"command": "slow"}}).encode() + b"\n"
+    async with served, asks, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_multiplexed, served, node.commands, Level.USER)
+        await asks.send_all(line * 20)
+        assert {said["reason"] for said in await read_lines(asks, 19)} == {"busy"}
+        await asks.send_all(b'{"id": 1, "cancel": true}\n')
+        await wait_until(lambda: node.cancelled == 1)
+        await asks.aclose()
+
+
+@pytest.mark.parametrize("linger", [True, False])
+async def test_console_that_dies_while_it_is_refused_ends_nobody(node, linger):
+    """Its refusals fill the socket, which it does not read; then its process is gone, with a reset or without."""
+    one, other = socket.socketpair()
+    served, asks = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (one, other))
+    refused = json.dumps({"id": 1, "level": "user", "request": {"command": "x" * 1_000}}).encode() + b"\n"
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_multiplexed, served, node.commands, Level.USER)
+            with trio.move_on_after(0.2):
+                while True:  # until the node takes no more
+                    await asks.send_all(refused)
+            if linger:
+                await asks.send_eof()
+            await asks.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await served.send_all(b"x")
+
+
 @pytest.mark.parametrize(
     "line", [b"{", b"[]", b"5", b'{"id": 1}', b'{"id": 1, "level": "root", "request": {}}',
              b'{"id": "x", "level": "user", "request": {}}', b'{"id": 1, "level": "user", "request": []}', b"\xff"],

@@ -75,6 +75,15 @@ async def test_a_log_that_is_made_only_now_is_read_from_its_start(tmp_path):
     assert await run(acts, write) == ["cycle", "match"]
 
 
+async def test_a_folder_in_the_log_s_place_says_nothing_and_ends_nobody(tmp_path):
+    acts = FirstActs(str(tmp_path), FileWatch)
+    await acts.mark()
+    seen = []
+    with trio.fail_after(5):
+        await acts.run(lambda: seen.append("cycle"), lambda: seen.append("match"))
+    assert seen == []
+
+
 async def test_without_a_log_nothing_is_awaited():
     acts = FirstActs("")
     await acts.mark()
