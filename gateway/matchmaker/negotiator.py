@@ -25,8 +25,10 @@ from gateway.matchmaker.pool_address import PoolAddress
 
 log = structlog.get_logger()
 
-START_MS_MAX = 5_000  # from SIGHUP to the process: 20 to 60 ms; a master that starts a slow daemon meanwhile needs more
-POLL_MS = 2  # /proc has no events for a stranger's children; one look costs some 20 us
+# From SIGHUP to the process: 20 to 60 ms; a master that starts a slow daemon meanwhile needs more, and one in a guest
+# without hardware virtualisation took up to 4 s where it had half a processor, and more than 5 s where it had less.
+START_MS_MAX = 15_000
+POLL_MS = 2  # /proc has no events for a stranger's children; one look costs some 20 us, on a slow host fifty times that
 KILLED_MS_MAX = 2_000  # from SIGKILL to the end: a process in an uninterruptible read (NFS) can take this and longer
 # After a SIGHUP of which nothing shows: as long as a negotiator that an earlier SIGHUP had ordered may still appear.
 # A master handles SIGHUP within some 30 ms.
@@ -339,12 +341,13 @@ class Negotiator:
 
 
 async def _until(condition: Callable[[], bool], limit_ms: int) -> bool:
-    """Return whether `condition` came true within `limit_ms`, asking every POLL_MS."""
-    deadline = trio.current_time() + limit_ms / 1000
+    """Return whether `condition` came true within `limit_ms`, asking every POLL_MS, and ever more rarely."""
+    started = trio.current_time()
     while not condition():
-        if trio.current_time() >= deadline:
+        waited_s = trio.current_time() - started
+        if waited_s >= limit_ms / 1000:
             return False
-        await trio.sleep(POLL_MS / 1000)
+        await trio.sleep(max(POLL_MS / 1000, waited_s / 20))
     return True
 
 

@@ -31,6 +31,9 @@ BACK_OFF_MS_MIN = 20
 BACK_OFF_MS_MAX = 800  # with the start of Python itself a dead relay is back within a second or so
 STEADY_MS = 5_000  # a relay that lived this long begins the back-off anew
 SILENCE_MS_MAX = 10_000  # ten reports missed: it is stuck for good, a new one serves sooner
+# To its first words. Python starts in 0.3 s, but took longer than 10 s in guests without hardware virtualisation that
+# had too little processor: who kills it then and starts another one never has a relay.
+FIRST_MS_MAX = 60_000
 END_MS_MAX = 1_000  # for a killed process to be gone; a thread goes on waiting for it
 EVENTS_WAITING_MAX = 1_000  # the oldest go first: who reads this late needs the last ones
 
@@ -244,11 +247,13 @@ class Relay:
 
     async def _read_answers(self, ours: socket.socket) -> None:
         """Read until the process has closed its end, or has been silent for too long."""
+        silence_ms_max = FIRST_MS_MAX
         while True:
-            with trio.move_on_after(SILENCE_MS_MAX / 1000) as silence:
+            with trio.move_on_after(silence_ms_max / 1000) as silence:
                 await trio.lowlevel.wait_readable(ours)
             if silence.cancelled_caught:
                 return
+            silence_ms_max = SILENCE_MS_MAX
             try:
                 data = ours.recv(MESSAGE_BYTES_MAX + 1)
             except BlockingIOError:

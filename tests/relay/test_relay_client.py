@@ -15,6 +15,7 @@ import trio
 from relay_harness import DEADLINE_S, ask, ask_on, connect, echo, how_it_ended, listener, tcp_server, wait_until
 
 from gateway.config.settings import Endpoint
+from gateway.relay import client
 from gateway.relay.client import Relay, RelayDied, RelayStarted, open_relay
 from gateway.relay.messages import Configure, ListenFailed, Ready, Report
 
@@ -61,6 +62,14 @@ async def test_stopped_relay_does_not_block_control_and_gets_the_last_orders(har
         finally:
             os.kill(harness.relay.pid, signal.SIGCONT)
         assert await ask(front.port) == b"?"
+
+
+async def test_relay_that_is_slow_to_start_is_given_the_time_for_its_first_words(harness, monkeypatch):
+    await harness.listen(listener())
+    monkeypatch.setattr(client, "SILENCE_MS_MAX", 40)  # Python alone takes longer to start
+    os.kill(harness.relay.pid, signal.SIGKILL)
+    await harness.event(RelayDied)
+    assert await harness.event(Ready) == Ready(listeners=1)
 
 
 async def test_relay_ends_with_its_control():
