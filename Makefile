@@ -2,6 +2,7 @@
 
 .DELETE_ON_ERROR:
 .PHONY: setup test bench compare lint lab lab-up lab-down debian rootfs deb simulate
+.PHONY: vagrant-lab vagrant-up vagrant-down vagrant-payload
 .DEFAULT_GOAL := setup
 
 GATEWAY := .venv/bin/condor-gateway
@@ -33,7 +34,7 @@ rootfs: .venv/ready
 	@.venv/bin/python -m gateway.lab.rootfs >/dev/null
 
 # The status page is tested in a real browser; its screenshots are kept in build/screenshots.
-test: PACKAGES += chromium chromium-driver fonts-inter debootstrap
+test: PACKAGES += chromium chromium-driver fonts-inter debootstrap vagrant vagrant-libvirt
 test: setup
 	.venv/bin/python -m tests.side_by_side
 
@@ -87,6 +88,21 @@ lab-up: setup
 lab-down:
 	@test -x $(GATEWAY) || { echo "condor-gateway: nothing is set up here, so no lab is up: 'make setup' sets it up" >&2; exit 1; }
 	@$(GATEWAY) lab down
+
+# The same on virtual machines, as vagrant/README.md says; LAB_SMALL=1 for three of them instead of seven.
+vagrant-lab: .venv/ready
+	@.venv/bin/python -m gateway.lab.machines lab
+
+vagrant-up: .venv/ready
+	@.venv/bin/python -m gateway.lab.machines up
+
+vagrant-down:
+	@test -x .venv/bin/python || { echo "condor-gateway: nothing is set up here, so no machine is up: 'make setup' sets it up" >&2; exit 1; }
+	@.venv/bin/python -m gateway.lab.machines down
+
+# For those who run Vagrant by hand: what provisioning brings to the machines, and the key to them.
+vagrant-payload: .venv/ready
+	@.venv/bin/python -m gateway.lab.machines.payload
 
 # Debian parts python3 from python3-venv, so that the first python3 found may not do.
 find_python = python=; for one in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do \

@@ -6,10 +6,12 @@
 #   LAB_NODE, LAB_ADDRESS   its name, and its address on the private network
 #   LAB_ROLES               some of: gateway manager witness submit execute
 #   LAB_HOSTS               every host of the lab: NAME=ADDRESS ...
-#   LAB_PAYLOAD             a tar file with condor-gateway.deb, gateway.cfg, cluster.key, POOL, ssh_key.pub
+#   LAB_PAYLOAD             a tar file with condor-gateway.deb, gateway.cfg, cluster.key, POOL, ssh_key.pub, and for
+#                           hosts without a gateway submit.config and execute.config; compiled.tar where there is one
 #   LAB_INTERFACE           where the private network is (the machine's second interface)
 #   LAB_HEARTBEAT, LAB_LEASE, LAB_CHECK   if not empty: in place of what gateway.cfg says
 #   LAB_SLOTS               job slots of an execute host (4)
+#   LAB_CYCLE               seconds from one negotiation to the next (1)
 set -eu
 
 payload=${LAB_PAYLOAD:-/tmp/condor-gateway-payload.tar}
@@ -74,6 +76,8 @@ install_packages() {
     fi
     if runs_gateway; then
         say "installing the gateway"
+        # What the package would compile here; it is left alone where it is of the same source.
+        if [ -f "$work/compiled.tar" ]; then tar -C / -xf "$work/compiled.tar"; fi
         dpkg --install "$work/condor-gateway.deb" >/dev/null
     fi
 }
@@ -98,7 +102,6 @@ write_gateway() {
         / check inter / && check != "" { sub(/inter [^ ]+/, "inter " check) }
         { print }' "$work/gateway.cfg" >$config
     install -m 0600 "$work/cluster.key" /etc/condor-gateway/cluster.key
-    condor-gateway check --quiet -f $config
 }
 
 # What makes this a lab: small, quick, and without reach for the machine's sysctls. The pool's own follows.
@@ -127,7 +130,7 @@ write_condor() {
         echo "DAEMON_LIST = $daemons"
         if is execute; then write_slots; fi
         if is manager; then
-            printf '%s\n' "NEGOTIATOR_INTERVAL = 1" "NEGOTIATOR_CYCLE_DELAY = 0" "NEGOTIATOR_MIN_INTERVAL = 0"
+            printf '%s\n' "NEGOTIATOR_INTERVAL = ${LAB_CYCLE:-1}" "NEGOTIATOR_CYCLE_DELAY = 0" "NEGOTIATOR_MIN_INTERVAL = 0"
         fi
     } >/etc/condor/config.d/90-lab.config
 }
@@ -168,7 +171,7 @@ write_slots() {
 }
 
 start_condor() {
-    systemctl unmask --quiet condor.service
+    rm -f /etc/systemd/system/condor.service # masked until now
     systemctl enable --quiet condor.service
     systemctl restart --no-block condor.service
 }

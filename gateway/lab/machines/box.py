@@ -5,6 +5,7 @@ their own, without a network. The box boots from the kernel and initrd that lie 
 """
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -30,9 +32,10 @@ RECIPE = 1  # raise it when the building below changes what is built
 
 # The last are what HTCondor, the gateway, Vagrant and whoever looks at the machine need.
 PACKAGES = (
-    "?essential", "?priority(required)", "apt", "dbus", "init", "initramfs-tools", "kmod", "linux-image-cloud-amd64", "netbase",
-    "systemd", "systemd-sysv", "udev", "condor", "python3", "nftables", "iproute2", "conntrack", "openssh-server",
-    "rsync", "sudo", "ca-certificates", "iputils-ping", "iputils-arping", "netcat-openbsd", "procps", "tcpdump",
+    "?essential", "?priority(required)", "apt", "busybox-static", "cpio", "init", "kmod", "linux-image-cloud-amd64",
+    "netbase", "systemd", "systemd-sysv", "udev", "condor", "python3", "nftables", "iproute2", "conntrack",
+    "openssh-server", "rsync", "sudo", "ca-certificates", "iputils-ping", "iputils-arping", "netcat-openbsd", "procps",
+    "tcpdump",
 )  # fmt: skip
 # dpkg can't run before these are in place; they are unpacked by hand first, and then by dpkg itself.
 FIRST = ("base-files", "base-passwd", "?essential", "dpkg", "debconf")
@@ -56,17 +59,39 @@ MASKED = (
     "fstrim.timer", "logrotate.timer", "man-db.timer", "systemd-networkd-wait-online.service",
     "systemd-tmpfiles-clean.timer", "systemd-hwdb-update.service", "systemd-journal-catalog-update.service",
     "systemd-pstore.service", "systemd-timesyncd.service", "systemd-random-seed.service", "systemd-update-utmp.service",
-    "systemd-update-done.service", "systemd-pcrphase.service", "systemd-networkd-persistent-storage.service",
-    "ldconfig.service", "getty@tty1.service", "keyboard-setup.service", "console-setup.service", "dev-hugepages.mount",
-    "dev-mqueue.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "systemd-modules-load.service",
-    "systemd-binfmt.service", "condor.service",
+    "systemd-update-done.service", "systemd-networkd-persistent-storage.service", "systemd-network-generator.service",
+    "systemd-udev-load-credentials.service", "systemd-sysusers.service", "systemd-remount-fs.service",
+    "systemd-modules-load.service", "systemd-binfmt.service", "systemd-logind.service", "kmod-static-nodes.service",
+    "modprobe@configfs.service", "modprobe@drm.service", "modprobe@fuse.service", "ldconfig.service",
+    "getty@tty1.service", "getty-static.service", "serial-getty@ttyS0.service", "keyboard-setup.service",
+    "console-setup.service",
+    "dev-hugepages.mount", "dev-mqueue.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
+    "sys-kernel-config.mount", "sys-fs-fuse-connections.mount", "tmp.mount", "condor.service",
 )  # fmt: skip
+
+# Of the kernel's modules what stands between it and its disk and network. Debian's own initrd starts udev for it, and
+# takes ten seconds where a processor is imitated.
+MODULES = ("virtio_pci", "virtio_blk", "ext4", "virtio_net", "virtio_rng")
+INIT = """\
+#!/bin/busybox sh
+b=/bin/busybox
+$b mount -t devtmpfs dev /dev
+$b mount -t proc proc /proc
+while read -r module; do $b insmod /lib/$module; done </modules
+for word in $($b cat /proc/cmdline); do
+    case $word in init=*) init=${word#init=} ;; esac
+done
+$b umount /proc
+$b mount -t ext4 -o noatime /dev/vda /root || exec $b sh
+$b mount --move /dev /root/dev
+exec $b switch_root /root ${init:-/sbin/init}
+"""
 
 MARKER = "condor-gateway-vm: alive"
 FILES = {
     "etc/hostname": "debian\n",
     "etc/hosts": "127.0.0.1 localhost\n",
-    "etc/fstab": "/dev/vda / ext4 noatime 0 1\n",
+    "etc/fstab": "",  # the initrd mounts the disk as it shall be
     "etc/resolv.conf": "",
     # Provisioning says what the second interface has.
     "etc/systemd/network/10-eth0.network": "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n"
@@ -75,9 +100,9 @@ FILES = {
     "etc/ssh/sshd_config.d/lab.conf": "HostKey /etc/ssh/ssh_host_ed25519_key\nUsePAM no\nUseDNS no\n"
     "PermitRootLogin prohibit-password\nPasswordAuthentication no\n",
     "etc/systemd/journald.conf.d/lab.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\nForwardToConsole=no\n",
-    "etc/initramfs-tools/conf.d/lab": "MODULES=list\nBUSYBOX=n\nCOMPRESS=gzip\nRESUME=none\n",
-    "etc/initramfs-tools/modules": "virtio_pci\nvirtio_blk\nvirtio_net\next4\ncrc32c_generic\n",
-    "etc/condor/config.d/00-lab.config": "# The machine's sysctls are not this program's to set.\nENABLE_KERNEL_TUNING = False\n",
+    "etc/systemd/system/ssh.service.d/lab.conf": "[Service]\nExecStartPre=\n",
+    "etc/condor/config.d/00-lab.config": "# The machine's sysctls are not this program's to set.\n"
+    "ENABLE_KERNEL_TUNING = False\n",
     # What a trial boot runs in place of systemd: some seconds of real work, and the word that it waits for.
     "usr/local/sbin/trial": "#!/bin/sh\nmount -t proc proc /proc\n"
     'python3 -c \'import hashlib; hashlib.pbkdf2_hmac("sha256", b"x", b"y", 200000)\' && '
@@ -88,7 +113,7 @@ FILES = {
 # what one needs of the other is there when they are configured.
 CONFIGURE = """\
 set -e
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true LC_ALL=C.UTF-8
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 INITRD=No
 mount -t proc proc "$1/proc"
 mount -t sysfs -o ro sysfs "$1/sys"
 mount -t tmpfs tmpfs "$1/run"
@@ -101,10 +126,24 @@ chroot . sh -ec '
     dpkg --force-depends --force-confdef --force-confold --unpack $(cat /second)
     dpkg --configure --pending
     systemctl enable systemd-networkd.service ssh.service
+    systemctl set-default multi-user.target
     for unit in $(cat /masked); do ln -sf /dev/null /etc/systemd/system/$unit; done
     rm -f /etc/ssh/ssh_host_*
     ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key
-    update-initramfs -u
+    version=$(ls /lib/modules)
+    depmod "$version"
+    mkdir -p /initrd/bin /initrd/lib /initrd/dev /initrd/proc /initrd/root
+    cp /usr/bin/busybox /initrd/bin
+    cp /init-of-initrd /initrd/init
+    chmod +x /initrd/init
+    for module in $(cat /wanted); do modprobe -S "$version" --show-depends "$module"; done |
+        sed -n "s/^insmod //p" | cat -n | sort -uk2 | sort -n | while read -r number path; do
+            python3 -c "import lzma, sys; sys.stdout.buffer.write(lzma.open(sys.argv[1]).read())" "$path" \
+                >"/initrd/lib/$number.ko"
+            echo "$number.ko" >>/initrd/modules
+        done
+    (cd /initrd && find . | cpio --quiet -o -H newc) >/boot/initrd
+    rm -r /initrd
     python3 -m compileall -q -x /test/ /usr/lib/python3*/ || :
 '
 """
@@ -123,7 +162,20 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
 def recipe_hash() -> str:
     """What makes two boxes the same."""
-    recipe = [RECIPE, SUITE, PACKAGES, FIRST, DPKG, MASKED, FILES, CONFIGURE, DISK_MB, platform.machine()]
+    recipe = [
+        RECIPE,
+        SUITE,
+        PACKAGES,
+        FIRST,
+        DPKG,
+        MASKED,
+        FILES,
+        MODULES,
+        INIT,
+        CONFIGURE,
+        DISK_MB,
+        platform.machine(),
+    ]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
 
 
@@ -149,11 +201,17 @@ def build(progress: Progress = lambda text: None) -> Built:
         LabError: not root, not Debian, no mirror, or a package that can't be had or configured.
     """
     tree = build_tree(progress)
-    folder = folder_of_box()
-    built = _at(folder)
+    built = _at(folder_of_box())
     if built.box.exists():
         return built
-    progress("making the box's disk")
+    with _only_builder(progress):
+        if not built.box.exists():
+            progress("making the box's disk")
+            _build_box(tree, built)
+    return built
+
+
+def _build_box(tree: Path, built: Built) -> None:
     making = Path(tempfile.mkdtemp(prefix="making-box-", dir=cache_folder()))
     try:
         _make_box(tree, _at(making), making)
@@ -161,7 +219,6 @@ def build(progress: Progress = lambda text: None) -> Built:
             os.replace(getattr(_at(making), name), getattr(built, name))
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return built
 
 
 def build_tree(progress: Progress = lambda text: None) -> Path:
@@ -175,7 +232,15 @@ def build_tree(progress: Progress = lambda text: None) -> Path:
         return tree
     if os.geteuid() != 0:
         raise LabError("building a box needs root, to keep the owners of Debian's files: run this as root")
-    folder_of_box().mkdir(parents=True, exist_ok=True)
+    with _only_builder(progress):
+        if not tree.exists():
+            _remove_stale()
+            folder_of_box().mkdir(parents=True, exist_ok=True)
+            _build_tree(tree, progress)
+    return tree
+
+
+def _build_tree(tree: Path, progress: Progress) -> None:
     making = Path(tempfile.mkdtemp(prefix="making-tree-", dir=cache_folder()))
     try:
         _make_tree(making, progress)
@@ -184,7 +249,26 @@ def build_tree(progress: Progress = lambda text: None) -> Path:
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
-    return tree
+
+
+@contextmanager
+def _only_builder(progress: Progress) -> Iterator[None]:
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / "box.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another builder of the box")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield  # closing the file ends the lock, also when this process is killed
+
+
+def _remove_stale() -> None:
+    """Take away what was half built when its builder died, and boxes of other recipes: each has a gigabyte."""
+    for pattern in ("making-tree-*", "making-box-*", f"box-{SUITE}-*"):
+        for folder in cache_folder().glob(pattern):
+            if folder != folder_of_box():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_tree(root: Path, progress: Progress) -> None:
@@ -237,10 +321,12 @@ def _lay_before(root: Path, first: Sequence[Path], second: Sequence[Path]) -> No
     (root / "first").write_text("\n".join(deb.name for deb in first))
     (root / "second").write_text("\n".join(deb.name for deb in second))
     (root / "masked").write_text("\n".join(MASKED))
+    (root / "wanted").write_text("\n".join(MODULES))
+    (root / "init-of-initrd").write_text(INIT)
 
 
 def _lay_after(root: Path) -> None:
-    for name in ("first", "second", "masked", "usr/sbin/policy-rc.d"):
+    for name in ("first", "second", "masked", "wanted", "init-of-initrd", "usr/sbin/policy-rc.d"):
         (root / name).unlink()
     for path, text in FILES.items():
         if path.startswith(("etc/condor", "etc/ssh")):
@@ -263,7 +349,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _in_namespaces(script: str, *arguments: str) -> None:
-    """Run a script that sees this machine's files and nothing else of it: no network, no processes, no mounts of its."""
+    """Run a script that sees this machine's files and nothing else of it: no network, no processes, no mounts."""
     argv = [
         "unshare",
         "--fork",
@@ -281,8 +367,8 @@ def _in_namespaces(script: str, *arguments: str) -> None:
 def _step(argv: Sequence[str], what: str) -> None:
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            timeout=STEP_S_MAX, check=False,
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", timeout=STEP_S_MAX, check=False,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise LabError(f"{what} needs the command {argv[0]!r}, which this machine lacks") from error
@@ -294,7 +380,7 @@ def _step(argv: Sequence[str], what: str) -> None:
 
 def _make_box(tree: Path, made: Built, folder: Path) -> None:
     shutil.copy(_only(tree, "boot/vmlinuz-*"), made.kernel)
-    shutil.copy(_only(tree, "boot/initrd.img-*"), made.initrd)
+    shutil.copy(_only(tree, "boot/initrd"), made.initrd)
     raw = folder / "raw"
     with raw.open("wb") as disk:
         disk.truncate(DISK_MB << 20)

@@ -3,9 +3,9 @@
 Down looks for what there is, not for what a file remembers: it works after a crash, on half a lab, and twice.
 """
 
+import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import trio
@@ -29,34 +29,26 @@ async def up(progress: Progress) -> Inventory:
         LabError: something lacks, or did not work; what is up then stays up, to be looked at.
     """
     wanted = plan(os.environ)
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        progress(f"{time.monotonic() - started:5.0f} s  {text}")
-
     if wanted.provider == "virtualbox":
         raise LabError(
             "with virtualbox run 'make vagrant-payload' and then 'vagrant up --provider virtualbox' in vagrant/: "
             "this program knows libvirt alone"
         )
-    await needs.install_missing(say)
-    running = await hypervisor.start(say)
-    async with (
-        trio.open_nursery() as nursery
-    ):  # packages and disks: one waits for the network, the other for the processor
-        nursery.start_soon(payload.make, wanted, say)
-        built = (
-            await trio.to_thread.run_sync(box.build, say, abandon_on_cancel=True) if _builds(wanted, running) else None
-        )
+    await needs.install_missing(progress)
+    running = await hypervisor.start(progress)
+    built = None
+    if _builds(wanted, running):
+        built = await trio.to_thread.run_sync(box.build, progress, abandon_on_cancel=True)
+    await payload.make(wanted, progress, None if built is None else built.tree)
     accelerator = wanted.accelerator or await _accelerator(built)
-    say(f"guests run under {accelerator}")
-    told = {**running.environment, "LAB_ACCELERATOR": accelerator, **await _box(wanted, running, built, say)}
+    progress(f"guests run under {accelerator}")
+    told = {**running.environment, "LAB_ACCELERATOR": accelerator, **await _box(wanted, running, built, progress)}
     vagrant.write_script(running.entering, vagrant.environment(wanted, told))
-    say(f"bringing up {', '.join(machine.name for machine in wanted.machines)}")
+    progress(f"bringing up {', '.join(machine.name for machine in wanted.machines)}")
     await vagrant.vagrant("up", timeout_s=vagrant.UP_S_MAX)
     found = await vagrant.inventory(wanted, running, accelerator)
     inventory.write(found)
-    say("the machines are up")
+    progress("the machines are up")
     return found
 
 
@@ -71,7 +63,7 @@ async def _accelerator(built: box.Built | None) -> str:
     return trial.KVM if needs.usable_kvm() else trial.TCG
 
 
-async def _box(wanted: Plan, running: Hypervisor, built: box.Built | None, say: Progress) -> dict[str, str]:
+async def _box(wanted: Plan, running: Hypervisor, built: box.Built | None, progress: Progress) -> dict[str, str]:
     """Give libvirt and Vagrant the box; return what the Vagrantfile must know of it."""
     if built is None:
         return {"LAB_BOX": wanted.box} if wanted.box else {}
@@ -82,7 +74,7 @@ async def _box(wanted: Plan, running: Hypervisor, built: box.Built | None, say: 
     told["LAB_POOL"] = vagrant.POOL
     for name, file in (("vmlinuz", built.kernel), ("initrd.img", built.initrd)):
         told[f"LAB_{'KERNEL' if name == 'vmlinuz' else 'INITRD'}"] = await _upload(running, name, file)
-    say("giving the box to Vagrant")
+    progress("giving the box to Vagrant")
     vagrant.write_script(running.entering, vagrant.environment(wanted, told))
     metadata = FOLDER / "box.json"
     metadata.write_text(_metadata(built))
@@ -91,8 +83,6 @@ async def _box(wanted: Plan, running: Hypervisor, built: box.Built | None, say: 
 
 
 def _metadata(built: box.Built) -> str:
-    import json
-
     provider = {"name": "libvirt", "url": f"file://{built.box}"}
     return json.dumps({"name": box.NAME, "versions": [{"version": built.version, "providers": [provider]}]})
 
@@ -111,7 +101,8 @@ async def _upload(running: Hypervisor, name: str, file: Path) -> str:
     """Put a file into the pool; return its path as libvirtd sees it."""
     if name in (await virsh(running, "vol-list", PREFIX)).split():
         await virsh(running, "vol-delete", "--pool", PREFIX, name)
-    await virsh(running, "vol-create-as", PREFIX, name, str(file.stat().st_size), "--format", "raw")
+    size = (await trio.Path(file).stat()).st_size
+    await virsh(running, "vol-create-as", PREFIX, name, str(size), "--format", "raw")
     await virsh(running, "vol-upload", "--pool", PREFIX, name, str(file), timeout_s=STORAGE_S_MAX)
     return (await virsh(running, "vol-path", "--pool", PREFIX, name)).strip()
 

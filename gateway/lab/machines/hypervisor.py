@@ -110,7 +110,7 @@ async def start(progress: Progress) -> Hypervisor:
     await run([*own.entering, "ip", "link", "set", "lo", "up"], what="its loopback", timeout_s=COMMAND_S_MAX)
     _spawn(own)
     with trio.move_on_after(START_S_MAX):
-        while not await answers(own):
+        while not await answers(own):  # noqa: ASYNC110  it has no event to wait for
             await trio.sleep(0.2)
         return own
     raise LabError(f"libvirtd does not answer after {START_S_MAX} s: {LOGS / 'libvirtd.log'} says why")
@@ -212,11 +212,16 @@ async def stop() -> bool:
         await run(["ip", "netns", "del", PREFIX], what="removing the network namespace", timeout_s=COMMAND_S_MAX)
     for point in [*mounts_below(STATE), *mounts_below(SOCKETS)]:
         await run(["umount", str(point)], what="unmounting what libvirtd left", timeout_s=COMMAND_S_MAX)
-    made = (STATE / "made").read_text().split() if (STATE / "made").exists() else []
-    for place in made:
-        if Path(place).is_dir() and not any(Path(place).iterdir()):
-            Path(place).rmdir()
+    _remove_made()
     for folder in (STATE, SOCKETS):
         if folder.exists():
             shutil.rmtree(folder)
     return existed
+
+
+def _remove_made() -> None:
+    """Take folders away that were not there before us, and are empty."""
+    made = (STATE / "made").read_text().split() if (STATE / "made").exists() else []
+    for place in map(Path, made):
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()

@@ -1,6 +1,7 @@
-"""Whether guests live under KVM here: one is booted and must do some seconds of work, for a device that opens says nothing.
+"""Whether guests live under KVM here: one is booted and must do some seconds of work.
 
-Measured: inside some virtual machines /dev/kvm opens, and stock Debian kernels die in it at their first instructions.
+A device that opens says nothing. Measured: inside some virtual machines /dev/kvm opens, and stock Debian kernels die
+in it at their first instructions.
 """
 
 import subprocess

@@ -85,7 +85,7 @@ async def inventory(plan: Plan, hypervisor: Hypervisor, accelerator: str) -> Inv
                 ssh_port=SSH_PORT,
                 ssh_user="root",
                 ssh_key=str(SSH_KEY),
-            )  # fmt: skip
+            )
         )
     return Inventory(
         machines=tuple(machines), entering=hypervisor.entering, environment=hypervisor.environment,
