@@ -193,19 +193,23 @@ class AddressService:
                 self._take_hold(self._term)  # the votes took so long that `start` had no time left
             return
         if self._fence is not None and not self._mending and not self._renewed(self._fence):
-            # Frozen until the kernel's lease had ended, or robbed of the fence: what another may hold is not defended.
+            # Frozen until the kernel's lease had ended: what another may hold is not defended.
             self._post(ResignationRequested(self.name, "the kernel's lease has ended"))
+            return
+        if not self.holds():  # without its fence it has just given up
             return
         for one in self._followers:
             one.extend(until_ms - boot_ms())
 
     def _renewed(self, fence: Fence) -> bool:
+        """Return False if the kernel's lease has ended. Without a fence there is none: that is a fault."""
         try:
             return fence.renew(self._until_ms - boot_ms())
         except KernelRefused as error:
-            self._log.error("fence.refused", reason=str(error))
-            self._failed(str(error), 0)
-            return False
+            if not self._fault:
+                self._log.error("fence.refused", reason=str(error))
+                self._failed(str(error), 0)
+            return True
 
     def announce_again(self) -> None:
         """Begin the announcements anew: somebody may have learned another MAC while we could not be heard."""
@@ -331,21 +335,25 @@ class AddressService:
         self._tell_fitness()
 
     async def _mend_faults(self) -> None:
+        # Whoever is unfit gives up before this task runs, unless the cluster is paused: then nobody could follow, and
+        # the fault is mended where the address is.
         while True:  # ends by cancellation
             await self._mend.wait()
             await trio.sleep(self._mend_after_s)
             self._mend = trio.Event()
-            if self._term is not None or not await self._mended():  # about to be stopped, or no luck yet
+            if not await self._mended():
                 self._mend_after_s = RETRY_S
                 self._mend.set()
 
     async def _mended(self) -> bool:
         """Make the announcer follow its device and the fence whole. Takes milliseconds, in a thread."""
+        rebuilt = False
         try:
             self._announcer.follow()
             if self._fence is not None and not self._fence.intact():
                 self._mending = True
                 await trio.to_thread.run_sync(self._fence.install)
+                rebuilt = True
                 self._log.info("fence.rebuilt")
         except KernelRefused as error:
             self._log.error("fence.refused", reason=str(error))
@@ -355,8 +363,21 @@ class AddressService:
         finally:
             self._mending = False
         self._fault = ""
+        if self.held_since_ms is not None and self.holds():
+            self._go_on(grant=rebuilt)
         self._tell_fitness()
-        return True
+        return not self._fault
+
+    def _go_on(self, *, grant: bool) -> None:
+        """Serve again in the hold during which the fault came."""
+        try:
+            if grant and self._fence is not None:
+                self._fence.grant(self._until_ms - boot_ms())
+        except KernelRefused as error:
+            self._fault = str(error)
+            return
+        self._put_back()
+        self.announce_again()
 
     def _tell_fitness(self, reason: str = "") -> None:
         if not self._link_up:
@@ -398,6 +419,7 @@ class AddressService:
 
     async def _defend(self, term: int | None) -> None:
         """Announce the address and watch it for as long as it is held in `term`."""
+        settle_s = SETTLE_S
         try:
             watch = ConflictWatch(self.settings.ip, self.settings.device, self._claimed, self._unclaimed)
             async with trio.open_nursery() as nursery:
@@ -405,8 +427,10 @@ class AddressService:
                 await self._announcer.run(lambda: self._term == term and self.holds())
                 nursery.cancel_scope.cancel()
         except* KernelRefused as group:  # the device is gone, and with it the address
-            self._failed(str(group.exceptions[0]), 0)
-        await trio.sleep(SETTLE_S)  # the lease has ended by the clock; the core will say so
+            settle_s = RETRY_S
+            if not self._fault:
+                self._failed(str(group.exceptions[0]), 0)
+        await trio.sleep(settle_s)  # the lease has ended by the clock, or this node is unfit; the core will say so
 
     def _claimed(self, mac: str) -> None:
         new = mac not in self.conflicts.claimants

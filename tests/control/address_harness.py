@@ -20,7 +20,7 @@ VIP6 = Address(name="vip6", ip="fd77::100", prefix_length=128, device=DEVICE, ho
 
 
 class Core:
-    """Takes events in order, as the shell does; stops serving when unfit or when told to resign."""
+    """Takes events in order, as the shell does; stops serving when unfit (but not while paused) or told to resign."""
 
     def __init__(self) -> None:
         self.service: AddressService
@@ -29,6 +29,7 @@ class Core:
         self.reason = ""
         self.term = 0
         self.serving = False
+        self.paused = False
         self._queue: deque[Event] = deque()
         self._stepping = False
 
@@ -44,7 +45,7 @@ class Core:
             self.events.append(event)
             if isinstance(event, StandingChanged):
                 self.fit, self.reason = event.standing.fit, event.reason
-            if self.serving and (isinstance(event, ResignationRequested) or not self.fit):
+            if self.serving and (isinstance(event, ResignationRequested) or not (self.fit or self.paused)):
                 self.serving = False
                 self.service.stop(self.term, Cause.REQUESTED, at_once=True)
         self._stepping = False
