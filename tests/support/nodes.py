@@ -20,6 +20,8 @@ from gateway.keyfiles import create_key_file
 from tests.support import netns
 
 PYTHON = [sys.executable, "-P", "-m", "gateway"]
+# For what takes a second: five nodes of four processes each may start at once, on a machine that does more than it can.
+WAIT_S_MAX = 60
 ROLES = {"gw": "gateway", "w": "witness", "cm": "manager"}  # by the letters of a node's name
 Found = TypeVar("Found")
 
@@ -140,7 +142,9 @@ class Nodes:
         done = subprocess.run(asking, capture_output=True, text=True, timeout=10)
         return json.loads(done.stdout) if done.returncode == 0 else {}
 
-    def wait(self, until: Callable[[], Found], what: str = "what was waited for", within_s: float = 20) -> Found:
+    def wait(
+        self, until: Callable[[], Found], what: str = "what was waited for", within_s: float = WAIT_S_MAX
+    ) -> Found:
         """Return what `until` returns as soon as that is true; fail with all logs when it is not in time."""
         end = time.monotonic() + within_s
         while not (found := until()):
