@@ -128,6 +128,7 @@ chroot . sh -ec '
     systemctl enable systemd-networkd.service ssh.service
     systemctl set-default multi-user.target
     for unit in $(cat /masked); do ln -sf /dev/null /etc/systemd/system/$unit; done
+    useradd --uid "$(cat /uid)" --create-home --shell /bin/bash "$(cat /user)"
     rm -f /etc/ssh/ssh_host_*
     ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key
     version=$(ls /lib/modules)
@@ -323,22 +324,18 @@ def _lay_before(root: Path, first: Sequence[Path], second: Sequence[Path]) -> No
     (root / "masked").write_text("\n".join(MASKED))
     (root / "wanted").write_text("\n".join(MODULES))
     (root / "init-of-initrd").write_text(INIT)
+    (root / "user").write_text(USER)
+    (root / "uid").write_text(str(USER_ID))
 
 
 def _lay_after(root: Path) -> None:
-    for name in ("first", "second", "masked", "wanted", "init-of-initrd", "usr/sbin/policy-rc.d"):
+    for name in ("first", "second", "masked", "wanted", "init-of-initrd", "user", "uid", "usr/sbin/policy-rc.d"):
         (root / name).unlink()
     for path, text in FILES.items():
         if path.startswith(("etc/condor", "etc/ssh")):
             _write(root / path, text)
     (root / "etc/machine-id").write_text("")  # each machine makes its own
     (root / "etc/apt/sources.list").write_text(f"deb {mirror_uri()} {SUITE} main\n")
-    passwd, group = root / "etc/passwd", root / "etc/group"
-    passwd.write_text(passwd.read_text() + f"{USER}:x:{USER_ID}:{USER_ID}:a user:/home/{USER}:/bin/bash\n")
-    group.write_text(f"{group.read_text()}{USER}:x:{USER_ID}:\n")
-    home = root / "home" / USER
-    home.mkdir(parents=True, exist_ok=True)
-    os.chown(home, USER_ID, USER_ID)
     for stale in (*root.glob("var/cache/apt/*.bin"), *root.glob("var/log/*.log"), *root.glob("boot/*.old")):
         stale.unlink()
 
@@ -349,18 +346,12 @@ def _write(file: Path, text: str) -> None:
 
 
 def _in_namespaces(script: str, *arguments: str) -> None:
-    """Run a script that sees this machine's files and nothing else of it: no network, no processes, no mounts."""
-    argv = [
-        "unshare",
-        "--fork",
-        "--pid",
-        "--mount",
-        "--propagation=private",
-        "--uts",
-        "--ipc",
-        "--net",
-        "--kill-child=KILL",
-    ]
+    """Run a script that sees this machine's files and nothing else of it: no network, no processes, no mounts.
+
+    It ends with this process, whatever ends that.
+    """
+    argv = ["setpriv", "--pdeathsig=KILL", "unshare", "--fork", "--pid", "--mount", "--propagation=private"]
+    argv += ["--uts", "--ipc", "--net", "--kill-child=KILL"]
     _step([*argv, "sh", "-c", script, "sh", *arguments], "installing the box's packages")
 
 

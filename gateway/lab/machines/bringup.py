@@ -113,6 +113,9 @@ async def down(progress: Progress) -> bool:
     Raises:
         LabError: something would not go; running it again is safe.
     """
+    if vagrant.SCRIPT.exists() and not hypervisor.NAMESPACE.exists():
+        # Vagrant's own list of machines is the user's, in such a case.
+        await vagrant.vagrant("destroy", "--force", timeout_s=vagrant.DESTROY_S_MAX, check=False)
     existed = await hypervisor.stop()
     if needs.has_systemd() and needs.libvirt_answers(hypervisor.SYSTEM_URI):
         system = Hypervisor(uri=hypervisor.SYSTEM_URI, entering=(), own=False)
