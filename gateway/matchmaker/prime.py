@@ -26,8 +26,8 @@ from gateway.matchmaker import census
 from gateway.matchmaker.census import Ad, Census, Comparison, Key
 from gateway.matchmaker.condor import ToolFailed, run_tool
 
-# A census: 20 ms of a small pool, 1 s of 10,000 slots; 4 to 9 s in a guest without hardware virtualisation, whose standbys
-# would never be warm if it were given up before.
+# A census: 20 ms of a small pool, 1 s of 10,000 slots; 4 to 9 s in a guest without hardware virtualisation, whose
+# standbys would never be warm if it were given up before.
 QUERY_MS = 15_000
 ASK_MS = 3_000  # one daemon: 15 ms; one that does not answer must not hold the others up for longer
 ASKED_AT_ONCE = 4  # tools running at the same time: a manager has other things to do
