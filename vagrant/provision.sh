@@ -9,7 +9,7 @@
 #   LAB_PAYLOAD             a tar file with condor-gateway.deb, gateway.cfg, cluster.key, POOL, ssh_key.pub, and for
 #                           hosts without a gateway submit.config and execute.config; compiled.tar where there is one
 #   LAB_INTERFACE           where the private network is (the machine's second interface)
-#   LAB_HEARTBEAT, LAB_LEASE, LAB_CHECK   if not empty: in place of what gateway.cfg says
+#   LAB_HEARTBEAT, LAB_LEASE, LAB_CHECK, LAB_FALL   if not empty: in place of what gateway.cfg says
 #   LAB_SLOTS               job slots of an execute host (4)
 #   LAB_CYCLE               seconds from one negotiation to the next (1)
 set -eu
@@ -28,15 +28,17 @@ runs_gateway() { is gateway || is manager || is witness; }
 runs_condor() { is manager || is submit || is execute; }
 
 second_interface() {
-    for path in /sys/class/net/*; do
-        name=${path##*/}
-        case $name in lo | docker* | veth*) continue ;; esac
-        # Vagrant's own comes first and has an address; the private one has none, or the one that it shall have.
-        if ip -4 -o address show dev "$name" | grep -qv " $LAB_ADDRESS/"; then continue; fi
-        echo "$name"
-        return
-    done
-    fail "there is no second interface: what does 'ip link' show?"
+    # Vagrant's own comes first and has an address; the private one has what it shall have, or none.
+    ip -4 -o address show | awk -v address="$LAB_ADDRESS" 'index($4, address "/") == 1 { print $2; exit }' >"$work/found"
+    if [ ! -s "$work/found" ]; then
+        for path in /sys/class/net/*; do
+            name=${path##*/}
+            case $name in lo | docker* | veth*) continue ;; esac
+            ip -4 -o address show dev "$name" | grep -q . || echo "$name" >>"$work/found"
+        done
+    fi
+    [ -s "$work/found" ] || fail "there is no second interface: what does 'ip link' show?"
+    head -n 1 "$work/found"
 }
 
 set_name() {
@@ -87,7 +89,7 @@ write_gateway() {
     known=" $(for host in $LAB_HOSTS; do printf '%s ' "${host%%=*}"; done)"
     mkdir -p /etc/condor-gateway
     awk -v known="$known" -v interface="$interface" -v heartbeat="${LAB_HEARTBEAT:-}" -v lease="${LAB_LEASE:-}" \
-        -v check="${LAB_CHECK:-}" '
+        -v check="${LAB_CHECK:-}" -v fall="${LAB_FALL:-}" '
         function is_known(name) { return index(known, " " name " ") > 0 }
         ($1 == "peer" || $1 == "server") && !is_known($2) { next }
         $1 == "holder" {
@@ -100,6 +102,7 @@ write_gateway() {
         $1 == "lease" && lease != "" { print "    lease " lease; next }
         { sub(/dev eth0/, "dev " interface) }
         / check inter / && check != "" { sub(/inter [^ ]+/, "inter " check) }
+        / fall / && fall != "" { sub(/fall [^ ]+/, "fall " fall) }
         { print }' "$work/gateway.cfg" >$config
     install -m 0600 "$work/cluster.key" /etc/condor-gateway/cluster.key
 }

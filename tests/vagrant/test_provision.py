@@ -27,6 +27,7 @@ TOLD = {
     "LAB_HEARTBEAT": "100ms",
     "LAB_LEASE": "1s",
     "LAB_CHECK": "500ms",
+    "LAB_FALL": "5",
     "LAB_SLOTS": "2",
 }
 
@@ -72,7 +73,7 @@ def test_the_gateways_file_is_the_example_fitted_to_the_lab(machine: Machine):
     text = machine.run("cat", "/etc/condor-gateway/gateway.cfg")
     said = {" ".join(line.split()) for line in text.splitlines()}
     assert {"heartbeat 100ms", "lease 1s", "holder cm1", "ip 10.77.0.100/32 dev port1"} <= said
-    assert "default-server check inter 500ms fall 3 rise 2" in said
+    assert "default-server check inter 500ms fall 5 rise 2" in said
     assert not [line for line in said if line.startswith(("peer cm2", "peer w1", "server cm2"))], "who is not up"
 
 
