@@ -42,6 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     flow_s_max: float  # from a fault until a job that was submitted after it runs
     healthy_s_max: float  # until a pool that was mended is well
     lease_s: float  # at the end of which a leader that hears nobody has stopped
+    look_s: float  # between two looks at the pool: a question costs a slow guest a second of its processor
 
 
 class Pool(Protocol):

@@ -16,7 +16,7 @@ from gateway.lab.machines.contract import EXECUTE, GATEWAY, MANAGER, SUBMIT, Lim
 from gateway.lab.pool import EXEC_S_MAX, Lab
 from gateway.lab.topology import SWITCH, USERS, Kind
 
-LIMITS = Limits(flow_s_max=15.0, healthy_s_max=120.0, lease_s=0.3)
+LIMITS = Limits(flow_s_max=15.0, healthy_s_max=120.0, lease_s=0.3, look_s=1.0)
 STOPPED_S_MAX = 10.0
 
 _ROLES = {Kind.MANAGER: MANAGER, Kind.GATEWAY: GATEWAY, Kind.SUBMIT: SUBMIT, Kind.EXECUTE: EXECUTE}

@@ -26,8 +26,8 @@ Progress = Callable[[str], None]
 
 # Without KVM a guest stands still for a quarter of a second at any time, and starts a program in seconds.
 LIMITS = {
-    "tcg": Limits(flow_s_max=15.0, healthy_s_max=240.0, lease_s=3.0),
-    "kvm": Limits(flow_s_max=4.0, healthy_s_max=120.0, lease_s=0.3),
+    "tcg": Limits(flow_s_max=15.0, healthy_s_max=240.0, lease_s=3.0, look_s=3.0),
+    "kvm": Limits(flow_s_max=4.0, healthy_s_max=120.0, lease_s=0.3, look_s=1.0),
 }
 EXEC_S_MAX = 60.0
 STATUS_S_MAX = 15.0

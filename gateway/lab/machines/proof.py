@@ -17,7 +17,6 @@ from gateway.lab.measure.view import cluster_view
 
 Progress = Callable[[str], None]
 
-LOOK_S = 1.0
 QUESTION_S_MAX = 20.0
 
 
@@ -82,7 +81,7 @@ class Prover:
             said = await documents(self._pool)
             against = objections(said) or await self._unseen()
             if not against and jobs is not None and jobs.started() == started:
-                against = [f"no job has begun to run: {'; '.join(jobs.load.failures[-1:]) or 'nobody knows why'}"]
+                against = ["; ".join(("no job has begun to run yet", *jobs.load.failures[-1:]))]
             if not against:
                 return said
             text = "; ".join(against)
@@ -91,7 +90,7 @@ class Prover:
             if text != spoken:
                 self._say(f"waiting: {text}")
             spoken = text
-            await trio.sleep(LOOK_S)
+            await trio.sleep(self._pool.limits.look_s)
 
     async def _unseen(self) -> list[str]:
         """Return what of the pool a user does not see through the address."""
