@@ -135,6 +135,8 @@ class History:
 
     def took(self, event: Event) -> None:
         """An event is about to be taken by the core."""
+        if type(event) is MessageReceived and type(event.message) is not Resignation:
+            return  # a heartbeat or an answer, as nearly all are
         match event:
             case MessageReceived(sender, Resignation(election, term, reason)) if election in self._courses:
                 self._courses[election].resigned(boot_ms(), sender, term, reason)

@@ -37,6 +37,9 @@ class ProbeFailed(Exception):  # noqa: N818 (an outcome, not an error of this pr
         self.detail = detail
 
 
+_REQUESTS = {shared_port: query_instance_request(shared_port=shared_port) for shared_port in (False, True)}
+
+
 class Exchange:
     """One question to the collector at `endpoint`, on a socket that never waits. Who has it waits, with a deadline.
 
@@ -56,7 +59,7 @@ class Exchange:
         except OSError as error:  # no descriptor is left
             raise ProbeFailed(_reason(error), f"{endpoint}: {error.strerror}") from None
         self._refusal = self._socket.connect_ex((endpoint.host, endpoint.port))
-        self._request = memoryview(query_instance_request(shared_port=shared_port))
+        self._request = memoryview(_REQUESTS[shared_port])
         self._answer = b""
 
     def fileno(self) -> int:
@@ -86,8 +89,10 @@ class Exchange:
     def _advance(self) -> str | None:
         if self._refusal not in (0, errno.EINPROGRESS):
             raise OSError(self._refusal, os.strerror(self._refusal))
-        while self._request:  # a host's own collector has accepted already, whatever connect said
-            self._request = self._request[self._socket.send(self._request, socket.MSG_NOSIGNAL) :]
+        if self._request:
+            while self._request:  # a host's own collector has accepted already, whatever connect said
+                self._request = self._request[self._socket.send(self._request, socket.MSG_NOSIGNAL) :]
+            return None  # no collector answers in that moment: to look costs more than to wait
         while len(self._answer) < ANSWER_BYTES_MAX:
             received = self._socket.recv(ANSWER_BYTES_MAX)
             if not received:
