@@ -104,6 +104,10 @@ write_gateway() {
         / check inter / && check != "" { sub(/inter [^ ]+/, "inter " check) }
         / fall / && fall != "" { sub(/fall [^ ]+/, "fall " fall) }
         { print }' "$work/gateway.cfg" >$config
+    # Two voters can't tell a dead neighbour from a cut cable, and the file must say what they do then.
+    if [ "$(grep -c '^ *peer ' $config)" = 2 ] && ! grep -q '^ *on-partition ' $config; then
+        sed -i '/^ *lease /a\    on-partition hold' $config
+    fi
     install -m 0600 "$work/cluster.key" /etc/condor-gateway/cluster.key
 }
 
