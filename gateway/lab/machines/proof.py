@@ -3,6 +3,7 @@
 Nothing is broken in a pool that is not proven well, and nothing is said of a fault that came before the proof.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -76,10 +77,16 @@ class Prover:
             Unwell: not within `within_s`.
         """
         began, spoken = time.time(), ""
+        nudged = jobs is not None  # a pool that has just been brought up, and no other
         started = None if jobs is None else jobs.started()
         while True:  # ends with a pool that is well, or at the limit
             said = await documents(self._pool)
-            against = objections(said) or await self._unseen()
+            against = objections(said)
+            if not against:
+                if not nudged:
+                    await self._nudge()
+                    nudged = True
+                against = await self._unseen()
             if not against and jobs is not None and jobs.started() == started:
                 against = ["; ".join(("no job has begun to run yet", *jobs.load.failures[-1:]))]
             if not against:
@@ -91,6 +98,12 @@ class Prover:
                 self._say(f"waiting: {text}")
             spoken = text
             await trio.sleep(self._pool.limits.look_s)
+
+    async def _nudge(self) -> None:
+        """Have every host send its ads: who was up before the managers were sends them again after five minutes."""
+        for name in sorted({*names_of(self._pool, EXECUTE), *names_of(self._pool, SUBMIT)}):
+            with contextlib.suppress(LabError):
+                await self._pool.exec(name, ["condor_reconfig"], timeout_s=QUESTION_S_MAX)
 
     async def _unseen(self) -> list[str]:
         """Return what of the pool a user does not see through the address."""
