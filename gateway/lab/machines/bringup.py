@@ -25,10 +25,16 @@ BUILD = "build"
 async def up(progress: Progress) -> Inventory:
     """Bring the machines up as the environment says, provisioned, and leave them running.
 
-    What of it was there before is used. Raises:
-        LabError: something lacks, or did not work; what is up then stays up, to be looked at.
+    Those that are up already are left as they are; what an interrupted bring-up has left is taken away first.
+
+    Raises:
+        LabError: something lacks or did not work, and what is up then stays up, to be looked at; or others are up.
     """
     wanted = plan(os.environ)
+    if found := await _present(wanted):
+        progress("the machines are up already")
+        return found
+    await down(progress)
     if wanted.provider == "virtualbox":
         raise LabError(
             "with virtualbox run 'make vagrant-payload' and then 'vagrant up --provider virtualbox' in vagrant/: "
@@ -49,6 +55,26 @@ async def up(progress: Progress) -> Inventory:
     found = await vagrant.inventory(wanted, running, accelerator)
     inventory.write(found)
     progress("the machines are up")
+    return found
+
+
+async def _present(wanted: Plan) -> Inventory | None:
+    """Return what is up where all of it is; None: nothing, or not all."""
+    try:
+        found = inventory.read()
+    except LabError:
+        return None
+    running = Hypervisor(
+        uri=found.environment["LIBVIRT_DEFAULT_URI"], entering=found.entering, own=bool(found.entering)
+    )
+    if not await hypervisor.answers(running):
+        return None
+    up = set((await virsh(running, "list", "--name")).split())
+    if not {machine.domain for machine in found.machines} <= up:
+        return None
+    names = [machine.name for machine in found.machines]
+    if names != [machine.name for machine in wanted.machines]:
+        raise LabError(f"other machines are up, {', '.join(names)}: 'make vagrant-down' takes them away")
     return found
 
 
