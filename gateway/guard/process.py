@@ -72,6 +72,18 @@ def collect(pid: int) -> int | None:
     return posix.waitstatus_to_exitcode(status) if found else None
 
 
+def collect_ended(pid: int) -> int:
+    """Return the status of a child that has ended; where a tracer of it (strace, gdb) keeps that, SIGTERM's.
+
+    Such a child is collected once the tracer has let it go.
+    """
+    status = collect(pid)
+    if status is None:
+        _abandoned.append(pid)
+        return -int(_signal.SIGTERM)
+    return status
+
+
 def abandon(pid: int) -> None:
     """Kill our child, and do not wait for its end: a hung disk may hold it for ever."""
     posix.kill(pid, _signal.SIGKILL)  # not waited for: the number is still its own

@@ -190,8 +190,7 @@ class Guard:
         self._unwatch(control.link.fileno())
         self._unwatch(control.pidfd)
         control.close()
-        status = process.collect(control.pid)
-        assert status is not None, "a pidfd is readable when its process has ended"
+        status = process.collect_ended(control.pid)
         self._lates += control.lates
         self._decide(control, status, now_ms)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,6 +150,30 @@ def test_control_that_dies_is_started_again_and_told_why(guard: Start) -> None:
         ("guard.control-ended", f"pid {first}, status -9")
     ]
     assert running.ready() != first
+
+
+TRACE = """\
+import ctypes, sys, time
+PTRACE_SEIZE = 0x4206
+seized = ctypes.CDLL(None, use_errno=True).ptrace(PTRACE_SEIZE, int(sys.argv[1]), None, None)
+print(seized, flush=True)
+time.sleep(60)
+"""
+
+
+def test_control_that_dies_while_an_operator_traces_it_is_started_again(guard: Start) -> None:
+    """Its status is the tracer's to take first: strace and gdb do so late, or never."""
+    running = guard()
+    first = running.ready()
+    with subprocess.Popen([sys.executable, "-c", TRACE, str(first)], stdout=subprocess.PIPE) as tracer:
+        try:
+            assert tracer.stdout.readline() == b"0\n"
+            os.kill(first, signal.SIGKILL)
+            assert running.report()["restarts"] == 1
+            assert running.ready() != first
+        finally:
+            tracer.kill()
+    assert wait_until(lambda: not Path(f"/proc/{first}").exists()), "collected once it is let go"
 
 
 def test_control_that_dies_young_again_and_again_is_started_ever_later(guard: Start) -> None:
