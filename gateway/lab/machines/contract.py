@@ -42,6 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     flow_s_max: float  # from a fault until a job that was submitted after it runs
     healthy_s_max: float  # until a pool that was mended is well
     lease_s: float  # at the end of which a leader that hears nobody has stopped
+    feeder_slots: int  # of each execute host, that jobs are running on all the time
     look_s: float  # between two looks at the pool: a question costs a slow guest a second of its processor
 
 
@@ -87,10 +88,16 @@ class Pool(Protocol):
         """Give it back."""
 
     async def freeze(self, host: str) -> float:
-        """Stop a host where it stands."""
+        """Stop a host where it stands, while its clock goes on."""
 
     async def thaw(self, host: str) -> float:
         """Let it go on; the time returned is that *before* its first instruction."""
+
+    async def suspend(self, host: str) -> float:
+        """Stop a host with its clocks, where it has its own."""
+
+    async def resume(self, host: str) -> float:
+        """Let a suspended host go on; the time returned is that *before* its first instruction."""
 
     async def link_down(self, host: str) -> float:
         """Pull the cable."""

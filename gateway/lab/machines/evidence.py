@@ -115,6 +115,17 @@ def silent(frames: Iterable[Frame], node: str, since: float, until: float, check
     return Check(name=check, good=not sent, text=text)
 
 
+def soon_silent(frames: Iterable[Frame], node: str, since: float, until: float, within_s: float, check: str) -> Check:
+    """Check that a host whose clocks stood still soon sends nothing more in the name of the address."""
+    sent = [one for one in frames if one.node == node and since <= one.at < until]
+    late = [one for one in sent if one.at >= since + within_s]
+    last = max((one.at - since for one in sent), default=0.0)
+    text = f"{node} sent {len(sent)} frames" + (
+        f", the last after {last:.2f} s" if sent else f" in {until - since:.0f} s"
+    )
+    return Check(name=check, good=not late, text=text)
+
+
 def left_it(frames: Sequence[Frame], old: str, since: float, until: float) -> Check:
     """Check that an old holder sent nothing after the first announcement of another one."""
     taken = [one.at for one in frames if one.node != old and one.kind == "arp" and since <= one.at < until]

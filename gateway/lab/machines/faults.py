@@ -6,9 +6,11 @@ Cables and machines by virsh; partitions by one nftables table of family bridge 
 import json
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import trio
 
+from gateway.lab import process
 from gateway.lab.errors import LabError
 from gateway.lab.machines.contract import Port
 from gateway.lab.machines.inventory import PREFIX, Inventory, Machine
@@ -68,6 +70,20 @@ class Hands:
     async def mend(self) -> None:
         """Carry every frame again."""
         await self._filter(mending())
+
+    def signal(self, host: str, number: int) -> None:
+        """Send a signal to the QEMU of a host.
+
+        Raises:
+            LabError: the host is off.
+        """
+        mark = f"guest={self.domain(host)},"
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal() and mark in process.command_line(int(folder.name)):
+                found = process.find(int(folder.name))
+                if found is not None and mark in process.command_line(found.pid) and process.send(found, number):
+                    return
+        raise LabError(f"{host!r} is off: no QEMU runs it")
 
     def domain(self, host: str) -> str:
         """Return libvirt's name of a host.

@@ -12,13 +12,12 @@ from collections.abc import AsyncIterator
 import trio
 
 from gateway.lab.errors import LabError
-from gateway.lab.machines.contract import SUBMIT, Pool, names_of
+from gateway.lab.machines.contract import EXECUTE, SUBMIT, Pool, names_of
 from gateway.lab.measure.ledger import Job
 from gateway.lab.measure.load import QUIETLY, Load
 
-FEEDER_SLOTS = 2  # kept busy: two slots of six seconds a job are twenty starts a minute, which a slow guest can bear
 FEEDER_SECONDS = (9, 12, 10, 8, 11)
-FEEDER_REQUIREMENTS = "SlotID =!= 1"
+FEEDER_REQUIREMENTS = "SlotID > 1 && SlotID <= {last}"
 LOOK_S = 0.1
 SUBMIT_S_MAX = 45.0
 SETTLE_S = 1.0  # between the answer of condor_q and the last line of a log that is followed
@@ -42,6 +41,7 @@ class Jobs:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        slots = pool.limits.feeder_slots
         self.host = names_of(pool, SUBMIT)[0]
         self.user = pool.users[0]
         self._mark = f"scenarios-{os.getpid()}"
@@ -50,9 +50,9 @@ class Jobs:
             self._mark,
             host=self.host,
             users=(self.user,),
-            slots=FEEDER_SLOTS,
+            slots=slots * len(names_of(pool, EXECUTE)),
             seconds=FEEDER_SECONDS,
-            requirements=FEEDER_REQUIREMENTS,
+            requirements=FEEDER_REQUIREMENTS.format(last=1 + slots),
         )
         self._known: set[Job] = set()  # lost before: each job is lost once
         self._log = f"/home/{self.user}/measure-{self._mark}.log"  # as `Load` names it

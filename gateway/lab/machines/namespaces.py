@@ -16,7 +16,7 @@ from gateway.lab.machines.contract import EXECUTE, GATEWAY, MANAGER, SUBMIT, Lim
 from gateway.lab.pool import EXEC_S_MAX, Lab
 from gateway.lab.topology import SWITCH, USERS, Kind
 
-LIMITS = Limits(flow_s_max=15.0, healthy_s_max=120.0, lease_s=0.3, look_s=1.0)
+LIMITS = Limits(flow_s_max=15.0, healthy_s_max=120.0, lease_s=0.3, feeder_slots=3, look_s=1.0)
 STOPPED_S_MAX = 10.0
 
 _ROLES = {Kind.MANAGER: MANAGER, Kind.GATEWAY: GATEWAY, Kind.SUBMIT: SUBMIT, Kind.EXECUTE: EXECUTE}
@@ -83,6 +83,14 @@ class NamespacePool:
     async def thaw(self, host: str) -> float:
         """SIGCONT."""
         return await self._lab.thaw(host)
+
+    async def suspend(self, host: str) -> float:
+        """Do what `freeze` does: the host's clock is this machine's."""
+        return await self.freeze(host)
+
+    async def resume(self, host: str) -> float:
+        """Do what `thaw` does."""
+        return await self.thaw(host)
 
     async def link_down(self, host: str) -> float:
         """Pull the cable."""

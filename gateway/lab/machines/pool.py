@@ -4,6 +4,7 @@ What is up is asked of libvirt and of the machines each time; nothing is remembe
 """
 
 import contextlib
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -26,8 +27,8 @@ Progress = Callable[[str], None]
 
 # Without KVM a guest stands still for a quarter of a second at any time, and starts a program in seconds.
 LIMITS = {
-    "tcg": Limits(flow_s_max=15.0, healthy_s_max=240.0, lease_s=3.0, look_s=3.0),
-    "kvm": Limits(flow_s_max=4.0, healthy_s_max=120.0, lease_s=0.3, look_s=1.0),
+    "tcg": Limits(flow_s_max=15.0, healthy_s_max=240.0, lease_s=3.0, feeder_slots=1, look_s=3.0),
+    "kvm": Limits(flow_s_max=4.0, healthy_s_max=120.0, lease_s=0.3, feeder_slots=3, look_s=1.0),
 }
 EXEC_S_MAX = 60.0
 STATUS_S_MAX = 15.0
@@ -139,12 +140,24 @@ class MachinePool:
         return time.time()
 
     async def freeze(self, host: str) -> float:
+        """Stop a machine's QEMU where it stands. What is sent to the machine waits, and its clock goes on."""
+        moment = time.time()
+        self._hands.signal(host, signal.SIGSTOP)
+        return moment
+
+    async def thaw(self, host: str) -> float:
+        """Let its QEMU go on; return the time before that."""
+        moment = time.time()
+        self._hands.signal(host, signal.SIGCONT)
+        return moment
+
+    async def suspend(self, host: str) -> float:
         """Suspend a machine: its processors and its clocks stand still, what is sent to it waits."""
         moment = time.time()
         await self._hands.virsh("suspend", self._hands.domain(host))
         return moment
 
-    async def thaw(self, host: str) -> float:
+    async def resume(self, host: str) -> float:
         """Let a machine go on; return the time before that."""
         moment = time.time()
         await self._hands.virsh("resume", self._hands.domain(host))

@@ -23,7 +23,10 @@ from gateway.lab.machines.watch import Watch
 Progress = Callable[[str], None]
 
 FLOW_S_MAX = 60.0  # how long a timed job is waited for, whatever the bound
-FROZEN_LEASES = 1.5  # how long a host is suspended, at least; and two seconds
+FROZEN_LEASES = 1.5  # how long a host stands still, at least; and two seconds
+# A host that was suspended with its clocks can't know of it before it has heard the others: what waits in its queue
+# comes before that. It must give up at the first word of them.
+SUSPENDED_S_MAX = 1.0
 AFTER_THAW_S = 6.0  # how long an old owner is watched
 SILENT_AFTER_S = 1.0  # after the end of its lease a leader that is cut off sends nothing more
 MEND_S_MAX = 240.0
@@ -132,22 +135,36 @@ async def _power_off(run: Run, victim: str) -> None:
         run.judged_later(lambda: evidence.left_it(run.watch.frames, victim, fault, until))
 
 
+async def _freeze(run: Run, victim: str) -> None:
+    """Stop a host for longer than its lease, while its clock goes on: it may send nothing after that."""
+    since, until = await _stand_still(run, victim, run.pool.freeze, run.pool.thaw)
+    run.judged_later(
+        lambda: evidence.silent(run.watch.frames, victim, since, until, "frozen owner silent after it goes on")
+    )
+
+
 async def _suspend(run: Run, victim: str) -> None:
-    """Suspend a host for longer than its lease, and let it go on."""
+    """Suspend a host for longer than its lease, with its clocks: it finds its lease as it left it."""
+    since, until = await _stand_still(run, victim, run.pool.suspend, run.pool.resume)
+    name = f"suspended owner silent within {SUSPENDED_S_MAX:g} s"
+    if victim == run.holder:
+        run.judged_later(lambda: evidence.soon_silent(run.watch.frames, victim, since, until, SUSPENDED_S_MAX, name))
+
+
+async def _stand_still(
+    run: Run, victim: str, stop: Callable[[str], Awaitable[float]], go_on: Callable[[str], Awaitable[float]]
+) -> tuple[float, float]:
+    """Have a host stand still for longer than its lease; return when it went on, and until when it was watched."""
     run.victim = victim
-    async with Mended(run, lambda: run.pool.thaw(victim), f"{victim} goes on") as mended:
-        run.say(f"{victim} is suspended")
-        fault = await run.pool.freeze(victim)
+    async with Mended(run, lambda: go_on(victim), f"{victim} goes on") as mended:
+        run.say(f"{victim} stands still")
+        fault = await stop(victim)
         await run.flow(fault)
         enough = fault + FROZEN_LEASES * run.pool.limits.lease_s + 2.0
         await trio.sleep(max(0.0, enough - time.time()))
         thawed = await mended.now()
     await trio.sleep(AFTER_THAW_S)
-    until = time.time()
-    held = "suspended owner" if victim == run.holder else "suspended manager"
-    run.judged_later(
-        lambda: evidence.silent(run.watch.frames, victim, thawed, until, f"{held} silent after it goes on")
-    )
+    return thawed, time.time()
 
 
 async def _cut(run: Run, victim: str) -> None:
@@ -185,7 +202,8 @@ async def _switchover(run: Run) -> None:
         handed.append(f"{answer.get('from')} -> {answer.get('to')}")
         # From the answer on: what the command takes to start is no fault.
         await run.flow(time.time() if moved else at)
-        await run.well_again()
+        if kind == MATCHMAKER:
+            await run.well_again()
     run.victim = ", ".join(handed)
 
 
@@ -248,8 +266,11 @@ SCENARIOS = {
     one.name: one
     for one in (
         Scenario("manager-cut", "the elected manager's cable is pulled", _leader(_cut)),
-        Scenario("manager-suspend", "the elected manager is suspended, and goes on", _leader(_suspend)),
-        Scenario("owner-suspend", "the holder of the address is suspended, and goes on", _holder(_suspend)),
+        Scenario("manager-suspend", "the elected manager is suspended with its clocks, and goes on", _leader(_suspend)),
+        Scenario("owner-freeze", "the holder of the address stands still while its clock goes on", _holder(_freeze)),
+        Scenario(
+            "owner-suspend", "the holder of the address is suspended with its clocks, and goes on", _holder(_suspend)
+        ),
         Scenario("partition-heal", "the leaders are cut off from all others, and the network heals", _partition),
         Scenario("switchover", "matchmaker and address are handed over in good order", _switchover),
         Scenario("manager-poweroff", "the elected manager's power is cut", _leader(_power_off)),

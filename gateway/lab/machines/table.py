@@ -17,7 +17,7 @@ _HEADS = (
     "",
 )
 _NUMBERS = frozenset({2, 8})
-_SILENCES = ("suspended", "old holder silent", "minority silent")
+_SILENCES = ("frozen", "suspended", "old holder silent", "minority silent")
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
