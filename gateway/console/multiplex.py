@@ -217,12 +217,12 @@ class Asker:
     ) -> AsyncIterator[trio.MemoryReceiveChannel[dict[str, Any]]]:
         number, self._next = self._next, self._next + 1
         sending, answers = trio.open_memory_channel[dict[str, Any]](waiting_max)
-        if self._gone:
-            sending.close()
-        else:
-            self._waiting[number] = sending
-            await self._writer.say({"id": number, "level": level.name.lower(), "request": request})
         try:
+            if self._gone:
+                sending.close()
+            else:
+                self._waiting[number] = sending
+                await self._writer.say({"id": number, "level": level.name.lower(), "request": request})
             yield answers
         finally:
             if number in self._waiting:  # not answered to the end

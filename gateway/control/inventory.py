@@ -17,7 +17,7 @@ from gateway.matchmaker import census
 from gateway.matchmaker.census import Ad, Census, Key
 from gateway.matchmaker.condor import ToolFailed, run_tool
 from gateway.matchmaker.invalidate import LIFETIME_S, Withdrawals, invalidate
-from gateway.matchmaker.prime import QUERY_MS, ask_for_updates, needed
+from gateway.matchmaker.prime import QUERY_MS, ask_for_updates, needed, take_ours
 from gateway.matchmaker.probe import ProbeFailed, collector_instance
 
 # One collector's census, measured on one of two shared cores: condor_status 24 ms and ours 2 ms of CPU at 110 ads,
@@ -136,7 +136,7 @@ class Inventory:
         """Take one look at the leader, then at each standby. The leader first: what comes between is no lack."""
         instance = await self._instance()
         now_s = time.time()
-        ours = await census.take(self._own, timeout_ms=QUERY_MS)
+        ours, limit_ms = await take_ours(self._own)
         if await self._instance() != instance:
             return  # restarted meanwhile: which of the two did we count?
         await trio.to_thread.run_sync(self._withdrawals.look, instance, ours, now_s)
@@ -144,13 +144,13 @@ class Inventory:
         self._ads, self._at_ms = census.count_kinds(ours), boot_ms()
         for server in standbys:  # one after the other: this host has other things to do
             try:
-                await self._look_at(server, ours)
+                await self._look_at(server, ours, limit_ms)
             except ToolFailed as failure:  # dead or hung: its heartbeats tell sooner
                 self.failed_total += 1
                 self._log.info("standby.census-failed", standby=server.name, reason=str(failure))
 
-    async def _look_at(self, server: Server, ours: Census) -> None:
-        theirs = await census.take(server.endpoint, timeout_ms=QUERY_MS)
+    async def _look_at(self, server: Server, ours: Census, limit_ms: int) -> None:
+        theirs = await census.take(server.endpoint, timeout_ms=limit_ms)
         host, now_s = server.endpoint.host, time.time()
         found, doomed = await trio.to_thread.run_sync(self._compare, ours, theirs, host, now_s)
         self._looks[server.name] = Look(

@@ -29,6 +29,9 @@ from gateway.matchmaker.condor import ToolFailed, run_tool
 # A census: 20 ms of a small pool, 1 s of 10,000 slots; 4 to 9 s in a guest without hardware virtualisation, whose
 # standbys would never be warm if it were given up before.
 QUERY_MS = 15_000
+# A standby's may take three times as long as ours took just now, and this long in any case: one that hangs must not
+# keep the others cold.
+STANDBY_QUERY_MS_MIN = 3_000
 ASK_MS = 3_000  # one daemon: 15 ms; one that does not answer must not hold the others up for longer
 ASKED_AT_ONCE = 4  # tools running at the same time: a manager has other things to do
 POLL_MS = 700  # between two looks: a census costs 20 ms of CPU for each collector
@@ -100,14 +103,15 @@ async def prime(leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_m
     before: Census = {}
     while True:
         rounds += 1
-        ours = await census.take(leader, timeout_ms=QUERY_MS)
+        ours, limit_ms = await take_ours(leader)
         first = ours if first is None else first
-        state = await _compare_all(ours, standbys)
+        state = await _compare_all(ours, standbys, limit_ms)
         comparisons = {name: found for name, found in state.items() if isinstance(found, Comparison)}
         jobless = jobless_submitters(first, before, ours)
         before = ours
         lacking = frozenset[Key]().union(*map(needed, comparisons.values())) - jobless
-        late = trio.current_time() - started >= timeout_ms / 1000
+        # Where looking alone takes that long, they are asked all the same, once.
+        late = rounds > 1 and trio.current_time() - started >= timeout_ms / 1000
         if late or not lacking:  # an unreachable standby is not waited for: it is primed when it is back
             break
         await asking.ask({key: ours[key] for key in lacking})
@@ -144,7 +148,7 @@ async def refresh(collector: Endpoint, *, timeout_ms: int) -> RefreshReport:
     before = {key: ad for key, ad in before.items() if _must_be_heard(key, asked_anyway)}
     silent = dict(before)
     rounds = 0
-    while silent and trio.current_time() - started < timeout_ms / 1000:
+    while silent and (not rounds or trio.current_time() - started < timeout_ms / 1000):
         rounds += 1
         await asking.ask(silent)
         await trio.sleep(POLL_MS / 1000)
@@ -263,12 +267,30 @@ class _Asking:
         return due
 
 
-async def _compare_all(ours: Census, standbys: Mapping[str, Endpoint]) -> dict[str, Comparison | ToolFailed]:
+async def take_ours(leader: Endpoint) -> tuple[Census, int]:
+    """Return what this host's own collector holds, and how many milliseconds a standby's may take to say the same.
+
+    Raises:
+        ToolFailed: no answer within QUERY_MS.
+    """
+    started = trio.current_time()
+    ours = await census.take(leader, timeout_ms=QUERY_MS)
+    return ours, standby_limit_ms(round((trio.current_time() - started) * 1000))
+
+
+def standby_limit_ms(ours_took_ms: int) -> int:
+    """Return how long a standby's census may take, by how long ours took."""
+    return min(max(3 * ours_took_ms, STANDBY_QUERY_MS_MIN), QUERY_MS)
+
+
+async def _compare_all(
+    ours: Census, standbys: Mapping[str, Endpoint], limit_ms: int
+) -> dict[str, Comparison | ToolFailed]:
     found: dict[str, Comparison | ToolFailed] = {}
 
     async def look(name: str, collector: Endpoint) -> None:
         try:
-            found[name] = census.compare(ours, await census.take(collector, timeout_ms=QUERY_MS))
+            found[name] = census.compare(ours, await census.take(collector, timeout_ms=limit_ms))
         except ToolFailed as error:
             found[name] = error
 

@@ -199,6 +199,8 @@ class Relay:
 
     async def run_once(self, on_start: Callable[[], None]) -> tuple[int, str]:
         """Run one process to its end; return its status, and the reason where it could not be started."""
+        # One that is adopted has said its first words to whoever had it before.
+        silence_ms_max = SILENCE_MS_MAX if self._adopted else FIRST_MS_MAX
         ours, child = self._adopted or self._start()
         self._adopted = None
         async with trio.open_nursery() as nursery:
@@ -212,7 +214,7 @@ class Relay:
                     self._tell(RelayStarted(pid=self.pid))
                     on_start()
                     nursery.start_soon(self._send_late, ours)
-                    await self._read_answers(ours)  # until it closes its end, or is silent for too long
+                    await self._read_answers(ours, silence_ms_max)  # until it closes its end, or is silent for too long
             finally:
                 self._socket = self.pid = None
                 ours.close()  # it ends by this, or else by SIGKILL; a copy elsewhere keeps it
@@ -245,9 +247,8 @@ class Relay:
             await trio.lowlevel.wait_writable(ours)
             self._send_unsent()
 
-    async def _read_answers(self, ours: socket.socket) -> None:
-        """Read until the process has closed its end, or has been silent for too long."""
-        silence_ms_max = FIRST_MS_MAX
+    async def _read_answers(self, ours: socket.socket, silence_ms_max: int) -> None:
+        """Read until the process has closed its end, or has been silent for too long: at first for `silence_ms_max`."""
         while True:
             with trio.move_on_after(silence_ms_max / 1000) as silence:
                 await trio.lowlevel.wait_readable(ours)

@@ -1,7 +1,12 @@
 """Priming: of all that a standby lacks, what it must get."""
 
+import pytest
+import trio
+
+from gateway.config.settings import Endpoint
 from gateway.matchmaker import prime
 from gateway.matchmaker.census import Ad, Comparison, Key
+from gateway.matchmaker.condor import ToolFailed
 
 SLOT, SCHEDD, SUBMITTER = Key("slot", "slot1@e"), Key("schedd", "s"), Key("submitter", "ann@p", "s")
 MASTER = Key("master", "e")
@@ -57,3 +62,51 @@ def test_user_is_waited_for_until_his_schedd_has_answered():
     first = pool(4, ann=2)
     assert prime.jobless_submitters(first, first, first) == set()
     assert prime.jobless_submitters(first, first, pool(5, ann=2)) == set(), "his ad may follow"
+
+
+LEADER, COLD, HUNG = (Endpoint(f"10.77.0.{number}", 9618) for number in (11, 12, 13))
+
+
+class Pool:
+    """Three collectors; one that is `cold` has the leader's ads once they have been asked for, and one never answers."""
+
+    def __init__(self, monkeypatch, look_s):
+        self.look_s = look_s
+        self.asked = 0
+        monkeypatch.setattr(prime.census, "take", self.take)
+        monkeypatch.setattr(prime, "ask_for_updates", self.ask)
+        monkeypatch.setattr(prime, "run_tool", self.no_submitters)
+
+    async def take(self, collector, *, timeout_ms):
+        with trio.move_on_after(timeout_ms / 1000):
+            await trio.sleep(float("inf") if collector == HUNG else self.look_s)
+            return ads(one=1 + self.asked) if collector == LEADER or self.asked else {}
+        raise ToolFailed("condor_status", "no answer")
+
+    async def ask(self, startds, schedds):
+        self.asked += len(startds)
+        return prime.AskReport(asked=len(startds), failed={})
+
+    async def no_submitters(self, *command, timeout_ms):
+        return ""
+
+
+async def test_a_standby_that_hangs_keeps_no_other_cold(monkeypatch, autojump_clock):
+    Pool(monkeypatch, 0.02)
+    report = await prime.prime(LEADER, {"cold": COLD, "hung": HUNG}, timeout_ms=12_000)
+    assert report.complete == {"cold": True, "hung": False}
+
+
+@pytest.mark.parametrize("look_s", [0.02, 9])
+async def test_a_standby_gets_warm_also_where_looking_alone_takes_longer_than_there_is(
+    monkeypatch, autojump_clock, look_s
+):
+    Pool(monkeypatch, look_s)
+    report = await prime.prime(LEADER, {"cold": COLD}, timeout_ms=12_000)
+    assert report.complete == {"cold": True}
+
+
+async def test_daemons_are_asked_to_send_their_ads_again_also_where_looking_takes_long(monkeypatch, autojump_clock):
+    pool = Pool(monkeypatch, 9)
+    report = await prime.refresh(LEADER, timeout_ms=8_000)
+    assert (pool.asked, report.silent) == (1, ())
