@@ -5,6 +5,7 @@ Cables and machines by virsh; partitions by one nftables table of family bridge 
 
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -49,8 +50,8 @@ class Hands:
         order = list(self._machines)
         return tuple(sorted(found, key=lambda port: order.index(port.node)))
 
-    async def cable(self, host: str, *, plugged: bool) -> None:
-        """Plug or pull the cable of a host's interface on the private network.
+    async def cable(self, host: str, *, plugged: bool) -> float:
+        """Plug or pull the cable of a host's interface on the private network; return the time just before that.
 
         Raises:
             LabError: it has none there, for it is off.
@@ -58,14 +59,18 @@ class Hands:
         macs = [port.mac for port in await self.ports() if port.node == host]
         if not macs:
             raise LabError(f"{host!r} is off: it has no cable")
+        moment = time.time()
         await self.virsh("domif-setlink", self.domain(host), macs[0], "up" if plugged else "down")
+        return moment
 
-    async def cut(self, half: Sequence[str]) -> None:
-        """Drop every frame between `half` and all others."""
+    async def cut(self, half: Sequence[str]) -> float:
+        """Drop every frame between `half` and all others; return the time just before that."""
         ports = await self.ports()
         inside = [port.name for port in ports if port.node in half]
         outside = [port.name for port in ports if port.node not in half]
+        moment = time.time()
         await self._filter(cutting(inside, outside))
+        return moment
 
     async def mend(self) -> None:
         """Carry every frame again."""

@@ -165,9 +165,7 @@ class MachinePool:
 
     async def link_down(self, host: str) -> float:
         """Pull a machine's cable: its interface loses carrier."""
-        moment = time.time()
-        await self._hands.cable(host, plugged=False)
-        return moment
+        return await self._hands.cable(host, plugged=False)
 
     async def link_up(self, host: str) -> float:
         """Plug it in."""
@@ -176,9 +174,7 @@ class MachinePool:
 
     async def partition(self, half: Sequence[str] = ()) -> float:
         """Drop every frame between some machines and the others, on the private network."""
-        moment = time.time()
-        await self._hands.cut(half)
-        return moment
+        return await self._hands.cut(half)
 
     async def mend(self) -> float:
         """Carry every frame again."""
