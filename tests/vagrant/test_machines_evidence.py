@@ -101,3 +101,11 @@ def test_table_names_what_failed():
     assert [one.good for one in outcomes] == [True, False, False]
     assert failures(outcomes) == ["switchover: one holder: nobody", "rolling-reboot: given up: not run"]
     assert table(outcomes).count("FAILED") == 2
+
+
+def test_suspended_owner_may_answer_what_waited_and_must_give_up_then():
+    assert evidence.soon_silent(frames(10.0, 10.06), "gw1", 10.0, 16.0, 1.0, "x").good
+    assert evidence.soon_silent([], "gw1", 10.0, 16.0, 1.0, "x").good
+    found = evidence.soon_silent(frames(10.06, 11.5), "gw1", 10.0, 16.0, 1.0, "x")
+    assert not found.good
+    assert "2 frames, the last after 1.50 s" in found.text
