@@ -60,6 +60,8 @@ class NatDiversion(Diversion):
         self._servers: dict[str, Endpoint | None] = {}
         self._due: dict[str, float] = {}  # service -> when what it had with former servers ends
         self._due_changed = trio.Event()
+        self._following: list[str] = []  # whose datagrams are to go to the new server now
+        self._following_changed = trio.Event()
         self._names = {one.name: {server.endpoint: server.name for server in one.servers} for one in backends}
         self._counters: dict[str, dict[str, int]] = {one.name: {} for one in backends}
         self._table = _Table(frozenset())
@@ -93,6 +95,9 @@ class NatDiversion(Diversion):
             if self._nat.switch(server, service):
                 self._due[service] = trio.current_time() + drain_ms / 1000
                 self._due_changed.set()
+                if not drain_ms:
+                    self._following.append(service)
+                    self._following_changed.set()
 
         self.attempt(turn)
         self.count()
@@ -105,6 +110,7 @@ class NatDiversion(Diversion):
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow_due)
                 nursery.start_soon(self._expel_due)
                 nursery.start_soon(self._watch_table)
                 await self.mend(self._nat.intact, self._install_again)
@@ -129,6 +135,19 @@ class NatDiversion(Diversion):
         self.fault = ""
         for service, server in self._servers.items():
             self.set_server(service, server, drain_ms=0)
+
+    async def _follow_due(self) -> None:
+        """Let datagrams follow at once, beside whatever is being expelled: that may take a second."""
+        while True:
+            self._following_changed = trio.Event()
+            if not self._following:
+                await self._following_changed.wait()
+                continue
+            service = self._following.pop(0)
+            try:
+                await trio.to_thread.run_sync(self._nat.follow, service)
+            except KernelRefused as error:
+                self.failed(str(error))
 
     async def _expel_due(self) -> None:
         while True:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
@@ -51,8 +52,8 @@ class Server(Protocol):
 class Nat:
     """Translation for the services of one cluster, in the tables `condor-gateway-<cluster>-nat`.
 
-    `switch`, `counters` and `intact` are synchronous and take microseconds; call `install`, `expel` and `remove` in a
-    thread, and none of them beside another. Beside `expel` the first three may be called.
+    `switch`, `counters` and `intact` are synchronous and take microseconds; call the others in a thread, and `install`,
+    `expel` and `remove` never beside another. Beside `expel` the first three and `follow` may be called.
 
     Raises:
         KernelRefused: the kernel has no nftables, or no connection tracking.
@@ -70,6 +71,7 @@ class Nat:
         self._tables = OwnTables(self.table, _COMMENT, "the translation")
         self._conntrack = Conntrack()
         self._turning = threading.Lock()
+        self._turns: Counter[str] = Counter()  # switches of each service to another server
         self._forget()
 
     @property
@@ -104,9 +106,9 @@ class Nat:
     def switch(self, server: Server | None, service: str | None = None) -> bool:
         """Let new flows of a service go to `server`; None: up to this host's own listener.
 
-        True: it is another server than the last one, and flows to that are left: call `expel` for them, at the end of
-        the time that they have, which is the next switch at the latest. After None the last server may come back, and
-        nothing is dropped.
+        True: it is another server than the last one, and flows to that are left: call `follow` at once if datagrams
+        shall go to the new one, and `expel` at the end of the time that connections have, which is the next switch at
+        the latest. After None the last server may come back, and nothing is dropped.
 
         Args:
             server: of a service with listeners of both IP versions only those of its own get it.
@@ -125,6 +127,7 @@ class Nat:
             if turns and name in self._lingering:  # its turn comes again: nobody of the last but one may be left
                 self._flush(named, self._former(name))
             self._transact(named, place, turns)
+            self._turns[name] += turns
         self._servers[name] = place
         if place is not None:
             self._last[name] = place
@@ -133,31 +136,40 @@ class Nat:
             self._lingering.add(name)
         return turns
 
-    def expel(self, service: str | None = None) -> Roused:
-        """Drop the flows of a service to its former servers, and rouse the clients that wait for their answer.
-
-        Ten thousand connections take some 0.3 s, most of it to find out who they are: datagrams follow first, and then
-        new clients have the processor for a moment. A `switch` may come meanwhile: it drops them itself, and what is
-        left to do is to rouse.
+    def follow(self, service: str) -> None:
+        """Drop the UDP flows of a service to its former servers: its next datagrams go to the present one.
 
         Raises:
             KernelRefused: no permission.
         """
         named = self._named(service)
-        if named.name not in self._lingering:
+        with contextlib.closing(Conntrack()) as conntrack, self._turning:
+            if service in self._lingering:
+                self._flush(named, self._former(service), ("udp",), through=conntrack)
+
+    def expel(self, service: str | None = None) -> Roused:
+        """Drop the flows of a service to its former servers, and rouse the clients that wait for their answer.
+
+        Ten thousand connections take some 0.3 s, most of it to find out who they are: new clients have the processor
+        for a moment before. A `switch` may come meanwhile, and drops them itself.
+
+        Raises:
+            KernelRefused: no permission.
+        """
+        named = self._named(service)
+        name = named.name
+        if name not in self._lingering:
             return Roused(0, 0)
-        former = self._former(named.name)
+        turn, former = self._turns[name], self._former(name)
+        time.sleep(NEWCOMERS_FIRST_S)
         with contextlib.closing(Conntrack()) as conntrack:  # of this thread alone
-            with self._turning:
-                if self._former(named.name) == former:
-                    self._flush(named, former, ("udp",), through=conntrack)
-            time.sleep(NEWCOMERS_FIRST_S)
-            mark = nat_rules.mark(self._slots[named.name], "tcp", former)
+            mark = nat_rules.mark(self._slots[name], "tcp", former)
             flows = conntrack.flows(mark, MARK_MASK)  # before they are gone
             with self._turning:
-                if self._former(named.name) == former:
-                    self._flush(named, former, through=conntrack)
-                    self._lingering.discard(named.name)
+                if self._turns[name] != turn:  # the mark may be that of the present server's clients now
+                    return Roused(0, 0)
+                self._flush(named, former, through=conntrack)
+                self._lingering.discard(name)
         return rouse(flows)
 
     @property

@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from unittest.mock import patch
 
 import pytest
 
+import gateway.kernel.nat
 from gateway.config.settings import Endpoint
 from gateway.kernel.nat import Nat
 from gateway.kernel.nft_expressions import Rate
@@ -127,6 +129,43 @@ def test_a_server_that_comes_back_keeps_its_connections(net: Net) -> None:
         assert net.gateway.call(with_nat, there_and_back, service(net.ip)) == [False, False]
         *heard, _ = talking.result()
     assert heard[0] == "s1"
+    assert set(heard) == {"s1", net.of_gateway(), "?"}
+
+
+def test_datagrams_follow_at_once_while_connections_wait_to_be_expelled(net: Net) -> None:
+    follow(net, 0)
+
+    def switched(nat: Nat) -> None:
+        nat.switch(net.endpoints[1])
+        nat.follow("pool")
+
+    with (
+        in_client(net, exchange, net.ip, 1.0, False) as talking,
+        in_client(net, datagrams, net.ip, 50, 0.01, 1) as sending,
+    ):
+        time.sleep(0.3)
+        net.gateway.call(with_nat, switched, service(net.ip))
+        assert sending.result()[-1] == "s2"
+        *heard, _ = talking.result()
+    assert set(heard) == {"s1", net.of_gateway(), "?"}
+
+
+def test_clients_of_a_server_that_is_back_meanwhile_are_not_taken_for_its_former_ones(net: Net) -> None:
+    follow(net, 0)
+
+    def there_and_back(nat: Nat) -> Roused:
+        def back(_: float) -> None:
+            nat.switch(net.endpoints[0])
+            wait(0.8)
+
+        nat.switch(net.endpoints[1])
+        wait = time.sleep
+        with patch.object(gateway.kernel.nat.time, "sleep", back):
+            return nat.expel()
+
+    with in_client(net, later, 0.6, exchange, net.ip, 1.0, False) as talking:
+        assert net.gateway.call(with_nat, there_and_back, service(net.ip)) == Roused(0, 0)
+        *heard, _ = talking.result()
     assert set(heard) == {"s1", net.of_gateway(), "?"}
 
 

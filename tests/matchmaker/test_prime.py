@@ -68,7 +68,7 @@ LEADER, COLD, HUNG = (Endpoint(f"10.77.0.{number}", 9618) for number in (11, 12,
 
 
 class Pool:
-    """Three collectors; one that is `cold` has the leader's ads once they have been asked for, and one never answers."""
+    """Three collectors: one has what the `leader` has once that was asked for, and one never answers."""
 
     def __init__(self, monkeypatch, look_s):
         self.look_s = look_s

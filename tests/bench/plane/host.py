@@ -141,6 +141,7 @@ async def run_nat(arguments: Arguments) -> None:
     async for number in orders():
         decided_ns = time.monotonic_ns()
         nat.switch(server(number))
+        await trio.to_thread.run_sync(nat.follow, ROUTE)
         expelled = await trio.to_thread.run_sync(nat.expel)
         say(decided_ns=decided_ns, closed=expelled.connections, took_us=(time.monotonic_ns() - decided_ns) / 1000)
     nat.remove()
