@@ -83,6 +83,7 @@ class AddressService:
         self._mend = trio.Event()
         self._mend_after_s = 0.0
         self._mending = False  # a thread has the fence's socket
+        self._ungranted = False  # the fence was built, shut, and has had no lease since
         self._keeping = False
         self._relay_ready = False
         self._link_up = link_up(address.device)
@@ -153,6 +154,7 @@ class AddressService:
         try:
             if self._fence is not None and not self._fence.grant(self._until_ms - boot_ms()):
                 return  # less than a tick of the kernel's clock is left: the first extension comes with more
+            self._ungranted = False
             # First what forwards: from the moment at which it is on the device this host answers for the address,
             # and what clients then send must not reach its own ports, which would reset it.
             for one in self._followers:
@@ -187,13 +189,14 @@ class AddressService:
 
     def extend(self, until_ms: int) -> None:
         """Take the new end of the lease; let the kernel have it too, unless its own count has run out."""
+        in_time = self.holds()
         self._until_ms = until_ms
         if self.held_since_ms is None:
             if self._term is not None and not self._fault:
                 self._take_hold(self._term)  # the votes took so long that `start` had no time left
             return
-        if self._fence is not None and not self._mending and not self._renewed(self._fence):
-            # Frozen until the kernel's lease had ended: what another may hold is not defended.
+        if self._fence is not None and not self._renewed(self._fence, in_time=in_time):
+            # Frozen until the lease had ended: what another may hold is not defended.
             self._post(ResignationRequested(self.name, "the kernel's lease has ended"))
             return
         if not self.holds():  # without its fence it has just given up
@@ -201,15 +204,34 @@ class AddressService:
         for one in self._followers:
             one.extend(until_ms - boot_ms())
 
-    def _renewed(self, fence: Fence) -> bool:
-        """Return False if the kernel's lease has ended. Without a fence there is none: that is a fault."""
+    def _renewed(self, fence: Fence, *, in_time: bool) -> bool:
+        """Return False if the kernel's lease has ended. Without a fence there is none: that is a fault.
+
+        A fence that is built during the hold has none to renew, and can't tell whether the extension comes before the
+        end of what it extends. Then the clock has said whether it is `in_time`: what has ended is not granted anew.
+        """
+        if self._mending:
+            return in_time
         try:
+            if self._ungranted and in_time:
+                self._opened(fence)  # or with the next extension, where too little is left
+                return True
             return fence.renew(self._until_ms - boot_ms())
         except KernelRefused as error:
             if not self._fault:
                 self._log.error("fence.refused", reason=str(error))
                 self._failed(str(error), 0)
             return True
+
+    def _opened(self, fence: Fence) -> bool:
+        """Grant what is left of a hold's lease to a fence that was built during the hold; False: that was too little.
+
+        Raises:
+            KernelRefused: the fence stays shut.
+        """
+        if self._ungranted:
+            self._ungranted = not fence.grant(self._until_ms - boot_ms())
+        return not self._ungranted
 
     def announce_again(self) -> None:
         """Begin the announcements anew: somebody may have learned another MAC while we could not be heard."""
@@ -347,13 +369,12 @@ class AddressService:
 
     async def _mended(self) -> bool:
         """Make the announcer follow its device and the fence whole. Takes milliseconds, in a thread."""
-        rebuilt = False
         try:
             self._announcer.follow()
             if self._fence is not None and not self._fence.intact():
                 self._mending = True
                 await trio.to_thread.run_sync(self._fence.install)
-                rebuilt = True
+                self._ungranted = True
                 self._log.info("fence.rebuilt")
         except KernelRefused as error:
             self._log.error("fence.refused", reason=str(error))
@@ -364,15 +385,16 @@ class AddressService:
             self._mending = False
         self._fault = ""
         if self.held_since_ms is not None and self.holds():
-            self._go_on(grant=rebuilt)
+            self._go_on()
         self._tell_fitness()
         return not self._fault
 
-    def _go_on(self, *, grant: bool) -> None:
+    def _go_on(self) -> None:
         """Serve again in the hold during which the fault came."""
         try:
-            if grant and self._fence is not None:
-                self._fence.grant(self._until_ms - boot_ms())
+            if self._fence is not None and not self._opened(self._fence):
+                self._fault = "too little of the lease was left to open the fence"
+                return
         except KernelRefused as error:
             self._fault = str(error)
             return

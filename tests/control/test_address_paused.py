@@ -1,5 +1,6 @@
 """The address while the cluster is paused: a holder that is unfit goes on, since nobody could follow, and is mended."""
 
+import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from gateway.control.address import RETRY_S, AddressService
 from gateway.kernel import nftables
 from gateway.kernel.address import local_addresses
 from gateway.kernel.clock import boot_ms
+from gateway.kernel.netlink import KernelRefused
 from gateway.kernel.nftables import Batch
 from gateway.kernel.templates import templates
 from tests.control.address_harness import IP, Core, with_service
@@ -73,3 +75,36 @@ def test_what_a_paused_holder_has_lost_is_mended_where_it_is(segment: Segment, l
         return with_service(lose, ON_LAN1)
 
     assert segment.host("gw1").call(run) == [True] * 7
+
+
+@pytest.mark.parametrize("trouble", ["little is left", "refused"])
+def test_a_paused_holder_is_mended_when_its_new_fence_has_a_lease_and_no_sooner(segment: Segment, trouble: str) -> None:
+    async def lose(service: AddressService, core: Core) -> list[bool]:
+        core.win()
+        core.paused = True
+        fence = service._fence
+        assert fence is not None
+        grant, tries = fence.grant, 0
+
+        def grant_at_last(lease_ms: int) -> bool:
+            nonlocal tries
+            tries += 1
+            if tries > 2:
+                return grant(lease_ms)
+            if trouble == "refused":
+                raise KernelRefused("grant the lease", errno.ENOMEM, "free some memory")
+            return grant(min(lease_ms, 5))
+
+        fence.grant = grant_at_last  # type: ignore[method-assign]
+        fence._nftables.transact(Batch([nftables.delete_table(fence.table)]))
+        service.extend(boot_ms() + 2_000)
+        right = [await core.wait(lambda: tries == 1), core.fit]  # the first try is the task's, before it says so
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold, service, core)
+            right.append(await core.wait(lambda: core.fit, within_s=2 * RETRY_S + 5))
+            await trio.sleep(0.2)
+            right += [core.serving, core.fit, fence.renew(1_000)]
+            nursery.cancel_scope.cancel()
+        return right
+
+    assert segment.host("gw1", "10.77.0.91/24").call(with_service, lose) == [True, False, True, True, True, True]
