@@ -83,7 +83,7 @@ class AddressService:
         self._mend = trio.Event()
         self._mend_after_s = 0.0
         self._mending = False  # a thread has the fence's socket
-        self._ungranted = False  # the fence was built, shut, and has had no lease since
+        self._ungranted = True  # the fence was built, shut, and has had no lease since
         self._keeping = False
         self._relay_ready = False
         self._link_up = link_up(address.device)
@@ -115,7 +115,7 @@ class AddressService:
             self._log.warning("address.stale-removed")
         try:
             fence = Fence(self.settings.ip, self.settings.device, f"{self._cluster}-{self.name}")
-            await trio.to_thread.run_sync(lambda: fence.install(keep_lease=adopt))
+            self._ungranted = not await trio.to_thread.run_sync(lambda: fence.install(keep_lease=adopt))
         except KernelRefused as error:
             self.fence_state = f"none: {error}"
             self.warnings.append(f"the lease of '{self.name}' is not kept by the kernel: {error}")
@@ -169,7 +169,12 @@ class AddressService:
         self._begin_hold(term)
 
     def resume(self, term: int, until_ms: int) -> None:
-        """Go on with the hold of an earlier process, after `prepare(adopt=True)`. Its lease may have run out."""
+        """Go on with the hold of an earlier process, after `prepare(adopt=True)`. Its lease may have run out.
+
+        The fence of another version was replaced by a shut one. The kernel's lease is gone with it, but that was no
+        more than a copy: what counts is the end of the lease that the votes gave to this term, and until then nobody
+        else can have been elected. So what is left of it by the clock is granted, as at the start of a hold.
+        """
         self._term, self._until_ms = term, until_ms
         self.assume_fit()
         self._begin_hold(term)

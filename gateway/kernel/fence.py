@@ -84,12 +84,16 @@ class Fence:
         without_egress = "" if self.sees_raw_frames else ", raw frames pass (before Linux 5.16)"
         return f"kernel{without_egress}{without_owner}"
 
-    def install(self, *, keep_lease: bool = False) -> None:
+    def install(self, *, keep_lease: bool = False) -> bool:
         """Build the fence, closed, in one transaction; replaces what an earlier process of ours has left.
 
         Takes milliseconds, and two seconds while a predecessor dies: call it at start, in a thread. With
-        `keep_lease` an intact fence of a predecessor is adopted as it is, a live lease included. Call it again when
-        `intact` is false: a device that vanishes may take the chains with it.
+        `keep_lease` an intact fence of a predecessor is adopted as it is, a live lease included; that of another
+        version may have other rules, and is replaced. Call it again when `intact` is false: a device that vanishes
+        may take the chains with it.
+
+        Returns:
+            Whether a fence was adopted. If not it is shut, and whoever holds the address must `grant` anew.
 
         Raises:
             KernelRefused: no permission, another process holds the table, the table is not ours, or the kernel is
@@ -102,6 +106,7 @@ class Fence:
             refusal = self._tables.build(self._layout, keep=keep_lease)
         if refusal is not None:
             raise self._refused("build the fence", refusal)
+        return self._tables.adopted
 
     def grant(self, lease_ms: int) -> bool:
         """Open the fence for `lease_ms` from now. False: that is less than a clock tick, and the fence stays shut.

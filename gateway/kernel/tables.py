@@ -53,6 +53,7 @@ class OwnTables:
     def __init__(self, name: str, comment: str, what: str) -> None:
         self.name = name
         self.owned = False  # whether the kernel refuses changes by others
+        self.adopted = False  # whether the last `build` has found its layout, and left all as it was
         self.nftables = Nftables()
         self._prefix = comment
         self._what = what
@@ -121,8 +122,10 @@ class OwnTables:
 
     def _build(self, layout: Layout, keep: bool, contents: Sequence[bytes]) -> Refusal | None:
         adopt, clear = self._leftovers()
+        self.adopted = False
         if keep and self.intact(layout):
             refusal = self.nftables.transact(Batch(adopt)) if adopt else None
+            self.adopted = refusal is None
             self.owned = refusal is None and bool(adopt)
             return refusal
         refusal = self.nftables.transact(Batch([*adopt, *clear, *self._made(layout, owned=True), *contents]))
