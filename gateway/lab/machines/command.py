@@ -18,7 +18,6 @@ from gateway.lab.machines import bringup, evidence, inventory, logs, proof, seri
 from gateway.lab.machines.evidence import ADDRESS, MATCHMAKER
 from gateway.lab.machines.inventory import FOLDER, Inventory
 from gateway.lab.machines.pool import MachinePool
-from gateway.lab.machines.records import Outcome
 from gateway.lab.machines.scenarios import SCENARIOS
 from gateway.lab.machines.series import Progress
 
@@ -129,22 +128,19 @@ async def _run(there: Inventory, names: Sequence[str], say: Progress, began: flo
     up_after = "" if began is None else f", up after {_minutes(time.time() - began)}"
     heading = f"{len(there.machines)} virtual machines, {there.accelerator.upper()}{up_after}."
     keep = series.keeper(FOLDER, heading)
-    outcomes: list[Outcome] = []
-
-    def kept(found: list[Outcome]) -> None:
-        outcomes[:] = found
-        keep(found)
-
-    good = False
     async with MachinePool.opened(there) as pool:
+        failed: LabError | None = None
         try:
-            good = await series.run(pool, series.chosen(names), say, kept)
-        finally:
-            if not good:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + logs.FETCH_S_MAX):
-                    say(f"what the machines wrote is fetched into {FOLDER / 'failed'}")
-                    await logs.fetch(pool, FOLDER / "failed")
-    return good
+            if await series.run(pool, series.chosen(names), say, keep):
+                return True
+        except LabError as error:
+            failed = error
+        say(f"what the machines wrote is fetched into {FOLDER / 'failed'}")
+        with trio.move_on_after(logs.FETCH_S_MAX):
+            await logs.fetch(pool, FOLDER / "failed")
+        if failed is not None:
+            raise failed
+    return False
 
 
 def _show(last: str) -> None:

@@ -295,6 +295,11 @@ async def play(scenario: Scenario, pool: Pool, prover: Prover, jobs: Jobs, say: 
         run.finish()
     except LabError as error:
         refused = str(error)
+    except ExceptionGroup as group:
+        if group.split(LabError)[1] is not None:
+            raise
+        refused = _first_of(group)
+    if refused:
         say(f"{scenario.name} was given up: {refused}")
     return Outcome(
         scenario=scenario.name,
@@ -305,6 +310,13 @@ async def play(scenario: Scenario, pool: Pool, prover: Prover, jobs: Jobs, say: 
         checks=tuple(run.checks),
         refused=refused,
     )
+
+
+def _first_of(group: "ExceptionGroup[Exception]") -> str:
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
 
 
 async def _judge(run: Run, after: Documents) -> None:
