@@ -69,9 +69,12 @@ class Prover:
         self._pool = pool
         self._say = say
         self.slots = 0
+        self._started: int | None = None  # how often a job had begun to run at the last proof
 
-    async def prove(self, jobs: Jobs | None, within_s: float) -> Documents:
+    async def prove(self, jobs: Jobs | None, within_s: float, *, unbroken: bool = False) -> Documents:
         """Wait until nothing speaks against the pool and (with `jobs`) jobs begin to run; return what the nodes say.
+
+        `unbroken`: nothing was broken since the last proof, so that a job that has begun since then is good enough.
 
         Raises:
             Unwell: not within `within_s`.
@@ -79,6 +82,8 @@ class Prover:
         began, spoken = time.time(), ""
         nudged = jobs is not None  # a pool that has just been brought up, and no other
         started = None if jobs is None else jobs.started()
+        if unbroken and self._started is not None:
+            started = self._started
         while True:  # ends with a pool that is well, or at the limit
             said = await documents(self._pool)
             against = objections(said)
@@ -90,6 +95,7 @@ class Prover:
             if not against and jobs is not None and jobs.started() == started:
                 against = ["; ".join(("no job has begun to run yet", *jobs.load.failures[-1:]))]
             if not against:
+                self._started = None if jobs is None else jobs.started()
                 return said
             text = "; ".join(against)
             if time.time() - began >= within_s:

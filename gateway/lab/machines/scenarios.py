@@ -192,10 +192,10 @@ async def _switchover(run: Run) -> None:
         except msgspec.DecodeError:
             answer = {}
         moved = done.returncode == 0 and answer.get("to") not in (None, answer.get("from"))
+        gap_ms = answer.get("gap_ms")  # None: the node that was asked has not heard of it
+        gap = "" if gap_ms is None else f", a gap of {gap_ms} ms"
         text = (
-            f"{answer.get('from')} -> {answer.get('to')}, a gap of {answer.get('gap_ms')} ms"
-            if moved
-            else (done.stderr or done.stdout).strip()[-200:]
+            f"{answer.get('from')} -> {answer.get('to')}{gap}" if moved else (done.stderr or done.stdout).strip()[-200:]
         )
         run.say(f"{kind}: {text}")
         run.checks.append(Check(name=f"{kind} is handed over", good=moved, text=text))
@@ -286,7 +286,7 @@ async def play(scenario: Scenario, pool: Pool, prover: Prover, jobs: Jobs, say: 
     run = Run(pool, prover, jobs, say)
     refused = ""
     try:
-        run.before = await prover.prove(jobs, pool.limits.healthy_s_max)
+        run.before = await prover.prove(jobs, pool.limits.healthy_s_max, unbroken=True)
         async with run.watch.watching():
             await run.watch.answered(2, REPLIES_S_MAX)
             await scenario.play(run)
