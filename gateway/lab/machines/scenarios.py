@@ -261,10 +261,12 @@ def _holder(play: Callable[[Run, str], Awaitable[None]]) -> Callable[[Run], Awai
     return lambda run: play(run, run.holder)
 
 
-# In the order in which they are run: what is mended soon comes first.
+# In the order in which they are run: what is mended soon comes first, and before that what also lets every manager's
+# negotiator run once, for a program that a slow guest has never run takes it seconds more.
 SCENARIOS = {
     one.name: one
     for one in (
+        Scenario("switchover", "matchmaker and address are handed over in good order", _switchover),
         Scenario("manager-cut", "the elected manager's cable is pulled", _leader(_cut)),
         Scenario("manager-suspend", "the elected manager is suspended with its clocks, and goes on", _leader(_suspend)),
         Scenario("owner-freeze", "the holder of the address stands still while its clock goes on", _holder(_freeze)),
@@ -272,7 +274,6 @@ SCENARIOS = {
             "owner-suspend", "the holder of the address is suspended with its clocks, and goes on", _holder(_suspend)
         ),
         Scenario("partition-heal", "the leaders are cut off from all others, and the network heals", _partition),
-        Scenario("switchover", "matchmaker and address are handed over in good order", _switchover),
         Scenario("manager-poweroff", "the elected manager's power is cut", _leader(_power_off)),
         Scenario("gateway-poweroff", "the power of the holder of the address is cut", _holder(_power_off)),
         Scenario("rolling-reboot", "every gateway and manager is rebooted, one after the other", _rolling),
