@@ -10,7 +10,7 @@ import trio
 
 from gateway.lab import process
 from gateway.lab.errors import LabError
-from gateway.lab.machines import box, hypervisor, needs, running, trial
+from gateway.lab.machines import box, bringup, hypervisor, needs, running, trial
 from gateway.lab.machines.running import run
 
 PREFIX = "condor-gateway-vt"  # as the lab's own, which may be up beside the tests, and not it
@@ -86,3 +86,11 @@ def test_end_finds_what_a_killed_bring_up_has_left(folder: Path, monkeypatch: py
     assert left.wait(5) != 0
     assert not [path for path in (namespace, folder / "libvirt", folder / "run", place) if path.exists()]
     assert not trio.run(hypervisor.stop), "twice"
+
+
+def test_two_commands_never_change_the_machines_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bringup, "PREFIX", PREFIX)
+    with bringup.only_one(), pytest.raises(LabError, match="another process"), bringup.only_one():
+        pass
+    with bringup.only_one():
+        pass  # it is free again

@@ -14,7 +14,7 @@ from gateway.lab.machines import box, payload, plan
 from gateway.lab.machines.inventory import ROOT, VIRTUAL_ADDRESS
 from tests.debian.machine import Machine, running_machine
 
-pytestmark = [pytest.mark.kernel, pytest.mark.pool, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kernel, pytest.mark.pool, pytest.mark.timeout(1500)]  # a slow mirror is refused by name
 
 SCRIPT = ROOT / "vagrant/provision.sh"
 POOL_S_MAX = 90

@@ -207,6 +207,7 @@ def build(progress: Progress = lambda text: None) -> Built:
         return built
     with _only_builder(progress):
         if not built.box.exists():
+            _remove_stale()
             progress("making the box's disk")
             _build_box(tree, built)
     return built

@@ -3,23 +3,47 @@
 Down looks for what there is, not for what a file remembers: it works after a crash, on half a lab, and twice.
 """
 
+import contextlib
+import errno
 import json
 import os
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import trio
 
 from gateway.lab.errors import LabError
-from gateway.lab.machines import box, hypervisor, inventory, needs, payload, trial, vagrant
+from gateway.lab.machines import box, faults, hypervisor, inventory, needs, payload, trial, vagrant
 from gateway.lab.machines.hypervisor import Hypervisor, virsh
 from gateway.lab.machines.inventory import FOLDER, PREFIX, Inventory
 from gateway.lab.machines.plan import Plan, plan
-from gateway.lab.machines.running import Progress
+from gateway.lab.machines.running import Progress, run
 
 IMAGES = hypervisor.STATE / "images"
 STORAGE_S_MAX = 120
 BUILD = "build"
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Bring up, use or take away by one process at a time. The lock is a name in the kernel: it ends with its process.
+
+    Raises:
+        LabError: another one is at it.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+        try:
+            lock.bind(f"\0{PREFIX}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise LabError(
+                "another process brings these machines up, or takes them away, now: wait for it, or interrupt it "
+                "there, and it takes away what it has made"
+            ) from None
+        yield
 
 
 async def up(progress: Progress) -> Inventory:
@@ -116,6 +140,7 @@ def _metadata(built: box.Built) -> str:
 async def _make_pool(running: Hypervisor) -> None:
     """Make a storage pool of the lab's own, where libvirtd may read and write."""
     if PREFIX in (await virsh(running, "pool-list", "--all", "--name")).split():
+        await virsh(running, "pool-start", PREFIX, check=False)  # after a boot it is not
         return
     images = IMAGES if running.own else Path("/var/lib/libvirt/images") / PREFIX
     await virsh(running, "pool-define-as", PREFIX, "dir", "--target", str(images))
@@ -140,10 +165,15 @@ async def down(progress: Progress) -> bool:
         LabError: something would not go; running it again is safe.
     """
     if vagrant.SCRIPT.exists() and not hypervisor.NAMESPACE.exists():
-        # Vagrant's own list of machines is the user's, in such a case.
-        await vagrant.vagrant("destroy", "--force", timeout_s=vagrant.DESTROY_S_MAX, check=False)
+        # Vagrant's own list of machines is the user's, in such a case. What it can't destroy goes by its name below.
+        with contextlib.suppress(LabError):
+            await vagrant.vagrant("destroy", "--force", timeout_s=vagrant.DESTROY_S_MAX, check=False)
     existed = await hypervisor.stop()
-    if needs.has_systemd() and needs.libvirt_answers(hypervisor.SYSTEM_URI):
+    if needs.has_systemd() and os.geteuid() == 0:  # else a partition was made in a namespace, which has gone
+        await run(
+            ["nft", "-f", "-"], what="mending the network", timeout_s=10, check=False, input_text=faults.mending()
+        )
+    if needs.has_systemd() and await needs.libvirt_answers(hypervisor.SYSTEM_URI):
         system = Hypervisor(uri=hypervisor.SYSTEM_URI, entering=(), own=False)
         existed = await _remove_named(system) or existed
     files = [inventory.FILE, payload.FILE, payload.SSH_KEY, Path(f"{payload.SSH_KEY}.pub"), *vagrant.leftovers()]
@@ -172,7 +202,8 @@ async def _remove_named(running: Hypervisor) -> bool:
             await virsh(running, "net-undefine", network, check=False)
     if PREFIX in (await virsh(running, "pool-list", "--all", "--name")).split():
         existed = True
-        for volume in (await virsh(running, "vol-list", PREFIX)).splitlines():
+        await virsh(running, "pool-start", PREFIX, check=False)  # after a boot it is not
+        for volume in (await virsh(running, "vol-list", PREFIX, check=False)).splitlines():
             await virsh(running, "vol-delete", "--pool", PREFIX, volume.split()[0], check=False)
         await virsh(running, "pool-destroy", PREFIX, check=False)
         await virsh(running, "pool-delete", PREFIX, check=False)

@@ -22,7 +22,7 @@ from gateway.lab.machines.scenarios import SCENARIOS
 from gateway.lab.machines.series import Progress
 
 OK, REFUSED, INTERRUPTED = 0, 1, 130
-DOWN_S_MAX = 180.0
+DOWN_S_MAX = 300.0
 TABLE = FOLDER / "table.md"
 TABLES = (TABLE, FOLDER / "table.json")
 
@@ -85,7 +85,7 @@ def _refusing(function: Callable[[], int]) -> int:
 async def _interruptible(chosen: argparse.Namespace) -> int:
     """Run a command; SIGINT, SIGTERM and SIGHUP cancel it, so that it takes away what it has made."""
     status = INTERRUPTED
-    function: _Command = chosen.function
+    function: _Command = _alone(chosen.function) if chosen.function is not _status else chosen.function
     async with trio.open_nursery() as nursery:
 
         async def cancel_at_signal() -> None:
@@ -99,6 +99,16 @@ async def _interruptible(chosen: argparse.Namespace) -> int:
     return status
 
 
+def _alone(function: "_Command") -> "_Command":
+    """Let no other command that changes the machines run beside this one."""
+
+    async def run(chosen: argparse.Namespace, say: Progress) -> int:
+        with bringup.only_one():
+            return await function(chosen, say)
+
+    return run
+
+
 async def _lab(chosen: argparse.Namespace, say: Progress) -> int:
     scenarios = series.chosen(chosen.names)
     began = time.time()
@@ -110,8 +120,10 @@ async def _lab(chosen: argparse.Namespace, say: Progress) -> int:
         say(f"{len(there.machines)} machines are up after {time.time() - began:.0f} s")
         good = await _run(there, [one.name for one in scenarios], say, began)
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + DOWN_S_MAX):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + DOWN_S_MAX) as ending:
             await bringup.down(say)
+        if ending.cancelled_caught:
+            raise LabError(f"not everything is gone after {DOWN_S_MAX} s: run 'make vagrant-down'")
     _show(f"Everything took {_minutes(time.time() - began)}.")
     return OK if good else REFUSED
 

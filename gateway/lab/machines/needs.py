@@ -5,7 +5,6 @@ Nothing that is installed is started behind anybody's back where there is no sys
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,13 +63,17 @@ async def install_missing(progress: Progress, needs: tuple[str, ...] = tuple(NEE
             await run(["apt-get", "-qq", *argv], what=what, timeout_s=INSTALL_S_MAX, environment=environment, log="apt")
 
 
+# Known by its text: one that a killed run has left is taken away by the next.
+POLICY_TEXT = "#!/bin/sh\n# condor-gateway: while the packages of its lab are installed\nexit 101\n"
+
+
 @contextmanager
 def _nothing_started() -> Iterator[None]:
     """Keep Debian's packages from starting daemons on a machine without systemd; what forbids it already stays."""
-    if has_systemd() or POLICY.exists():
+    if has_systemd() or (POLICY.exists() and POLICY.read_text() != POLICY_TEXT):
         yield
         return
-    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.write_text(POLICY_TEXT)
     POLICY.chmod(0o755)
     try:
         yield
@@ -92,9 +95,12 @@ def usable_kvm() -> bool:
     return True
 
 
-def libvirt_answers(uri: str) -> bool:
+async def libvirt_answers(uri: str) -> bool:
     """Whether a libvirtd of the machine's own lets us in."""
     if shutil.which("virsh") is None:
         return False
-    done = subprocess.run(["virsh", "-c", uri, "version"], capture_output=True, timeout=30, check=False)
-    return done.returncode == 0
+    try:
+        await run(["virsh", "-c", uri, "version"], what="asking libvirtd", timeout_s=30)
+    except LabError:
+        return False
+    return True

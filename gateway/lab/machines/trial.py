@@ -29,6 +29,8 @@ async def _lives(built: box.Built, accelerating: list[str]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         console = Path(folder) / "console"
         argv = [
+            # By its own clock: should this process be killed, nobody would find it.
+            "timeout", "-k", "2", str(BOOT_S_MAX + 5),
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", *accelerating, "-m", "512", "-display", "none",
             "-no-reboot", "-serial", f"file:{console}", "-kernel", str(built.kernel), "-initrd", str(built.initrd),
             "-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1 init=/usr/local/sbin/trial",
