@@ -1,8 +1,11 @@
 """Every address scenario once on real nodes and a real kernel: what the figures promise, with bounds of seconds."""
 
 import argparse
+import contextlib
+import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -166,3 +169,35 @@ def test_capture_takes_what_comes_from_the_address_and_nothing_else(tmp_path: Pa
         lines = [line.split() for line in file.read_text().splitlines()]
     assert [line[1] for line in lines if line[1] == "ip"] == ["ip"]
     assert {line[0] for line in lines} == {netns.DEVICE}
+
+
+def overrun(path: str, address: str) -> tuple[bool, str]:
+    """Take nothing until the queue has overflowed, then what is left of it."""
+    with capture.open_capture(netns.DEVICE, address) as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel's least: some kilobytes
+        time.sleep(1.5)
+        recorder = capture.Recorder({opened.fileno(): netns.DEVICE}, {opened.fileno(): opened})
+        recorder.running = False
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            return recorder.run(path), said.getvalue()
+
+
+def send_many(source: str, address: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind((source, 0))
+        for _ in range(100):
+            sender.sendto(bytes(1000), (address, 9))
+
+
+def test_capture_that_the_kernel_took_frames_from_is_no_record(tmp_path: Path):
+    with netns.Segment("cgcapt") as segment:
+        left = segment.host("left", "10.9.0.1/24")
+        right = segment.host("right", "10.9.0.2/24", "10.9.0.100/32")
+        child = left.start(overrun, str(tmp_path / "capture"), "10.9.0.100")
+        time.sleep(0.5)
+        right.start(send_many, "10.9.0.100", "10.9.0.1").result()
+        whole, said = child.result()
+    assert not whole
+    assert f"of {netns.DEVICE}" in said
+    assert not (tmp_path / "capture").exists()

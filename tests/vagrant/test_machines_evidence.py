@@ -54,6 +54,13 @@ def test_silent_queue_is_not_a_queue_without_losses():
     assert not evidence.lost(None, 10).good
     assert not evidence.lost({(3, 1)}, 10).good
     assert evidence.lost(set(), 10).good
+    assert not evidence.lost(set(), 0).good, "nothing was submitted"
+
+
+def test_capture_that_never_heard_the_holder_proves_no_silence():
+    assert evidence.heard(frames(1.0, 2.0), "gw1", 3.0).good
+    assert not evidence.heard(frames(3.1), "gw1", 3.0).good
+    assert not evidence.heard(frames(1.0, node="gw2"), "gw1", 3.0).good
 
 
 def test_address_is_answered_by_the_holder_alone():

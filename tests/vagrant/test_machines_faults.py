@@ -29,6 +29,14 @@ def test_ports_of_the_private_network_are_those_of_its_bridge():
     assert faults.bridged("") == set()
 
 
+def test_only_the_qemu_of_a_machine_is_signalled():
+    line = "/usr/bin/qemu-system-x86_64 -name guest=lab_cm1,debug-threads=on -S "
+    assert faults.runs(line, "lab_cm1")
+    assert not faults.runs(line, "lab_cm")
+    assert not faults.runs("grep -- -name guest=lab_cm1, ", "lab_cm1")
+    assert not faults.runs("", "lab_cm1")
+
+
 def test_partition_drops_frames_both_ways_and_spares_each_side():
     rules = faults.cutting(["a"], ["b", "c"])
     assert '"a" . "b", "b" . "a", "a" . "c", "c" . "a"' in rules
@@ -56,7 +64,7 @@ def test_ssh_to_a_host_that_is_not_there_names_those_that_are():
         ssh_key="key", roles=("manager",),
     )  # fmt: skip
     there = Inventory(
-        machines=(machine,), entering=(), environment={}, bridge="b", accelerator="tcg", provider="libvirt"
+        machines=(machine,), entering=(), environment={}, bridge="b", accelerator="tcg", provider="libvirt", asked=""
     )
     assert entering(there, "cm1", ["true"])[-2:] == ["--", "cd /tmp && exec true"]
     with pytest.raises(LabError, match="there are cm1"):

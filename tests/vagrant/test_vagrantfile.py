@@ -13,6 +13,9 @@ from gateway.lab.errors import LabError
 from gateway.lab.machines import plan, vagrant
 from gateway.lab.machines.inventory import ROOT
 
+# Whoever runs the tests may have asked for a lab of their own.
+OTHERS = {name: value for name, value in os.environ.items() if not name.startswith("LAB_")}
+
 # What the program tells of a box that it has built, for guests whose processor is imitated.
 BUILT = {"LAB_ACCELERATOR": "tcg", "LAB_KERNEL": "/x/vmlinuz", "LAB_INITRD": "/x/initrd.img", "LAB_POOL": "pool"}
 VARIANTS = {
@@ -52,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 def test_vagrant_takes_the_vagrantfile(folder: Path, told: Mapping[str, str]):
     assert shutil.which("vagrant"), "'make test' installs vagrant and vagrant-libvirt"
     environment = {
-        **os.environ,
+        **OTHERS,
         **vagrant.environment(plan.plan(told), told),
         "LAB_FOLDER": str(folder),
         "VAGRANT_HOME": str(folder / "home"),
@@ -71,9 +74,21 @@ def test_vagrantfile_and_program_name_the_same_machines(tmp_path: Path, told: Ma
     reader = tmp_path / "reader.rb"
     reader.write_text(READER)
     argv = ["ruby", str(reader), str(ROOT / "vagrant/Vagrantfile")]
-    done = subprocess.run(argv, env={**os.environ, **told}, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(argv, env={**OTHERS, **told}, capture_output=True, text=True, timeout=60, check=True)
     theirs = [(name, f"10.77.0.{number}", tuple(roles.split())) for name, number, roles in json.loads(done.stdout)]
     assert theirs == [(one.name, one.address, one.roles) for one in plan.plan(told).machines]
+
+
+def test_machines_for_another_file_or_size_are_not_those_that_are_asked_for():
+    small = plan.plan({"LAB_SMALL": "1"})
+    asked = plan.digest(small, {}, b"a file")
+    assert plan.digest(small, {"HOME": "/elsewhere"}, b"a file") == asked
+    others = {
+        plan.digest(small, {}, b"another file"),
+        plan.digest(small, {"LAB_LEASE": "1s"}, b"a file"),
+        plan.digest(plan.plan({}), {}, b"a file"),
+    }
+    assert len(others | {asked}) == 4
 
 
 @pytest.mark.parametrize(

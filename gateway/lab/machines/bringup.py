@@ -18,7 +18,7 @@ from gateway.lab.errors import LabError
 from gateway.lab.machines import box, faults, hypervisor, inventory, needs, payload, trial, vagrant
 from gateway.lab.machines.hypervisor import Hypervisor, virsh
 from gateway.lab.machines.inventory import FOLDER, PREFIX, Inventory
-from gateway.lab.machines.plan import Plan, plan
+from gateway.lab.machines.plan import Plan, digest, plan
 from gateway.lab.machines.running import Progress, run
 
 IMAGES = hypervisor.STATE / "images"
@@ -49,13 +49,16 @@ def only_one() -> Iterator[None]:
 async def up(progress: Progress) -> Inventory:
     """Bring the machines up as the environment says, provisioned, and leave them running.
 
-    Those that are up already are left as they are; what an interrupted bring-up has left is taken away first.
+    Those that are up already are left as they are, but that what a scenario broke that was killed is mended; what an
+    interrupted bring-up has left is taken away first.
 
     Raises:
         LabError: something lacks or did not work, and what is up then stays up, to be looked at; or others are up.
     """
     wanted = plan(os.environ)
-    if found := await _present(wanted):
+    asked = digest(wanted, os.environ, await payload.config(Path(wanted.config)))
+    if found := await _present(asked):
+        await _mend(found)
         progress("the machines are up already")
         return found
     await down(progress)
@@ -76,14 +79,18 @@ async def up(progress: Progress) -> Inventory:
     vagrant.write_script(running.entering, vagrant.environment(wanted, told))
     progress(f"bringing up {', '.join(machine.name for machine in wanted.machines)}")
     await vagrant.vagrant("up", timeout_s=vagrant.UP_S_MAX)
-    found = await vagrant.inventory(wanted, running, accelerator)
+    found = await vagrant.inventory(wanted, running, accelerator, asked)
     inventory.write(found)
     progress("the machines are up")
     return found
 
 
-async def _present(wanted: Plan) -> Inventory | None:
-    """Return what is up where all of it is; None: nothing, or not all."""
+async def _present(asked: str) -> Inventory | None:
+    """Return what is up where all of it is; None: nothing, or not all.
+
+    Raises:
+        LabError: it is not what is asked for.
+    """
     try:
         found = inventory.read()
     except LabError:
@@ -96,10 +103,23 @@ async def _present(wanted: Plan) -> Inventory | None:
     up = set((await virsh(running, "list", "--name")).split())
     if not {machine.domain for machine in found.machines} <= up:
         return None
-    names = [machine.name for machine in found.machines]
-    if names != [machine.name for machine in wanted.machines]:
-        raise LabError(f"other machines are up, {', '.join(names)}: 'make vagrant-down' takes them away")
+    if found.asked != asked:
+        names = ", ".join(machine.name for machine in found.machines)
+        raise LabError(
+            f"{names} are up, brought up by other words (LAB_SMALL, LAB_CONFIG, ...) or with another gateway.cfg: "
+            "'make vagrant-down' takes them away"
+        )
     return found
+
+
+async def _mend(found: Inventory) -> None:
+    """Have machines that are up run, with their cables in, on a network that is whole."""
+    hands = faults.Hands(found)
+    await hands.mend()
+    for machine in found.machines:
+        if (await hands.virsh("domstate", machine.domain)).strip() == "paused":
+            await hands.virsh("resume", machine.domain)
+        await hands.cable(machine.name, plugged=True)
 
 
 def _builds(wanted: Plan, running: Hypervisor) -> bool:
@@ -168,6 +188,7 @@ async def down(progress: Progress) -> bool:
         # Vagrant's own list of machines is the user's, in such a case. What it can't destroy goes by its name below.
         with contextlib.suppress(LabError):
             await vagrant.vagrant("destroy", "--force", timeout_s=vagrant.DESTROY_S_MAX, check=False)
+            await vagrant.vagrant("box", "remove", "--all", "--force", box.NAME, check=False)
     existed = await hypervisor.stop()
     if needs.has_systemd() and os.geteuid() == 0:  # else a partition was made in a namespace, which has gone
         await run(

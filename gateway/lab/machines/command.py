@@ -41,6 +41,7 @@ End them:
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command; return the exit status."""
     chosen = _parser().parse_args(argv)
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # which 'su' leaves out
     if chosen.function is _login:
         return _refusing(lambda: _login(chosen))
     return _refusing(lambda: trio.run(_interruptible, chosen))

@@ -85,7 +85,10 @@ class Pool(Protocol):
         """Take the power away."""
 
     async def revive(self, host: str) -> float:
-        """Give it back."""
+        """Give it back; the host begins to boot."""
+
+    async def reachable(self, host: str) -> float:
+        """Wait until a host that boots lets us in."""
 
     async def freeze(self, host: str) -> float:
         """Stop a host where it stands, while its clock goes on."""

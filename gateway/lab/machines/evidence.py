@@ -87,6 +87,8 @@ def lost(jobs: Iterable[tuple[int, int]] | None, submitted: int) -> Check:
     """Check that no job was lost."""
     if jobs is None:
         return Check(name="no job lost", good=False, text="the queue did not answer")
+    if not submitted:
+        return Check(name="no job lost", good=False, text="none was submitted")
     found = sorted(jobs)
     shown = ", ".join(f"{one[0]}.{one[1]}" for one in found[:5])
     return Check(name="no job lost", good=not found, text=f"{len(found)} of {submitted}{f': {shown}' if found else ''}")
@@ -102,6 +104,12 @@ def answered_by(replies: Sequence[Reply], macs: Mapping[str, str], holder: str |
         good=good,
         text=f"{len(replies)} answers of {' and '.join(who) or 'nobody'}" + (f" ({found[0]})" if good else ""),
     )
+
+
+def heard(frames: Iterable[Frame], holder: str, until: float) -> Check:
+    """Check that the capture hears: before anything was broken it saw the holder answer for the address."""
+    count = sum(1 for one in frames if one.node == holder and one.at < until)
+    return Check(name="capture hears the holder", good=count > 0, text=f"{count} frames of {holder} before")
 
 
 def silent(frames: Iterable[Frame], node: str, since: float, until: float, check: str) -> Check:

@@ -82,11 +82,11 @@ class Hands:
         Raises:
             LabError: the host is off.
         """
-        mark = f"guest={self.domain(host)},"
+        domain = self.domain(host)
         for folder in Path("/proc").iterdir():
-            if folder.name.isdecimal() and mark in process.command_line(int(folder.name)):
+            if folder.name.isdecimal() and runs(process.command_line(int(folder.name)), domain):
                 found = process.find(int(folder.name))
-                if found is not None and mark in process.command_line(found.pid) and process.send(found, number):
+                if found is not None and runs(process.command_line(found.pid), domain) and process.send(found, number):
                     return
         raise LabError(f"{host!r} is off: no QEMU runs it")
 
@@ -125,6 +125,12 @@ class Hands:
         if done.returncode != 0:
             raise LabError(f"{what} failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
         return done.stdout.decode(errors="replace")
+
+
+def runs(command_line: str, domain: str) -> bool:
+    """Whether this is the command line of a QEMU that runs a machine, and not of somebody who speaks of one."""
+    program, _, arguments = command_line.partition(" ")
+    return Path(program).name.startswith("qemu") and f" guest={domain}," in f" {arguments}"
 
 
 def interfaces(listed: str) -> list[tuple[str, str]]:

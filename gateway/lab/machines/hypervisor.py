@@ -176,11 +176,10 @@ def _spawn(own: Hypervisor) -> None:
         *libvirtd,
     ]
     LOGS.mkdir(parents=True, exist_ok=True)
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     with (LOGS / "libvirtd.log").open("ab") as said:
         subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-            env={**os.environ, "LC_ALL": "C.UTF-8", "PATH": path},
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     bridge: str  # of the private network
     accelerator: str  # "kvm", "tcg"
     provider: str  # "libvirt", "virtualbox"
+    asked: str  # what they were brought up for, as `plan.digest` writes it
 
 
 def read(file: Path = FILE) -> Inventory:

@@ -6,6 +6,7 @@ is what the virtual machines are for.
 
 import contextlib
 import subprocess
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,10 @@ class NamespacePool:
     async def revive(self, host: str) -> float:
         """Boot the host."""
         return await self._lab.revive(host)
+
+    async def reachable(self, host: str) -> float:
+        """Return at once: the host was booted by `revive`."""
+        return time.time()
 
     async def freeze(self, host: str) -> float:
         """SIGSTOP every process of the host. Its kernel, which is this machine's, goes on."""

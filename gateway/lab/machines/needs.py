@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import trio
+
 from gateway.lab.errors import LabError
 from gateway.lab.machines.running import Progress, run
 
@@ -35,9 +37,8 @@ INSTALL_S_MAX = 900
 
 def missing(needs: tuple[str, ...] = tuple(NEEDS)) -> list[str]:
     """The packages that lack, in alphabetical order."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     return sorted({
-        NEEDS[name] for name in needs if not (Path(name).exists() if name[0] == "/" else shutil.which(name, path=path))
+        NEEDS[name] for name in needs if not (Path(name).exists() if name[0] == "/" else shutil.which(name))
     })  # fmt: skip
 
 
@@ -60,7 +61,11 @@ async def install_missing(progress: Progress, needs: tuple[str, ...] = tuple(NEE
     what = "installing the packages of the lab"
     with _nothing_started():
         for argv in (["update"], ["-y", "--no-install-recommends", "install", *packages]):
-            await run(["apt-get", "-qq", *argv], what=what, timeout_s=INSTALL_S_MAX, environment=environment, log="apt")
+            # An interrupt waits: packages that are half installed are worse than a minute more.
+            with trio.CancelScope(shield=True):
+                await run(
+                    ["apt-get", "-qq", *argv], what=what, timeout_s=INSTALL_S_MAX, environment=environment, log="apt"
+                )
 
 
 # Known by its text: one that a killed run has left is taken away by the next.

@@ -49,7 +49,7 @@ async def make(plan: Plan, progress: Progress, tree: Path | None = None, folder:
     package = await _build_package(folder / "package")
     contents = {
         "condor-gateway.deb": await trio.Path(package).read_bytes(),
-        "gateway.cfg": await _config(Path(plan.config)),
+        "gateway.cfg": await config(Path(plan.config)),
         "cluster.key": cluster.key_file(secrets.token_bytes(32)).encode(),
         "POOL": condor.signing_key_file(secrets.token_bytes(32)),
         "ssh_key.pub": key,
@@ -101,7 +101,12 @@ async def _compile(package: Path, tree: Path, folder: Path) -> bytes:
         return await trio.Path(scratch, "compiled.tar").read_bytes()
 
 
-async def _config(file: Path) -> bytes:
+async def config(file: Path) -> bytes:
+    """Return the gateway's file that the machines are to get.
+
+    Raises:
+        LabError: it can't be read.
+    """
     try:
         return await trio.Path(file).read_bytes()
     except OSError as error:

@@ -3,6 +3,7 @@
 The Vagrantfile says the same of names, addresses and roles: it must be of use without this program. A test compares.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 import msgspec
@@ -56,6 +57,16 @@ def plan(environment: Mapping[str, str]) -> Plan:
         box=environment.get("LAB_BOX", ""),
         accelerator=_choice(environment, "LAB_ACCELERATOR", ("kvm", "tcg")),
     )
+
+
+# What the Vagrantfile and provisioning read by themselves.
+_PERIODS = ("LAB_HEARTBEAT", "LAB_LEASE", "LAB_CHECK")
+
+
+def digest(plan: Plan, environment: Mapping[str, str], config: bytes) -> str:
+    """Return a text that differs where machines differ. `config`: the contents of the gateway's file."""
+    periods = {name: environment.get(name, "") for name in _PERIODS}
+    return hashlib.sha256(msgspec.json.encode((plan, periods)) + config).hexdigest()
 
 
 def _number(environment: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -134,10 +134,26 @@ class MachinePool:
         return moment
 
     async def revive(self, host: str) -> float:
-        """Switch a machine on; return when it lets us in."""
+        """Switch a machine on; return when it is plugged in, and before it has sent anything."""
         await self._hands.virsh("start", self._hands.domain(host))
-        await self._reachable(host, BOOT_S_MAX)
         return time.time()
+
+    async def reachable(self, host: str) -> float:
+        """Wait until a machine lets us in.
+
+        Raises:
+            LabError: it does not.
+        """
+        limit = time.time() + BOOT_S_MAX
+        last = ""
+        while time.time() < limit:
+            try:
+                if (await self.exec(host, ["true"], timeout_s=20.0)).returncode == 0:
+                    return time.time()
+            except LabError as error:
+                last = str(error)
+            await trio.sleep(LOOK_S)
+        raise LabError(f"{host!r} does not let us in after {BOOT_S_MAX:g} s: {last}")
 
     async def freeze(self, host: str) -> float:
         """Stop a machine's QEMU where it stands. What is sent to the machine waits, and its clock goes on."""
@@ -232,15 +248,3 @@ class MachinePool:
 
     async def _boot_id(self, host: str) -> str:
         return (await self.exec(host, ["cat", _BOOT_ID], timeout_s=20.0)).stdout.strip()
-
-    async def _reachable(self, host: str, within_s: float) -> None:
-        limit = time.time() + within_s
-        last = ""
-        while time.time() < limit:
-            try:
-                if (await self.exec(host, ["true"], timeout_s=20.0)).returncode == 0:
-                    return
-            except LabError as error:
-                last = str(error)
-            await trio.sleep(LOOK_S)
-        raise LabError(f"{host!r} does not let us in after {within_s:g} s: {last}")

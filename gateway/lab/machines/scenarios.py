@@ -27,7 +27,7 @@ FROZEN_LEASES = 1.5  # how long a host stands still, at least; and two seconds
 # A host that was suspended with its clocks can't know of it before it has heard the others: what waits in its queue
 # comes before that. It must give up at the first word of them.
 SUSPENDED_S_MAX = 1.0
-AFTER_THAW_S = 6.0  # how long an old owner is watched
+BACK_S = 6.0  # how long an old owner is watched once it is back
 SILENT_AFTER_S = 1.0  # after the end of its lease a leader that is cut off sends nothing more
 MEND_S_MAX = 240.0
 REPLIES, REPLIES_S_MAX = 6, 10.0
@@ -124,15 +124,19 @@ class Mended:
 async def _power_off(run: Run, victim: str) -> None:
     """Take a host's power away, and give it back."""
     run.victim = victim
-    async with Mended(run, lambda: run.pool.revive(victim), f"{victim} is switched on again"):
+
+    async def switch_on() -> float:
+        at = await run.pool.revive(victim)
+        await run.watch.again()  # before it has booted: nothing that it says is missed
+        await run.pool.reachable(victim)
+        return at
+
+    async with Mended(run, switch_on, f"{victim} is switched on again"):
         run.say(f"the power of {victim} is cut")
         fault = await run.pool.kill(victim)
         await run.flow(fault)
         await run.watch.answered(REPLIES, REPLIES_S_MAX)
-    await run.watch.again()
-    if victim == run.holder:
-        until = time.time()
-        run.judged_later(lambda: evidence.left_it(run.watch.frames, victim, fault, until))
+    await _leaves_it(run, victim, fault)
 
 
 async def _freeze(run: Run, victim: str) -> None:
@@ -163,7 +167,7 @@ async def _stand_still(
         enough = fault + FROZEN_LEASES * run.pool.limits.lease_s + 2.0
         await trio.sleep(max(0.0, enough - time.time()))
         thawed = await mended.now()
-    await trio.sleep(AFTER_THAW_S)
+    await trio.sleep(BACK_S)
     return thawed, time.time()
 
 
@@ -175,7 +179,13 @@ async def _cut(run: Run, victim: str) -> None:
         fault = await run.pool.link_down(victim)
         await run.flow(fault)
         await run.watch.answered(REPLIES, REPLIES_S_MAX)
+    await _leaves_it(run, victim, fault)
+
+
+async def _leaves_it(run: Run, victim: str, fault: float) -> None:
+    """Have it judged that a host that held the address, and is back, says nothing in its name."""
     if victim == run.holder:
+        await trio.sleep(BACK_S)
         until = time.time()
         run.judged_later(lambda: evidence.left_it(run.watch.frames, victim, fault, until))
 
@@ -229,10 +239,11 @@ async def _partition(run: Run) -> None:
         apart = await proof.documents(run.pool)
         run.checks.append(evidence.nobody_leads(apart, side, "minority does not lead"))
         await run.watch.answered(REPLIES, REPLIES_S_MAX)
+    await trio.sleep(BACK_S)
+    until = time.time()
     for name in side:
-        until = time.time()
         run.judged_later(
-            lambda name=name, until=until: evidence.silent(  # type: ignore[misc]
+            lambda name=name: evidence.silent(  # type: ignore[misc]
                 run.watch.frames, name, stopped, until, "minority silent after its lease"
             )
         )
@@ -245,9 +256,19 @@ async def _rolling(run: Run) -> None:
     for name in names:
         run.say(f"{name} is rebooted")
         fault = time.time()
+        back = trio.Event()
+
+        async def reboot(name: str = name, back: trio.Event = back) -> None:
+            await run.pool.reboot(name)
+            back.set()
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run.pool.reboot, name)
-            await run.flow(fault)
+            nursery.start_soon(reboot)
+            while True:  # whether the host is still going down, is away or boots: one job after the other
+                await run.flow(fault)
+                if back.is_set():
+                    break
+                fault = time.time()
         run.say(f"{name} is back")
         await run.watch.again()
         await run.well_again()
@@ -290,6 +311,8 @@ async def play(scenario: Scenario, pool: Pool, prover: Prover, jobs: Jobs, say: 
         run.before = await prover.prove(jobs, pool.limits.healthy_s_max, unbroken=True)
         async with run.watch.watching():
             await run.watch.answered(2, REPLIES_S_MAX)
+            whole = time.time()
+            run.judged_later(lambda: evidence.heard(run.watch.frames, run.holder, whole))
             await scenario.play(run)
             after = await run.well_again()
             await _judge(run, after)

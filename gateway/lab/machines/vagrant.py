@@ -61,8 +61,8 @@ async def vagrant(*argv: str, timeout_s: float = COMMAND_S_MAX, check: bool = Tr
     )
 
 
-async def inventory(plan: Plan, hypervisor: Hypervisor, accelerator: str) -> Inventory:
-    """Return what is up, as libvirt says.
+async def inventory(plan: Plan, hypervisor: Hypervisor, accelerator: str, asked: str) -> Inventory:
+    """Return what is up, as libvirt says. `asked`: `plan.digest` of it.
 
     Raises:
         LabError: a machine has no address on the management network.
@@ -89,7 +89,7 @@ async def inventory(plan: Plan, hypervisor: Hypervisor, accelerator: str) -> Inv
         )
     return Inventory(
         machines=tuple(machines), entering=hypervisor.entering, environment=hypervisor.environment,
-        bridge=await _bridge(hypervisor), accelerator=accelerator, provider=plan.provider,
+        bridge=await _bridge(hypervisor), accelerator=accelerator, provider=plan.provider, asked=asked,
     )  # fmt: skip
 
 

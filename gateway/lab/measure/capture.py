@@ -2,7 +2,8 @@
 
 A process of its own in the switch's namespace: `python -m gateway.lab.measure.capture ADDRESS FILE PORT...`. It says
 `ready`, is quiet until SIGTERM, and then writes a line `PORT arp|ip TIME` for every frame that came in from a port and
-claims to be from the address: IPv4 from it, ARP that speaks for it. Times are the kernel's, in unix seconds.
+claims to be from the address: IPv4 from it, ARP that speaks for it. Times are the kernel's, in unix seconds. Where the
+kernel had to drop one, for nobody took it, it writes nothing and exits with 1: half a record would show silence.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ _ETH_P_ALL = 0x0003
 _SO_TIMESTAMPNS = 35
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
-_SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23  # <linux/if_packet.h>, Linux 4.20
+_SOL_PACKET, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 263, 6, 23  # <linux/if_packet.h>; the last: Linux 4.20
 _QUEUE_BYTES = 32 << 20  # ten seconds of everything, should this process get no processor
 _BYTES = 64  # of a frame: more is not looked at
 
@@ -65,6 +66,15 @@ class Recorder:
         self.records: list[tuple[str, str, float]] = []
         self.running = True
 
+    def dropped(self) -> dict[str, int]:
+        """Return how many frames of each port the kernel has dropped since the last call, where it has."""
+        found: dict[str, int] = {}
+        for descriptor, sock in self.sockets.items():
+            _, drops = struct.unpack("II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+            if drops:
+                found[self.ports[descriptor]] = drops
+        return found
+
     def take(self, descriptor: int) -> None:
         """Take all frames that wait; ends when none does. A port that goes down says so once, as an error."""
         sock, port = self.sockets[descriptor], self.ports[descriptor]
@@ -79,8 +89,8 @@ class Recorder:
             kind = "arp" if frame[12:14] == b"\x08\x06" else "ip"
             self.records.append((port, kind, seconds + nanoseconds / 1e9))
 
-    def run(self, path: str) -> None:
-        """Record until SIGTERM or SIGINT, then write what was seen."""
+    def run(self, path: str) -> bool:
+        """Record until SIGTERM or SIGINT, then write what was seen; False: not all of it was."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         poll = select.poll()
@@ -93,8 +103,13 @@ class Recorder:
                 self.take(descriptor)
         for descriptor in self.sockets:
             self.take(descriptor)
+        if lost := self.dropped():
+            text = ", ".join(f"{count} of {port}" for port, count in lost.items())
+            print(f"the kernel dropped frames: {text}", file=sys.stderr)
+            return False
         with open(path, "w") as file:
             file.writelines(f"{port} {kind} {at:.6f}\n" for port, kind, at in self.records)
+        return True
 
     def _stop(self, *_: object) -> None:
         self.running = False
@@ -106,8 +121,7 @@ def main(argv: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         opened = [(name, stack.enter_context(open_capture(name, address))) for name in names]
         ports = {sock.fileno(): name for name, sock in opened}
-        Recorder(ports, {sock.fileno(): sock for _, sock in opened}).run(path)
-    return 0
+        return 0 if Recorder(ports, {sock.fileno(): sock for _, sock in opened}).run(path) else 1
 
 
 if __name__ == "__main__":
