@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.lab.measure.load import Load
+from gateway.lab.errors import LabError
+from gateway.lab.measure.load import QUEUE_S_MAX, Load
 from gateway.lab.topology import Topology
 
 EVENT = "000 (00{cluster}.000.000) 2026-11-22 23:30:00 x\n...\n"
@@ -43,3 +44,28 @@ def test_every_user_has_a_share_of_the_slots_jobs_and_one_more_user_has_one_too(
     assert load.idle_min == 24
     files["eve"].write_text(EVENT.format(cluster=3))
     assert load.look().idle == 1
+
+
+async def test_schedd_that_stands_still_for_a_while_has_lost_no_job(load, files, autojump_clock):
+    files["ann"].write_text(EVENT.format(cluster=1))
+    answers = [LabError("'condor_q' took longer than 30 s"), SimpleNamespace(returncode=1), "1 0\n"]
+
+    async def answering(host, argv):
+        answer = answers.pop(0)
+        if isinstance(answer, LabError):
+            raise answer
+        return SimpleNamespace(returncode=0, stdout=answer) if isinstance(answer, str) else answer
+
+    load._lab.exec = answering
+    assert await load.lost() == set()
+    assert not answers
+    assert load.silent_s > 0
+
+
+async def test_queue_that_never_answers_is_not_known_to_be_whole(load, autojump_clock):
+    async def silent(host, argv):
+        raise LabError("'condor_q' took longer than 30 s")
+
+    load._lab.exec = silent
+    assert await load.lost() is None
+    assert load.silent_s >= QUEUE_S_MAX

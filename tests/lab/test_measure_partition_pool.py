@@ -11,7 +11,7 @@ from gateway.lab.measure import command
 
 pytestmark = [
     pytest.mark.pool,
-    pytest.mark.timeout(290),
+    pytest.mark.timeout(400),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
 

@@ -26,6 +26,7 @@ LOOK_S = 1.0
 # available). A hint that is on its way through a gateway in the moment in which that is frozen stops the schedd for
 # 60 s. The queue is never empty here, so that the negotiator need not be told: only the first batch does.
 QUIETLY = {"_CONDOR_SUBMIT_SEND_RESCHEDULE": "False"}
+QUEUE_S_MAX = 90.0
 SUBMIT_S_MAX = 60.0  # a schedd that waits for a dead manager may keep condor_submit waiting
 
 _JOBS = """\
@@ -92,6 +93,7 @@ class Load:
         self.host = host
         self.ledger = Ledger()  # of all users
         self.failures: list[str] = []  # of condor_submit
+        self.silent_s = 0.0  # how long the last question for the queue had no answer
         if slots is None:
             assert isinstance(lab, Lab), "the slots of another pool must be said"
             slots = lab.topology.execute * lab.topology.slots
@@ -153,7 +155,20 @@ class Load:
             self.failures.append((done.stderr or done.stdout).strip())
 
     async def in_queue(self) -> set[Job] | None:
-        """Return the jobs that condor_q shows, held ones included; None when it does not answer."""
+        """Return the jobs that condor_q shows, held ones included; None: it does not answer within `QUEUE_S_MAX`.
+
+        A schedd that waits for the answer of a host that is gone answers nobody meanwhile, for up to a minute; no job
+        is lost by that. `silent_s` says afterwards how long it was.
+        """
+        began = trio.current_time()
+        while True:  # ends with an answer, or at the limit
+            found = await self._ask_queue()
+            self.silent_s = trio.current_time() - began
+            if found is not None or self.silent_s >= QUEUE_S_MAX:
+                return found
+            await trio.sleep(LOOK_S)
+
+    async def _ask_queue(self) -> set[Job] | None:
         try:
             done = await self._lab.exec(self.host, ["condor_q", "-allusers", "-af", "ClusterId", "ProcId"])
         except LabError:

@@ -33,6 +33,7 @@ ANSWER_S_MAX = 90.0
 EDIT_S_MAX = 150.0
 RECENT_S = 20.0  # a side whose jobs end rarer than this does not run
 REPLICATED_S = 2.0  # what is edited before the cut is to be on both sides; whole files took up to a second
+SILENT_S = 5.0  # of a queue: worth a word
 SETTLE_S = 10.0  # the longest job: every slot has told the one collector of its next state
 REPAIR_S_MAX = 30.0
 
@@ -295,6 +296,9 @@ class Partition:
 
     async def _jobs_lost(self) -> int | None:
         lost = [await load.lost() for load in self.loads]
+        for load in self.loads:
+            if load.silent_s >= SILENT_S:
+                self.say(f"the queue of {load.host} answered nobody for {load.silent_s:.0f} s")
         count = sum(len(one or ()) for one in lost)
         new, self._lost = count - self._lost, count
         return None if None in lost else new
