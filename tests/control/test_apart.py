@@ -89,6 +89,7 @@ class Pool:
         monkeypatch.setattr(apart, "ask_for_updates", self._ask)
         monkeypatch.setattr(apart, "LOOK_S", 0.01)
         monkeypatch.setattr(apart, "ASK_AGAIN_S", 0.01)
+        monkeypatch.setattr(apart, "SETTLED_S", 0.01)
         timing = Timing(heartbeat_ms=50, lease_ms=LEASE_MS)
         plans = (ElectionPlan("managers", ("cm1", "cm2")),)
         self.node = Node(me="cm1", voters=("cm1", "cm2"), plans=plans, timing=timing, saved={}, now_ms=boot_ms())
@@ -192,6 +193,23 @@ async def test_who_was_withdrawn_is_asked_for_its_ads_when_all_nodes_are_heard_a
 
     await _while_running(pool, heal)
     assert pool.asked[0] == {f"<{FAR}?sock=x>"}
+
+
+async def test_nobody_is_asked_while_a_heal_still_moves_address_and_matchmaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(monkeypatch)
+    monkeypatch.setattr(apart, "SETTLED_S", 1.0)
+    pool.lose()
+    asked_s: list[float] = []
+
+    async def heal() -> None:
+        await _until(lambda: pool.restarts == 1)
+        pool.hear()
+        healed = trio.current_time()
+        await _until(lambda: bool(pool.asked))
+        asked_s.append(trio.current_time() - healed)
+
+    await _while_running(pool, heal)
+    assert asked_s[0] >= 1.0
 
 
 async def test_a_host_that_answers_again_gets_its_ads_back_while_others_are_still_cut_off(
