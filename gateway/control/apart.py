@@ -3,8 +3,8 @@
 Their ads would stay there for CLASSAD_LIFETIME, 15 minutes. The negotiator would try every submitter of theirs anew in
 each cycle (seen: 50 s in the first, 9 s in each of the others), match their slots again and again, and charge their
 users for it, as the other side does. Rule: only what this host can't reach is withdrawn, and only while some node of
-the cluster is silent; who is withdrawn is asked for its ads as soon as it answers again, or a moment after all nodes
-are heard.
+the cluster is silent; who is withdrawn is asked for its ads as soon as it answers again, or all nodes are heard; a
+schedd a moment later.
 
 What no gateway can help: a startd or a schedd reads a request to its end before it does anything else. Where the cut
 falls into a request of the other side's, it stands still until it gives up, 20 s later (seen: an ACTIVATE_CLAIM).
@@ -23,11 +23,10 @@ from gateway.config.settings import Backend, Endpoint, Peer
 from gateway.control.swaps import SwapAbandoned
 from gateway.core.node import Node
 from gateway.kernel.clock import boot_ms
-from gateway.matchmaker import census
+from gateway.matchmaker import census, prime
 from gateway.matchmaker.census import Ad, Key
 from gateway.matchmaker.condor import ToolFailed
 from gateway.matchmaker.invalidate import invalidate
-from gateway.matchmaker.prime import ask_for_updates
 
 LOOK_S = 0.2  # between two looks at who is heard
 # A host of the same network answers within milliseconds. The kernel sends a lost SYN again after 1 s: too late here, so
@@ -43,10 +42,6 @@ AGAIN_S_MIN, AGAIN_S_MAX = 2.0, 60.0
 FAILED_AGAIN_S = 1.0  # a collector that gave no answer: until then its negotiator may stand still
 ASKED_TIMES_MAX = 5  # what does not come then comes with its next update
 ASK_AGAIN_S = 3.0
-# After a heal one gateway lets the address go and one manager its negotiator, 0.2 to 0.7 s later (measured). A schedd
-# that is asked before that asks the negotiator in its turn, by way of the gateway that lets go: it hears nothing more
-# of it, and answers nobody for a minute (seen: condor_q gave up).
-SETTLED_S = 2.0
 
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT)
 # "<10.77.0.31:9618?addrs=...>": src/condor_utils/condor_sinful.cpp. IPv6 addresses stand in brackets.
@@ -68,6 +63,7 @@ class Apart:
         self._restart = restart
         self._withdrawn: dict[Key, Ad] = {}
         self._asked: Counter[str] = Counter()  # address -> how often, since it was withdrawn
+        self._settled_s = 0.0  # when schedds may be asked
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self.withdrawn_total = 0
 
@@ -83,7 +79,8 @@ class Apart:
             silent = self._somebody_is_silent(node)
             if silent != was_silent:
                 was_silent, due_s, again_s = silent, trio.current_time(), AGAIN_S_MIN
-                due_s += 0.0 if silent else max(SETTLED_S, 2 * self._silent_ms / 1000)
+                settles_ms = 0 if silent else max(prime.SETTLED_MS, 2 * self._silent_ms)
+                self._settled_s = trio.current_time() + settles_ms / 1000
             if trio.current_time() >= due_s and (silent or self._withdrawn):
                 try:
                     changed = await (self._look() if silent else self._ask_all())
@@ -155,9 +152,13 @@ class Apart:
                 self._withdrawn.pop(key, None)
         if not lacking:
             return False
+        if trio.current_time() < self._settled_s:
+            lacking = {key: ad for key, ad in lacking.items() if key.kind not in prime.SCHEDD_KINDS}
         startds = {ad.address for key, ad in lacking.items() if key.kind in ("slot", "startd")}
-        schedds = {ad.address for key, ad in lacking.items() if key.kind in ("schedd", "submitter")}
-        report = await ask_for_updates(startds, schedds)
+        schedds = {ad.address for key, ad in lacking.items() if key.kind in prime.SCHEDD_KINDS}
+        if not lacking:
+            return True  # they are asked later
+        report = await prime.ask_for_updates(startds, schedds)
         self._asked.update({ad.address for ad in lacking.values()})
         self._log.info("apart.asked", asked=report.asked, failed=len(report.failed), lacking=len(lacking))
         return True

@@ -17,7 +17,7 @@ from gateway.control.inventory import Inventory
 from gateway.core.node import Node
 from gateway.kernel.clock import boot_ms
 from gateway.matchmaker.condor import CondorHost, ToolFailed
-from gateway.matchmaker.prime import prime, refresh
+from gateway.matchmaker.prime import SETTLED_MS, prime, refresh
 from gateway.wire.messages import Standing
 
 # After taking over, the standbys lack what came between the last forward of the old leader and the first of this one.
@@ -46,6 +46,7 @@ class Standbys:
         self._primed: dict[str, str] = {}  # standby -> collector instance that holds everything
         self._due_ms: dict[str, int] = {}  # standby -> when it is to be primed (again)
         self._delay_ms: dict[str, int] = {}
+        self._schedds_from_s = 0.0  # of trio's clock: when schedds may be asked
         self._log = structlog.get_logger().bind(matchmaker=backend.name)
         self._refresh_due = False
         self._wanted = trio.Event()  # something may be due
@@ -161,6 +162,9 @@ class Standbys:
             alive = standing is not None and standing.fit
             if alive != self._open.get(server.name, False):
                 self._open[server.name] = alive
+                if alive:
+                    settled_ms = max(SETTLED_MS, 2 * self._silent_ms)
+                    self._schedds_from_s = trio.current_time() + settled_ms / 1000
                 self._log.info("standby.forwarding", standby=server.name, open=alive)
                 self._forwarding.set_server(f"view/{server.name}", server.endpoint if alive else None)
                 self._wanted.set()
@@ -227,7 +231,9 @@ class Standbys:
         standbys = {name: server.endpoint for name, (server, _) in due.items()}
         self.primes_total += 1
         try:
-            report = await prime(self._own.endpoint, standbys, timeout_ms=PRIME_MS_MAX)
+            report = await prime(
+                self._own.endpoint, standbys, timeout_ms=PRIME_MS_MAX, schedds_from_s=self._schedds_from_s
+            )
         except ToolFailed as failure:
             self._log.warning("standby.prime-failed", reason=str(failure))
             complete: Mapping[str, bool] = {}

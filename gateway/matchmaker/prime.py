@@ -37,10 +37,15 @@ ASKED_AT_ONCE = 4  # tools running at the same time: a manager has other things 
 POLL_MS = 700  # between two looks: a census costs 20 ms of CPU for each collector
 STARTD_AGAIN_MS = 2_500  # a startd answers after 1 s; one whose update was rejected (old session) needs asking again
 SCHEDD_AGAIN_MS = 6_000  # SCHEDD_MIN_INTERVAL and a bit
+# Where nodes that did not hear one another do so again, one gateway may let the address go and one manager its
+# negotiator: 0.2 to 0.8 s later (measured). A schedd that is asked before that asks the negotiator in its turn, by way
+# of the gateway that lets go: it hears nothing more of it, and answers nobody for a minute (seen: condor_q gave up). A
+# startd asks nobody, and for what it does not tell at once nobody is charged.
+SETTLED_MS = 2_000
 NAMES_MAX = 20  # of what is lacking, in a report
 
 _STARTD_KINDS = ("slot", "startd")
-_SCHEDD_KINDS = ("schedd", "submitter")
+SCHEDD_KINDS = ("schedd", "submitter")
 # An ad with nothing in it, as condor_update_machine_ad wants it: the startd skips MyType.
 _EMPTY_UPDATE = b'MyType = "Machine"\n'
 
@@ -86,16 +91,19 @@ async def compare(leader: Endpoint, standby: Endpoint, *, timeout_ms: int = QUER
     return census.compare(ours, await census.take(standby, timeout_ms=timeout_ms))
 
 
-async def prime(leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_ms: int) -> PrimeReport:
+async def prime(
+    leader: Endpoint, standbys: Mapping[str, Endpoint], *, timeout_ms: int, schedds_from_s: float = 0.0
+) -> PrimeReport:
     """Make the collectors of `standbys` (name -> where it is) complete, as far as it can be done in `timeout_ms`.
 
     The leader's collector must be forwarding to them. Daemons are asked only for what is lacking, again and again,
-    so that a pool in good order costs one look and no asking.
+    so that a pool in good order costs one look and no asking. Schedds are asked from `schedds_from_s` of trio's clock
+    on: see SETTLED_MS.
 
     Raises:
         ToolFailed: the leader's own collector can't be asked.
     """
-    asking = _Asking()
+    asking = _Asking(schedds_from_s)
     started = trio.current_time()
     state: dict[str, Comparison | ToolFailed] = {}
     rounds = 0
@@ -246,14 +254,17 @@ async def ask_for_updates(startds: Collection[str], schedds: Collection[str]) ->
 class _Asking:
     """Who has been asked, and when: nobody is asked again before he can have answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, schedds_from_s: float = 0.0) -> None:
         self.asked = 0
         self.failed: dict[str, str] = {}
+        self._schedds_from_s = schedds_from_s
         self._again: dict[str, float] = {}
 
     async def ask(self, ads: Mapping[Key, Ad]) -> None:
         startds = self._due(ads, _STARTD_KINDS, STARTD_AGAIN_MS)
-        schedds = self._due(ads, _SCHEDD_KINDS, SCHEDD_AGAIN_MS)
+        schedds: frozenset[str] = frozenset()
+        if trio.current_time() >= self._schedds_from_s:
+            schedds = self._due(ads, SCHEDD_KINDS, SCHEDD_AGAIN_MS)
         report = await ask_for_updates(startds, schedds)
         self.asked += report.asked
         self.failed = {address: why for address, why in self.failed.items() if address not in startds | schedds}

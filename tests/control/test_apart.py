@@ -86,10 +86,10 @@ class Pool:
         monkeypatch.setattr(apart.census, "take", self._take)
         monkeypatch.setattr(apart, "invalidate", self._invalidate)
         monkeypatch.setattr(apart, "unreachable", self._unreachable)
-        monkeypatch.setattr(apart, "ask_for_updates", self._ask)
+        monkeypatch.setattr(apart.prime, "ask_for_updates", self._ask)
         monkeypatch.setattr(apart, "LOOK_S", 0.01)
         monkeypatch.setattr(apart, "ASK_AGAIN_S", 0.01)
-        monkeypatch.setattr(apart, "SETTLED_S", 0.01)
+        monkeypatch.setattr(apart.prime, "SETTLED_MS", 10)
         timing = Timing(heartbeat_ms=50, lease_ms=LEASE_MS)
         plans = (ElectionPlan("managers", ("cm1", "cm2")),)
         self.node = Node(me="cm1", voters=("cm1", "cm2"), plans=plans, timing=timing, saved={}, now_ms=boot_ms())
@@ -195,21 +195,27 @@ async def test_who_was_withdrawn_is_asked_for_its_ads_when_all_nodes_are_heard_a
     assert pool.asked[0] == {f"<{FAR}?sock=x>"}
 
 
-async def test_nobody_is_asked_while_a_heal_still_moves_address_and_matchmaker(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_startds_are_asked_at_a_heal_and_schedds_when_address_and_matchmaker_have_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pool = Pool(monkeypatch)
-    monkeypatch.setattr(apart, "SETTLED_S", 1.0)
+    for key in list(pool.ads):
+        if key.kind in ("schedd", "submitter"):
+            pool.ads[key] = Ad(f"<{FAR}?sock=schedd>", 1, 1, 1)
+    monkeypatch.setattr(apart.prime, "SETTLED_MS", 1_000)
     pool.lose()
-    asked_s: list[float] = []
+    asked_s: dict[str, float] = {}
 
     async def heal() -> None:
         await _until(lambda: pool.restarts == 1)
         pool.hear()
         healed = trio.current_time()
-        await _until(lambda: bool(pool.asked))
-        asked_s.append(trio.current_time() - healed)
+        for daemon in ("x", "schedd"):
+            await _until(lambda daemon=daemon: any(f"<{FAR}?sock={daemon}>" in asked for asked in pool.asked))
+            asked_s[daemon] = trio.current_time() - healed
 
     await _while_running(pool, heal)
-    assert asked_s[0] >= 1.0
+    assert asked_s["x"] < 1.0 <= asked_s["schedd"]
 
 
 async def test_a_host_that_answers_again_gets_its_ads_back_while_others_are_still_cut_off(

@@ -110,3 +110,25 @@ async def test_daemons_are_asked_to_send_their_ads_again_also_where_looking_take
     pool = Pool(monkeypatch, 9)
     report = await prime.refresh(LEADER, timeout_ms=8_000)
     assert (pool.asked, report.silent) == (1, ())
+
+
+async def test_schedds_are_asked_from_a_moment_on_and_startds_at_once(monkeypatch, autojump_clock):
+    asked_s = {}
+    there = {SLOT: Ad("<10.77.0.31:9618>", 1, 1, 0), SCHEDD: Ad("<10.77.0.21:9618>", 1, 1, 0)}
+
+    async def take(collector, *, timeout_ms):
+        sent = asked_s.keys() if collector == COLD else there.keys()
+        return {key: ad for key, ad in there.items() if key in sent or ad.address in sent}
+
+    async def ask(startds, schedds):
+        for address in (*startds, *schedds):
+            asked_s.setdefault(address, trio.current_time() - began)
+        return prime.AskReport(asked=0, failed={})
+
+    monkeypatch.setattr(prime.census, "take", take)
+    monkeypatch.setattr(prime, "ask_for_updates", ask)
+    began = trio.current_time()
+    report = await prime.prime(LEADER, {"cold": COLD}, timeout_ms=12_000, schedds_from_s=began + 2)
+    assert report.complete == {"cold": True}
+    assert asked_s["<10.77.0.31:9618>"] == 0
+    assert asked_s["<10.77.0.21:9618>"] >= 2
