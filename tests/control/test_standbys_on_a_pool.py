@@ -117,10 +117,10 @@ async def test_manager_that_came_back_under_load_matches_at_once_when_it_must_le
         await lab.kill(leader)
         await eventually(lambda: _leads(lab, standby), limit_s=10)
         await eventually(lambda: _matched(lab, standby), limit_s=20)
-    finally:
-        await signal(lab, other, "condor_collector", "SIGCONT")
+    finally:  # what comes first must not keep the next test's leader dead
         await lab.revive(leader)
         await lab.exec("submit1", ["condor_rm", "-all"])
+        await signal(lab, other, "condor_collector", "SIGCONT")
 
 
 async def _primed(lab, leader, standby):

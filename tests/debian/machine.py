@@ -134,6 +134,14 @@ def running_machine(tree: Path, folder: Path) -> Iterator[Machine]:
             _remove_group(group)
 
 
+def _called(pid: str) -> str:
+    """Return a process's name; none when it has ended in the meantime."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def _booted(first: "subprocess.Popen[bytes]", root: Path, said) -> Machine:
     """Wait until its systemd has started what it starts."""
     until = time.monotonic() + BOOT_S_MAX
@@ -141,7 +149,7 @@ def _booted(first: "subprocess.Popen[bytes]", root: Path, said) -> Machine:
     while time.monotonic() < until:
         time.sleep(0.2)
         children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
-        if children and Path(f"/proc/{children[0]}/comm").read_text().strip() == "systemd":
+        if children and _called(children[0]) == "systemd":
             machine = Machine(first, int(children[0]), root)
             state = machine.run("systemctl", "is-system-running", check=False).strip()
             if state in ("running", "degraded"):

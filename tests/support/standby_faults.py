@@ -67,6 +67,24 @@ while not os.path.exists(stop) and time.time() < started + 300:
     time.sleep(max(begun + every_s - time.monotonic(), 0))
 """
 
+# A process may end between the listing and the look at it: that one was not meant.
+_SIGNALLER = """
+import os, signal, sys
+
+found = False
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        with open(f"/proc/{pid}/comm") as name:
+            if name.read().strip() != sys.argv[1]:
+                continue
+        os.kill(int(pid), signal.Signals[sys.argv[2]])
+        found = True
+    except (FileNotFoundError, ProcessLookupError):
+        continue
+if not found:
+    sys.exit(f"no process is called {sys.argv[1]}")
+"""
+
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What one broken standby did to the others."""
@@ -121,14 +139,8 @@ def _warm(standby: dict[str, Any], since_ms: float) -> bool:
 
 
 async def signal(lab: Lab, host: str, program: str, name: str) -> None:
-    """Send a signal to the one process of a program on a host (its own process ids: nobody else's)."""
-    source = (
-        "import os, signal, sys\n"
-        "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
-        "    if open(f'/proc/{pid}/comm').read().strip() == sys.argv[1]:\n"
-        "        os.kill(int(pid), signal.Signals[sys.argv[2]])\n"
-    )
-    done = await lab.exec(host, ["python3", "-c", source, program[:15], name])
+    """Send a signal to a program on a host, its forked workers too (its own process ids: nobody else's)."""
+    done = await lab.exec(host, ["python3", "-c", _SIGNALLER, program[:15], name])
     assert done.returncode == 0, done.stderr
 
 
