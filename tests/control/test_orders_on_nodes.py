@@ -48,6 +48,20 @@ def wait_holder(cluster: Cluster, asked: str, *, other_than: str | None = None) 
     return str(cluster.wait(held, "somebody holds the address", 60))
 
 
+def start_all(cluster: Cluster) -> str:
+    """Start every node; return who holds the address once all are heard: an order waits for nobody else."""
+    for name in NODES:
+        cluster.start(name)
+    holder = wait_holder(cluster, "w1")
+
+    def fit() -> bool:
+        candidates = status(cluster, "w1")["elections"]["vip"]["candidates"].values()
+        return all(one and one["fit"] for one in candidates)
+
+    cluster.wait(fit, "every gateway could hold the address", 60)
+    return holder
+
+
 def said(cluster: Cluster, at: str, *words: str) -> tuple[int, str]:
     command = [*PYTHON, *words, "-f", str(cluster.config(at))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -59,9 +73,7 @@ def paused_at(cluster: Cluster, name: str) -> str | None:
 
 
 def test_a_dead_holders_address_stays_with_nobody_until_resume_whoever_restarts_meanwhile(cluster: Cluster) -> None:
-    for name in NODES:
-        cluster.start(name)
-    holder = wait_holder(cluster, "w1")
+    holder = start_all(cluster)
     other = next(name for name in ("gw1", "gw2") if name != holder)
     answer = ask(cluster, "w1", "pause", reason="new switch")
     assert set(answer["confirmed"]) == set(NODES) - {"w1"}
@@ -87,9 +99,7 @@ def test_a_dead_holders_address_stays_with_nobody_until_resume_whoever_restarts_
 
 
 def test_a_drained_holder_hands_the_address_over_and_takes_nothing_back(cluster: Cluster) -> None:
-    for name in NODES:
-        cluster.start(name)
-    holder = wait_holder(cluster, "w1")
+    holder = start_all(cluster)
     namespace = cluster.segment.hosts["client"].namespace
     command = ["ip", "netns", "exec", namespace, sys.executable, "-c", PINGER, ADDRESS, "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pinger:
