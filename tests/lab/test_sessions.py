@@ -19,7 +19,7 @@ from gateway.lab.cluster import CONFIG_FILE
 from gateway.lab.pool import Lab
 from gateway.lab.topology import Topology
 from tests.support import labs
-from tests.support.pools import RECOVERY_S_MAX, run, status, wait_healthy
+from tests.support.pools import recovering, run, status, wait_healthy
 
 pytestmark = [
     pytest.mark.pool,
@@ -121,7 +121,7 @@ async def test_condor_master_runs_a_node_reloads_and_stops_it(lab: Lab):
 
 async def wait_said(lab: Lab, line: str, word: str) -> None:
     """Wait until a command on gw2 says a word."""
-    with trio.fail_after(RECOVERY_S_MAX):
+    async with recovering(lab, f"'{line}' to say {word!r}"):
         while word not in (said := (await lab.exec("gw2", ["sh", "-c", line])).stdout):  # noqa: ASYNC110 (of others)
             await trio.sleep(0.3)
     assert word in said

@@ -2,6 +2,8 @@
 """What tests ask of a lab's pool and do with it, as its users and administrators would: jobs, ads, elections."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -9,9 +11,14 @@ import trio
 from gateway.lab.pool import Lab
 from gateway.lab.topology import Kind
 
-RECOVERY_S_MAX = 60  # an election takes a second; the pool's jobs and the machine's other work take the rest
+# An election takes a second; what a switch costs is measured (`lab measure`), not tested. HTCondor's own longest wait
+# for an answer that was lost is 60 s (QUERY_TIMEOUT), and the machine's other work takes its part.
+RECOVERY_S_MAX = 120
 SILENCE_MS_MAX = 300  # a node that was heard within this is alive
 LOG_LINES = 12
+CONDOR_LOG_LINES = 40
+CONDOR_LOGS = {"submit1": ("SchedLog",), "exec1": ("StartLog",), "exec2": ("StartLog",)}
+MANAGER_LOGS = ("NegotiatorLog", "CollectorLog")
 
 
 async def run(lab: Lab, host: str, *argv: str, user: str | None = None) -> str:
@@ -33,7 +40,7 @@ async def leader(lab: Lab, election: str, asked: str) -> str | None:
 
 async def wait_leader(lab: Lab, election: str, *, other_than: str, asked: str) -> str:
     """Wait until `asked` follows a leader other than that one; return it."""
-    with trio.fail_after(RECOVERY_S_MAX):
+    async with recovering(lab, f"{asked} to follow another than {other_than} in {election}"):
         while (found := await leader(lab, election, asked)) in (None, other_than):
             await trio.sleep(0.1)
     return found
@@ -65,11 +72,49 @@ def last_events(lab: Lab, host: str) -> list[str]:
 
 async def wait_done(lab: Lab, cluster: str) -> list[str]:
     """Wait until no job of a cluster is queued; return each one's status and number of starts, as in "4 1"."""
-    with trio.fail_after(RECOVERY_S_MAX):
+    async with recovering(lab, f"the jobs of cluster {cluster} to end"):
         while (await run(lab, "submit1", "condor_q", cluster, "-af", "ClusterId")).strip():
             await trio.sleep(0.3)
     history = await run(lab, "submit1", "condor_history", cluster, "-af", "JobStatus", "NumJobStarts")
     return history.splitlines()
+
+
+@asynccontextmanager
+async def recovering(lab: Lab, what: str) -> AsyncIterator[None]:
+    """Give the pool the time that it may take; fail with what all of it last said, where that is over."""
+    with trio.move_on_after(RECOVERY_S_MAX) as scope:
+        yield
+    if scope.cancelled_caught:
+        pytest.fail(f"waited {RECOVERY_S_MAX} s in vain for {what}\n{await what_it_says(lab)}")
+
+
+async def what_it_says(lab: Lab) -> str:
+    """Return the pool's queue and slots, and the last lines of every log, for whoever reads that a test has failed."""
+    said = []
+    for argv in (["condor_q", "-nobatch"], ["condor_status"]):
+        done = await lab.exec("submit1", argv, timeout_s=30)
+        said.append(f"{' '.join(argv)}:\n{done.stdout}{done.stderr}")
+    for host in lab.topology.hosts:
+        names = MANAGER_LOGS if host.kind is Kind.MANAGER else CONDOR_LOGS.get(host.name, ())
+        for name in names:
+            path = lab.file(host.name, f"/var/log/condor/{name}")
+            if path.exists():
+                tail = path.read_text(errors="replace").splitlines()[-CONDOR_LOG_LINES:]
+                said.append("\n".join((f"{host.name} {name}:", *tail)))
+        if host.kind in (Kind.MANAGER, Kind.GATEWAY):
+            said.append("\n".join((f"{host.name} condor-gateway:", *last_events(lab, host.name))))
+    return "\n\n".join(said)
+
+
+async def restore(lab: Lab) -> None:
+    """Undo every fault that a test has left: the next one finds all hosts up, awake and plugged in."""
+    await lab.mend()
+    for host in lab.topology.hosts:
+        await lab.link_up(host.name)
+        if lab.is_up(host.name):
+            await lab.thaw(host.name)
+        else:
+            await lab.revive(host.name)
 
 
 async def heard(lab: Lab) -> dict[str, str]:
